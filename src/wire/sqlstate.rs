@@ -1,0 +1,73 @@
+//! The SQLSTATE codes that the proxy may raise, each with its condition name.
+//!
+//! PostgreSQL manual, "PostgreSQL Error Codes", errcodes-appendix.html.
+
+macro_rules! sqlstates {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $condition:literal;)*) => {
+        /// A condition that the proxy itself reports.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum SqlState { $($(#[$doc])* $name,)* }
+
+        impl SqlState {
+            /// Every code, in the order of declaration.
+            pub const ALL: &[SqlState] = &[$(SqlState::$name,)*];
+
+            /// The five characters that clients see.
+            pub fn code(self) -> &'static str {
+                match self { $(SqlState::$name => $code,)* }
+            }
+
+            /// The condition name of the manual's table.
+            pub fn condition(self) -> &'static str {
+                match self { $(SqlState::$name => $condition,)* }
+            }
+        }
+    };
+}
+
+sqlstates! {
+    /// A node was lost while a statement was in flight that changes nothing.
+    ConnectionFailure = "08006", "connection_failure";
+    /// A node was lost after a write was sent: whether it was done is unknown.
+    TransactionResolutionUnknown = "08007", "transaction_resolution_unknown";
+    /// The client, or a node, broke the protocol.
+    ProtocolViolation = "08P01", "protocol_violation";
+    /// What was asked for is not offered.
+    FeatureNotSupported = "0A000", "feature_not_supported";
+    /// The client may not log in, for another reason than a wrong password.
+    InvalidAuthorizationSpecification = "28000", "invalid_authorization_specification";
+    /// Wrong password, or a user that does not exist.
+    InvalidPassword = "28P01", "invalid_password";
+    /// The database is not configured.
+    InvalidCatalogName = "3D000", "invalid_catalog_name";
+    /// No server connection became free in time.
+    InsufficientResources = "53000", "insufficient_resources";
+    /// A limit on clients is reached.
+    TooManyConnections = "53300", "too_many_connections";
+    /// The statement was cancelled while it waited for a server connection.
+    QueryCanceled = "57014", "query_canceled";
+    /// The proxy shuts down.
+    AdminShutdown = "57P01", "admin_shutdown";
+    /// No node can take this now.
+    CannotConnectNow = "57P03", "cannot_connect_now";
+    /// A broken promise inside the proxy.
+    InternalError = "XX000", "internal_error";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_well_formed() {
+        for (i, state) in SqlState::ALL.iter().enumerate() {
+            assert_eq!(state.code().len(), 5, "{state:?}");
+            assert!(
+                SqlState::ALL[..i]
+                    .iter()
+                    .all(|other| other.code() != state.code()),
+                "{state:?}"
+            );
+        }
+    }
+}
