@@ -1,0 +1,95 @@
+//! Which prepared statements a server connection has: bounded, the least recently used one goes first.
+
+use hashbrown::HashMap;
+
+use super::StatementId;
+
+/// The statements of one server connection.
+#[derive(Debug, Default)]
+pub struct Held {
+    used: HashMap<StatementId, u64, foldhash::fast::RandomState>,
+    tick: u64,
+    max: usize,
+}
+
+impl Held {
+    /// At most `max` statements; at least one.
+    pub fn new(max: usize) -> Held {
+        Held { max: max.max(1), ..Held::default() }
+    }
+
+    /// Whether the server has the statement; it counts as used now.
+    #[inline]
+    pub fn touch(&mut self, id: StatementId) -> bool {
+        self.tick += 1;
+        match self.used.get_mut(&id) {
+            Some(used) => {
+                *used = self.tick;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Notes a statement that is being prepared. Returns the one that must be closed for it, if the bound is reached.
+    pub fn insert(&mut self, id: StatementId) -> Option<StatementId> {
+        // The bound is a few hundred and a miss costs a parse on the server: looking at every entry is cheap.
+        let evicted = if self.used.len() >= self.max && !self.used.contains_key(&id) {
+            self.used.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id)
+        } else {
+            None
+        };
+        if let Some(evicted) = evicted {
+            self.used.remove(&evicted);
+        }
+        self.tick += 1;
+        self.used.insert(id, self.tick);
+        evicted
+    }
+
+    /// The server does not have the statement after all.
+    pub fn remove(&mut self, id: StatementId) {
+        self.used.remove(&id);
+    }
+
+    /// The server has none.
+    pub fn clear(&mut self) {
+        self.used.clear();
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.used.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Statements;
+
+    #[test]
+    fn the_least_recently_used_goes() {
+        let statements = Statements::new(1 << 20);
+        let classifier = crate::sql::Classifier::new(1 << 20);
+        let ids: Vec<_> = (0..3)
+            .map(|i| {
+                let content = format!("select {i}\0\0\0");
+                statements.intern(content.as_bytes(), || classifier.classify(b"select 1", Default::default())).id
+            })
+            .collect();
+        let mut held = Held::new(2);
+        assert_eq!(held.insert(ids[0]), None);
+        assert_eq!(held.insert(ids[1]), None);
+        assert!(held.touch(ids[0]));
+        assert_eq!(held.insert(ids[2]), Some(ids[1]));
+        assert!(!held.touch(ids[1]));
+        assert_eq!(held.len(), 2);
+        assert_eq!(held.insert(ids[2]), None, "it is there already");
+    }
+}

@@ -1,0 +1,98 @@
+//! One server connection as the protocol sees it: which replies it owes, which statements and settings it holds.
+//!
+//! A [`Link`] stays with its server connection while clients come and go, so that the next client pays only for the
+//! difference between what it needs and what is already there. `link` has never met a socket: bytes go through it on
+//! their way, in `session`.
+
+mod held;
+mod owed;
+mod params;
+mod statements;
+
+use std::sync::Arc;
+
+pub use held::Held;
+pub use owed::{Local, Owed, Owing};
+pub use params::{Params, Value};
+pub use statements::{Statement, StatementId, Statements, put_name};
+
+use crate::wire::Status;
+
+/// Protocol state of one server connection.
+#[derive(Debug, Default)]
+pub struct Link {
+    /// Replies that the server, or the proxy in its place, still owes the client.
+    pub owing: Owing,
+    /// Transaction status of the last ReadyForQuery.
+    pub status: Status,
+    /// Bytes of a body that are still to come: they pass, or are swallowed, unread.
+    pub body: Body,
+    /// The front of a message of which too little has arrived to act on it; at most a header and
+    /// [`crate::wire::backend::PREFIX`] bytes.
+    pub partial: Vec<u8>,
+    /// The server waits for CopyData.
+    pub copy_in: bool,
+    /// Settings that differ from the connection's own defaults.
+    pub params: Arc<Params>,
+    /// Prepared statements that the server has, by the proxy's names.
+    pub held: Held,
+    /// What the unnamed prepared statement is, if the proxy knows.
+    pub unnamed: Option<StatementId>,
+    /// Something was left behind that is not tracked (a setting, a lock, a statement): clean before anyone else.
+    pub dirty: bool,
+    /// The end of the CopyData was forwarded before the server asked for its beginning.
+    pub copy_ended_early: bool,
+    /// A unit that takes statements away was forwarded; if it fails, what the server has is not known.
+    pub forgot: bool,
+    /// What the server has is not known: the connection must not be used again.
+    pub doubtful: bool,
+    /// The unit in progress has failed.
+    pub failed: bool,
+    /// The last command tag was ROLLBACK.
+    pub rolled_back: bool,
+    /// The transaction in progress contains a write.
+    pub wrote: bool,
+    /// The server said that it ends the session; nothing but the end of the stream is expected.
+    pub fatal: bool,
+    /// One of the proxy's own statements failed.
+    pub injection_failed: bool,
+}
+
+/// The rest of a message whose header has been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Body {
+    /// Bytes still to come.
+    pub left: usize,
+    /// They are not for the client.
+    pub swallow: bool,
+}
+
+impl Link {
+    /// A fresh connection that may hold `max_prepared` statements.
+    pub fn new(max_prepared: usize) -> Link {
+        Link { held: Held::new(max_prepared), ..Link::default() }
+    }
+
+    /// Whether everything that was forwarded has been answered, in full.
+    pub fn settled(&self) -> bool {
+        self.owing.is_empty() && self.body.left == 0 && self.partial.is_empty()
+    }
+
+    /// Whether the connection may go back to its pool: settled, outside of any transaction, and clean.
+    pub fn reusable(&self) -> bool {
+        self.settled() && self.status == Status::Idle && !self.dirty && !self.copy_in && !self.fatal && !self.doubtful
+    }
+
+    /// Whether a message has been forwarded to the client only in part, so that nothing else can be said to it.
+    pub fn mid_message(&self) -> bool {
+        self.body.left > 0 && !self.body.swallow
+    }
+
+    /// Everything that DISCARD ALL takes away has been taken away.
+    pub fn discarded(&mut self) {
+        self.held.clear();
+        self.unnamed = None;
+        self.params = Arc::default();
+        self.dirty = false;
+    }
+}

@@ -1,0 +1,162 @@
+//! Settings of a session that differ from its connection's defaults, and the SQL that carries them over.
+
+use std::collections::BTreeMap;
+
+/// How a setting's value was given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Value {
+    /// A plain string, as startup parameters are.
+    Plain(Box<str>),
+    /// SQL as typed after `SET name TO`; a server has accepted it before.
+    Sql(Box<[u8]>),
+}
+
+/// Settings by their name, in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Params(BTreeMap<Box<str>, Value>);
+
+impl Params {
+    /// Whether every setting is at the connection's default.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sets a value.
+    pub fn set(&mut self, name: &str, value: Value) {
+        self.0.insert(name.into(), value);
+    }
+
+    /// Puts a setting back to what `defaults` has for it, or to the connection's default.
+    pub fn reset(&mut self, name: &str, defaults: &Params) {
+        match defaults.0.get(name) {
+            Some(value) => self.set(name, value.clone()),
+            None => {
+                self.0.remove(name);
+            }
+        }
+    }
+
+    /// The value of a setting.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// Whether the setting may be tracked: its name can be written unquoted.
+    pub fn trackable(name: &str) -> bool {
+        !name.is_empty()
+            && name.len() <= 127
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$'))
+            && !name.as_bytes()[0].is_ascii_digit()
+    }
+
+    /// Appends the SQL that takes a connection from `self` to `wanted`; nothing if they are the same.
+    pub fn put_difference(&self, wanted: &Params, out: &mut Vec<u8>) {
+        for name in self.0.keys().filter(|name| !wanted.0.contains_key(*name)) {
+            statement(out, &[b"RESET ", name.as_bytes()]);
+        }
+        // SET SESSION AUTHORIZATION resets the role, so it goes first.
+        let identity = wanted.0.get_key_value("session_authorization");
+        let others = wanted.0.iter().filter(|(name, _)| &***name != "session_authorization");
+        let renewed = identity.is_some_and(|(name, value)| self.0.get(name) != Some(value));
+        for (name, value) in identity.into_iter().chain(others) {
+            if self.0.get(name) != Some(value) || (renewed && &**name == "role") {
+                put_set(name, value, out);
+            }
+        }
+    }
+}
+
+fn put_set(name: &str, value: &Value, out: &mut Vec<u8>) {
+    match value {
+        // set_config takes the string as a startup packet would: `SET search_path TO 'a,b'` would be one schema.
+        Value::Plain(text) => statement(
+            out,
+            &[b"SELECT pg_catalog.set_config('", name.as_bytes(), b"', ", &quoted(text), b", false)"],
+        ),
+        // Only this form takes INTERVAL and LOCAL.
+        Value::Sql(sql) if name == "timezone" => statement(out, &[b"SET TIME ZONE ", sql]),
+        Value::Sql(sql) => statement(out, &[b"SET ", name.as_bytes(), b" TO ", sql]),
+    }
+}
+
+fn statement(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    if !out.is_empty() {
+        out.extend_from_slice(b"; ");
+    }
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// A string constant that every setting of `standard_conforming_strings` reads alike. PostgreSQL manual,
+/// "String Constants with C-Style Escapes", sql-syntax-lexical.html#SQL-SYNTAX-STRINGS-ESCAPE.
+fn quoted(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 4);
+    out.extend_from_slice(if text.contains('\\') { b" E'" } else { b"'" });
+    for byte in text.bytes() {
+        if matches!(byte, b'\'' | b'\\') {
+            out.push(byte);
+        }
+        out.push(byte);
+    }
+    out.push(b'\'');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(entries: &[(&str, Value)]) -> Params {
+        let mut params = Params::default();
+        for (name, value) in entries {
+            params.set(name, value.clone());
+        }
+        params
+    }
+
+    fn plain(text: &str) -> Value {
+        Value::Plain(text.into())
+    }
+
+    fn sql(text: &str) -> Value {
+        Value::Sql(text.as_bytes().into())
+    }
+
+    #[test]
+    fn differences() {
+        let check = |from: &[(&str, Value)], to: &[(&str, Value)], expected: &str| {
+            let mut out = Vec::new();
+            params(from).put_difference(&params(to), &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), expected);
+        };
+        check(&[], &[], "");
+        check(&[("a", plain("x"))], &[("a", plain("x"))], "");
+        check(&[("a", plain("x"))], &[], "RESET a");
+        check(&[], &[("a", plain("it's"))], "SELECT pg_catalog.set_config('a', 'it''s', false)");
+        check(&[], &[("a", plain("\\'"))], "SELECT pg_catalog.set_config('a',  E'\\\\''', false)");
+        check(&[("b", sql("1"))], &[("a", sql("x, y"))], "RESET b; SET a TO x, y");
+        check(&[], &[("timezone", sql("LOCAL"))], "SET TIME ZONE LOCAL");
+        check(
+            &[("role", sql("r"))],
+            &[("role", sql("r")), ("session_authorization", sql("u"))],
+            "SET session_authorization TO u; SET role TO r",
+        );
+    }
+
+    #[test]
+    fn reset_goes_back_to_the_startup_value() {
+        let defaults = params(&[("a", plain("x"))]);
+        let mut now = params(&[("a", sql("y")), ("b", sql("z"))]);
+        now.reset("a", &defaults);
+        now.reset("b", &defaults);
+        assert_eq!(now, defaults);
+    }
+
+    #[test]
+    fn names() {
+        for (name, good) in [("work_mem", true), ("my.setting", true), ("", false), ("a b", false), ("1a", false), ("a;b", false)] {
+            assert_eq!(Params::trackable(name), good, "{name}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Prepared statements by their content, shared by all clients.
+//!
+//! Two clients that prepare the same text with the same parameter types share one [`Statement`], and so does every
+//! server connection that has it: its name there is made of the statement's number. The map is bounded in bytes; a
+//! statement that leaves it lives on for as long as a client uses it.
+
+use std::hash::{Hash, Hasher};
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, Weighter};
+
+use crate::sql::Class;
+
+/// Number of a statement, unique in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StatementId(u64);
+
+/// A prepared statement as clients sent it.
+#[derive(Debug)]
+pub struct Statement {
+    /// Its number.
+    pub id: StatementId,
+    /// What it does.
+    pub class: Class,
+    content: Box<[u8]>,
+}
+
+impl Statement {
+    /// The content of its Parse message: text, number of parameter types, their OIDs.
+    pub fn content(&self) -> &[u8] {
+        &self.content
+    }
+
+    /// Its text.
+    pub fn text(&self) -> &[u8] {
+        crate::wire::frame::split_cstr(&self.content).map_or(&[], |(text, _)| text)
+    }
+}
+
+/// Appends the name that the statement has on servers.
+pub fn put_name(id: StatementId, out: &mut Vec<u8>) {
+    write!(out, "pgw_{}", id.0).expect("writing to a Vec cannot fail");
+}
+
+/// Statements longer than this are not shared: they would push hundreds of others out.
+const MAX_SHARED: usize = 64 * 1024;
+
+/// The shared map.
+#[derive(Debug)]
+pub struct Statements {
+    cache: Cache<Content, Arc<Statement>, ByBytes, foldhash::fast::RandomState>,
+    next: AtomicU64,
+}
+
+impl Statements {
+    /// A map of at most `bytes` bytes of statement content.
+    pub fn new(bytes: u64) -> Statements {
+        let items = usize::try_from(bytes / 256).unwrap_or(usize::MAX).max(16);
+        Statements {
+            cache: Cache::with(items, bytes, ByBytes, foldhash::fast::RandomState::default(), Default::default()),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// The statement with this content; `classify` is asked only for content that is not in the map.
+    pub fn intern(&self, content: &[u8], classify: impl FnOnce() -> Class) -> Arc<Statement> {
+        if let Some(statement) = self.cache.get(content) {
+            return statement;
+        }
+        let statement = self.unshared(content, classify());
+        if content.len() <= MAX_SHARED {
+            self.cache.insert(Content(statement.clone()), statement.clone());
+        }
+        statement
+    }
+
+    /// A statement that no other session may share.
+    pub fn unshared(&self, content: &[u8], class: Class) -> Arc<Statement> {
+        let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
+        Arc::new(Statement { id, class, content: content.into() })
+    }
+
+    /// Statements in the map.
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether the map is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A key that is the statement's content without a second copy of it.
+#[derive(Clone, Debug)]
+struct Content(Arc<Statement>);
+
+impl Hash for Content {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.content.hash(state);
+    }
+}
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.content == other.0.content
+    }
+}
+
+impl Eq for Content {}
+
+impl Equivalent<Content> for [u8] {
+    fn equivalent(&self, key: &Content) -> bool {
+        *self == *key.0.content
+    }
+}
+
+/// Weighs an entry by its content and about what the entry itself takes.
+#[derive(Clone, Debug)]
+struct ByBytes;
+
+const ENTRY: u64 = 160;
+
+impl Weighter<Content, Arc<Statement>> for ByBytes {
+    fn weight(&self, _: &Content, statement: &Arc<Statement>) -> u64 {
+        statement.content.len() as u64 + ENTRY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Classifier;
+
+    fn class(text: &[u8]) -> Class {
+        Classifier::new(1 << 20).classify(text, Default::default())
+    }
+
+    #[test]
+    fn same_content_is_the_same_statement() {
+        let statements = Statements::new(1 << 20);
+        let a = statements.intern(b"select 1\0\0\0", || class(b"select 1"));
+        let b = statements.intern(b"select 1\0\0\0", || panic!("the statement is in the map"));
+        let c = statements.intern(b"select 1\0\0\x01\0\0\0\x17", || class(b"select 1"));
+        assert_eq!(a.id, b.id);
+        assert_ne!(a.id, c.id);
+        assert_eq!(a.text(), b"select 1");
+    }
+
+    #[test]
+    fn the_map_is_bounded() {
+        let statements = Statements::new(64 * 1024);
+        for i in 0..10_000 {
+            let content = format!("select {i}\0\0\0");
+            statements.intern(content.as_bytes(), || class(b"select 1"));
+        }
+        assert!(statements.len() <= 64 * 1024 / ENTRY as usize, "{}", statements.len());
+        assert!(statements.len() > 10, "{}", statements.len());
+    }
+}

@@ -1,0 +1,407 @@
+//! Server bytes: what passes to the client, what the proxy keeps for itself, and what it means.
+
+use std::ops::Range;
+
+use super::Session;
+use crate::link::{Body, Link, Local, Owed};
+use crate::wire::backend::{self, PREFIX};
+use crate::wire::frame::{self, HEADER, Header};
+use crate::wire::{FrameError, Notice, SqlState, Status};
+
+/// What came of a chunk of server bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// These bytes of the chunk go to the client as they are; if `None`, what goes is in the output buffer.
+    pub verbatim: Option<Range<usize>>,
+    /// A transaction that may have written has ended.
+    pub wrote: bool,
+    /// A standby refused a statement (25006): the router was wrong.
+    pub refused: bool,
+}
+
+/// A server that cannot be understood, or one of the proxy's own statements that failed. The connection ends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// A length that cannot be right.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A reply that nothing was owed for.
+    #[error("unexpected message of type {tag:?} from the server", tag = char::from(*.0))]
+    Unexpected(u8),
+    /// The session's settings were refused when they were carried over to another connection.
+    #[error("a server refused the session's settings")]
+    Settings,
+}
+
+/// Most CommandComplete tags fit; longer ones are of no interest.
+const DISCARD_ALL: &[u8] = b"DISCARD ALL\0";
+const ROLLBACK: &[u8] = b"ROLLBACK";
+
+impl Session {
+    /// Reads a chunk of server bytes. Either the chunk, or part of it, passes as it is, or `out` gets what the client is
+    /// to see. `standby` tells the role of the server's node.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the server connection must be closed. What `out` has by then is still for the client.
+    pub fn receive(
+        &mut self,
+        link: &mut Link,
+        chunk: &[u8],
+        standby: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Received, LinkError> {
+        if link.partial.is_empty() {
+            return self.read(link, chunk, standby, out);
+        }
+        let mut joined = std::mem::take(&mut link.partial);
+        joined.extend_from_slice(chunk);
+        let mut received = self.read(link, &joined, standby, out)?;
+        if let Some(range) = received.verbatim.take() {
+            out.extend_from_slice(&joined[range]);
+        }
+        Ok(received)
+    }
+
+    fn read(
+        &mut self,
+        link: &mut Link,
+        chunk: &[u8],
+        standby: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Received, LinkError> {
+        let mut pass = Pass { chunk, from: 0, out, spliced: false };
+        let mut received = Received::default();
+        let mut at = pass_body(link, &mut pass);
+        while at < chunk.len() {
+            let rest = &chunk[at..];
+            let header = match frame::header(rest, frame::MAX_SERVER_BODY) {
+                Ok(Some(header)) => header,
+                Ok(None) => break,
+                Err(error) => {
+                    pass.cut(at);
+                    return Err(error.into());
+                }
+            };
+            let wanted = wanted(header);
+            let Some(body) = rest.get(HEADER..HEADER + wanted) else { break };
+            let verdict = match self.message(link, header, body, standby, &mut received) {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    pass.cut(at);
+                    return Err(error);
+                }
+            };
+            let end = at.saturating_add(header.total());
+            let here = end.min(chunk.len());
+            link.body = Body { left: end - here, swallow: verdict == Verdict::Swallow };
+            if verdict == Verdict::Swallow {
+                pass.skip(at, here);
+            }
+            at = here;
+            if link.body.left == 0 && matches!(link.owing.front(), Some(Owed::Local(_))) {
+                pass.cut(at);
+                self.settle(link, pass.out);
+            }
+        }
+        if at < chunk.len() {
+            link.partial.extend_from_slice(&chunk[at..]);
+        }
+        received.verbatim = pass.finish(at);
+        Ok(received)
+    }
+
+    /// Gives the replies of the proxy's own whose turn has come.
+    pub fn settle(&mut self, link: &mut Link, out: &mut Vec<u8>) {
+        while let Some(Owed::Local(local)) = link.owing.front() {
+            link.owing.pop();
+            match local {
+                Local::ParseComplete => {
+                    self.confirm();
+                    out.extend_from_slice(b"1\0\0\0\x04");
+                }
+                Local::CloseComplete => out.extend_from_slice(b"3\0\0\0\x04"),
+                Local::MixedPipeline => mixed_pipeline().put(out),
+            }
+        }
+    }
+
+    /// One message of which the steering part has arrived.
+    fn message(
+        &mut self,
+        link: &mut Link,
+        header: Header,
+        body: &[u8],
+        standby: bool,
+        received: &mut Received,
+    ) -> Result<Verdict, LinkError> {
+        let injected = matches!(link.owing.front(), Some(Owed::Injected { .. }));
+        match header.tag {
+            // Rows and copied data are most of what there is.
+            b'D' | b'd' => {}
+            b'Z' => return self.ready(link, body, received),
+            b'E' => return Ok(self.error(link, body, standby, injected, received)),
+            b'C' => {
+                if !injected {
+                    self.complete(link, body);
+                }
+                pop_if(link, |owed| owed == Owed::Execute);
+            }
+            b's' | b'I' => pop_if(link, |owed| owed == Owed::Execute),
+            b'T' | b'n' => pop_if(link, |owed| owed == Owed::Describe),
+            b'1' => return self.parse_complete(link),
+            b'2' => pop_if(link, |owed| owed == Owed::Bind),
+            b'3' => {
+                let swallow = matches!(link.owing.front(), Some(Owed::Close { swallow: true }));
+                pop_if(link, |owed| matches!(owed, Owed::Close { .. }));
+                return Ok(if swallow { Verdict::Swallow } else { Verdict::Pass });
+            }
+            b'S' => return Ok(self.parameter(body, injected)),
+            b'G' => {
+                if !std::mem::take(&mut link.copy_ended_early) {
+                    link.copy_in = true;
+                    self.group.open |= link.owing.copy_begins();
+                }
+            }
+            b't' | b'N' | b'A' | b'H' | b'c' | b'V' | b'W' => {}
+            tag => return Err(LinkError::Unexpected(tag)),
+        }
+        Ok(if injected { Verdict::Swallow } else { Verdict::Pass })
+    }
+
+    fn parse_complete(&mut self, link: &mut Link) -> Result<Verdict, LinkError> {
+        let Some(Owed::Parse { swallow, named, .. }) = link.owing.front() else {
+            return Err(LinkError::Unexpected(b'1'));
+        };
+        link.owing.pop();
+        if named {
+            self.confirm();
+        }
+        Ok(if swallow { Verdict::Swallow } else { Verdict::Pass })
+    }
+
+    fn confirm(&mut self) {
+        if let Some(cold) = &mut self.cold {
+            cold.unconfirmed.pop_front();
+        }
+    }
+
+    fn ready(&mut self, link: &mut Link, body: &[u8], received: &mut Received) -> Result<Verdict, LinkError> {
+        let status = body.first().and_then(|byte| Status::from_byte(*byte)).ok_or(LinkError::Unexpected(b'Z'))?;
+        let owed = loop {
+            match link.owing.pop() {
+                Some(owed) if owed.ends_with_ready() => break owed,
+                // A portal that ended without a completion of its own, as after an error at commit.
+                Some(_) => {}
+                None => return Err(LinkError::Unexpected(b'Z')),
+            }
+        };
+        link.copy_in = false;
+        link.copy_ended_early = false;
+        let verdict = match owed {
+            Owed::Injected { discard } => {
+                if link.injection_failed {
+                    return Err(LinkError::Settings);
+                }
+                if discard {
+                    link.discarded();
+                }
+                link.status = status;
+                return Ok(Verdict::Swallow);
+            }
+            Owed::Sync { swallow: true, .. } => Verdict::Swallow,
+            _ => Verdict::Pass,
+        };
+        let (write, sets) = match owed {
+            Owed::Query { write, sets } | Owed::Sync { write, sets, .. } => (write, sets),
+            Owed::Call => (true, 0),
+            _ => (false, 0),
+        };
+        link.status = status;
+        link.wrote |= write;
+        if status == Status::Idle && std::mem::take(&mut link.wrote) {
+            received.wrote = true;
+        }
+        if std::mem::take(&mut link.forgot) && link.failed {
+            link.doubtful = true;
+        }
+        self.settings_answered(link, sets);
+        link.failed = false;
+        Ok(verdict)
+    }
+
+    fn settings_answered(&mut self, link: &mut Link, sets: u16) {
+        let Some(cold) = &mut self.cold else { return };
+        if let Some(params) = cold.settings.answered(sets, link, &self.params) {
+            self.params = params;
+            link.params = self.params.clone();
+        }
+    }
+
+    fn error(
+        &mut self,
+        link: &mut Link,
+        body: &[u8],
+        standby: bool,
+        injected: bool,
+        received: &mut Received,
+    ) -> Verdict {
+        if injected {
+            link.injection_failed = true;
+            return Verdict::Swallow;
+        }
+        link.failed = true;
+        received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
+        if backend::is_fatal(body) {
+            link.fatal = true;
+            // A session that has nothing on this connection outlives it: `relay` words the error then.
+            if self.pin.is_none() && link.status == Status::Idle {
+                return Verdict::Swallow;
+            }
+        }
+        let mut lost_unnamed = false;
+        let (held, unnamed) = (&mut link.held, &mut link.unnamed);
+        let cold = &mut self.cold;
+        link.owing.fail(|owed| match owed {
+            Owed::Parse { named, id, .. } => {
+                if let Some(id) = id {
+                    held.remove(id);
+                    lost_unnamed |= *unnamed == Some(id);
+                }
+                if named {
+                    forget_name(cold);
+                }
+            }
+            Owed::Local(Local::ParseComplete) => forget_name(cold),
+            _ => {}
+        });
+        if lost_unnamed {
+            *unnamed = None;
+            self.unnamed = None;
+        }
+        self.group.open |= link.owing.skipping();
+        Verdict::Pass
+    }
+
+    /// A command has completed: some tags take state away.
+    fn complete(&mut self, link: &mut Link, tag: &[u8]) {
+        link.rolled_back = tag.starts_with(ROLLBACK);
+        if tag == DISCARD_ALL {
+            link.params = Default::default();
+            link.dirty = false;
+            self.pin = None;
+            self.params = self.cold.as_ref().map(|cold| cold.settings.defaults()).unwrap_or_default();
+        }
+    }
+
+    /// ParameterStatus: the client hears of settings that it has changed itself, and never which role a node has.
+    fn parameter(&mut self, body: &[u8], injected: bool) -> Verdict {
+        let Some((name, value)) = backend::parameter(body) else {
+            return if injected { Verdict::Swallow } else { Verdict::Pass };
+        };
+        if injected || name == b"in_hot_standby" {
+            return Verdict::Swallow;
+        }
+        self.learn(name, value);
+        Verdict::Pass
+    }
+
+    /// Settings that change how statements are lexed.
+    fn learn(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"standard_conforming_strings" => self.lexing.standard_conforming_strings = value == b"on",
+            b"client_encoding" => self.lexing.safe_encoding = safe_encoding(value),
+            _ => {}
+        }
+    }
+}
+
+/// Encodings in which no byte of a multibyte character looks like ASCII (routing.md §2.5).
+pub(super) fn safe_encoding(name: &[u8]) -> bool {
+    let name = name.to_ascii_uppercase();
+    name == b"UTF8"
+        || name == b"SQL_ASCII"
+        || name == b"UNICODE"
+        || name.starts_with(b"LATIN")
+        || name.starts_with(b"WIN")
+        || name.starts_with(b"ISO_8859")
+        || name.starts_with(b"KOI8")
+}
+
+fn forget_name(cold: &mut Option<Box<super::Cold>>) {
+    if let Some(cold) = cold
+        && let Some((name, id)) = cold.unconfirmed.pop_front()
+        && cold.prepared.get(&name).is_some_and(|statement| statement.id == id)
+    {
+        cold.prepared.remove(&name);
+    }
+}
+
+/// The error for a write in a pipeline that has read from a standby before a Flush.
+fn mixed_pipeline() -> Notice {
+    Notice::error(
+        SqlState::FeatureNotSupported,
+        "pipeline mixes reads that ran on a standby with a statement that needs the primary",
+    )
+    .hint("Send a Sync between them, or do not Flush before the write.")
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Pass,
+    Swallow,
+}
+
+/// How much of a body is needed before the message can be acted on.
+#[inline]
+fn wanted(header: Header) -> usize {
+    match header.tag {
+        b'Z' | b'E' | b'C' | b'S' => header.body.min(PREFIX),
+        _ => 0,
+    }
+}
+
+fn pop_if(link: &mut Link, fits: impl FnOnce(Owed) -> bool) {
+    if link.owing.front().is_some_and(fits) {
+        link.owing.pop();
+    }
+}
+
+/// The rest of a message that began in an earlier chunk.
+fn pass_body(link: &mut Link, pass: &mut Pass<'_>) -> usize {
+    let here = link.body.left.min(pass.chunk.len());
+    link.body.left -= here;
+    if link.body.swallow && here > 0 {
+        pass.skip(0, here);
+    }
+    here
+}
+
+/// Copies only from the first byte that does not pass.
+struct Pass<'a> {
+    chunk: &'a [u8],
+    from: usize,
+    out: &'a mut Vec<u8>,
+    spliced: bool,
+}
+
+impl Pass<'_> {
+    /// Everything before `at` has been dealt with.
+    fn cut(&mut self, at: usize) {
+        self.spliced = true;
+        self.out.extend_from_slice(&self.chunk[self.from..at]);
+        self.from = at;
+    }
+
+    fn skip(&mut self, at: usize, end: usize) {
+        self.cut(at);
+        self.from = end;
+    }
+
+    fn finish(self, end: usize) -> Option<Range<usize>> {
+        if !self.spliced {
+            return Some(self.from..end);
+        }
+        self.out.extend_from_slice(&self.chunk[self.from..end]);
+        None
+    }
+}

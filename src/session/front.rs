@@ -1,0 +1,808 @@
+//! Client bytes: what may leave, where it belongs, and how it is written for a particular server connection.
+
+use std::sync::Arc;
+
+use super::{Group, Session, between_units};
+use crate::link::{Link, Local, Owed, Statement, Statements, put_name};
+use crate::sql::{Access, Class, Classifier, Reason, SessionEffect, TxEffect, deallocate_target, setting};
+use crate::wire::frame::{self, HEADER, Header};
+use crate::wire::frontend::{self, Target};
+use crate::wire::{ClientFacing, Notice, SqlState, reply};
+
+/// What all sessions share.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Statement text to class.
+    pub classifier: &'a Classifier,
+    /// Prepared statements by content.
+    pub statements: &'a Statements,
+    /// What is held of a group before its place is chosen, in bytes.
+    pub pipeline_buffer: usize,
+    /// Largest message of a client, in bytes.
+    pub max_message: usize,
+}
+
+/// What to do with the front of the client's bytes. `len` counts bytes of the input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing until more bytes have come.
+    More,
+    /// A unit begins: it needs a server connection.
+    Place {
+        /// Bytes to forward once it is there.
+        len: usize,
+        /// What the unit does.
+        class: Class,
+    },
+    /// Goes to the connection that is held.
+    Forward {
+        /// Bytes to forward.
+        len: usize,
+        /// What they do, if it was found out already.
+        class: Option<Class>,
+    },
+    /// The held connection is the wrong one: wait until it owes nothing, give it back, ask again.
+    Drain,
+    /// The group has executed nothing yet and must move: end it where it is, then as [`Next::Drain`].
+    Rehome,
+    /// Drop the bytes.
+    Skip {
+        /// Bytes to drop.
+        len: usize,
+    },
+    /// Drop the bytes; the reply has been written.
+    Reply {
+        /// Bytes to drop.
+        len: usize,
+    },
+    /// The client says goodbye.
+    Terminate,
+    /// The client broke the protocol: tell it and close.
+    Violation(Violation),
+}
+
+/// A breach of the protocol by the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A length that cannot be right.
+    #[error(transparent)]
+    Frame(#[from] frame::FrameError),
+    /// A message type that clients do not send.
+    #[error("invalid frontend message type {0}")]
+    Type(u8),
+}
+
+impl ClientFacing for Violation {
+    fn notice(&self) -> Notice {
+        Notice::fatal(SqlState::ProtocolViolation, self.to_string())
+    }
+}
+
+/// Bytes of a statement that are enough to know that it is too long to be parsed (crates.md: 16 KiB).
+const PREVIEW: usize = 16 * 1024 + 64;
+
+/// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
+const STAND_IN: &[u8] = b"pgw_deallocated";
+const STAND_IN_CONTENT: &[u8] = b"SELECT 1\0\0\0";
+
+const OPAQUE: Class = class(Access::Write, Reason::Unparsable, SessionEffect::Unknown);
+const FUNCTION_CALL: Class = class(Access::Write, Reason::Function, SessionEffect::Unknown);
+const NOTHING: Class = class(Access::Empty, Reason::Empty, SessionEffect::None);
+
+const fn class(access: Access, reason: Reason, session: SessionEffect) -> Class {
+    Class { access, tx: TxEffect::None, session, reason, statements: 1 }
+}
+
+impl Session {
+    /// Judges the front of the client's bytes. `held` is the connection that the session has, and whether its node is a
+    /// standby.
+    pub fn next(
+        &mut self,
+        input: &[u8],
+        held: Option<(&Link, bool)>,
+        context: Context<'_>,
+        replies: &mut Vec<u8>,
+    ) -> Next {
+        if input.is_empty() {
+            return Next::More;
+        }
+        if self.stream.left > 0 {
+            let len = self.stream.left.min(input.len());
+            if !self.stream.drop {
+                return Next::Forward { len, class: None };
+            }
+            self.stream.left -= len;
+            return Next::Skip { len };
+        }
+        let header = match frame::header(input, context.max_message) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Next::More,
+            Err(error) => return Next::Violation(error.into()),
+        };
+        if self.group.discard {
+            return self.discard(input, header, held.is_some(), replies);
+        }
+        match held {
+            Some((link, standby)) if self.group.open || link.copy_in => {
+                self.next_open(input, header, link, standby, context)
+            }
+            _ => self.next_unit(input, header, held, context, replies),
+        }
+    }
+
+    /// A unit begins.
+    fn next_unit(
+        &mut self,
+        input: &[u8],
+        header: Header,
+        held: Option<(&Link, bool)>,
+        context: Context<'_>,
+        replies: &mut Vec<u8>,
+    ) -> Next {
+        match header.tag {
+            b'Q' => match whole_or_preview(input, header) {
+                Some(len) => place(len, self.classify_query(&input[..len], header, context), held),
+                None => Next::More,
+            },
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => match self.survey(input, context) {
+                Survey::Incomplete => Next::More,
+                Survey::Broken(violation) => Next::Violation(violation),
+                Survey::Group { len, .. } if held.is_none() && self.answer(&input[..len], replies) => {
+                    Next::Reply { len }
+                }
+                Survey::Group { len, class } => place(len, class, held),
+            },
+            b'F' => place(input.len().min(header.total()), FUNCTION_CALL, held),
+            b'd' | b'c' | b'f' => self.next_copy(input, header, held),
+            b'X' => Next::Terminate,
+            tag => Next::Violation(Violation::Type(tag)),
+        }
+    }
+
+    /// CopyData outside of a COPY that is known to have begun: it belongs to one that is about to begin, or to one
+    /// that has failed, and then everybody ignores it. PostgreSQL manual, protocol-flow.html#PROTOCOL-COPY.
+    fn next_copy(&mut self, input: &[u8], header: Header, held: Option<(&Link, bool)>) -> Next {
+        let len = input.len().min(header.total());
+        if held.is_some_and(|(link, _)| !between_units(link)) {
+            return Next::Forward { len, class: None };
+        }
+        self.stream = super::Stream { left: header.total() - len, drop: true };
+        Next::Skip { len }
+    }
+
+    /// Inside a group whose place is fixed, or a COPY.
+    fn next_open(
+        &mut self,
+        input: &[u8],
+        header: Header,
+        link: &Link,
+        standby: bool,
+        context: Context<'_>,
+    ) -> Next {
+        if link.copy_in && matches!(header.tag, b'S' | b'H') {
+            // The server ignores both while it waits for CopyData.
+            return if input.len() < header.total() { Next::More } else { Next::Skip { len: header.total() } };
+        }
+        let mut len = 0;
+        while let Some(header) = match frame::header(&input[len..], context.max_message) {
+            Ok(header) => header,
+            Err(error) if len == 0 => return Next::Violation(error.into()),
+            Err(_) => None,
+        } {
+            let frame = &input[len..];
+            let Some(take) = forwardable(frame, header, context.pipeline_buffer) else { break };
+            if standby && !self.may_stay(&frame[..take], header, context) {
+                return match (len, self.group.executed) {
+                    (0, false) => Next::Rehome,
+                    (0, true) => self.refuse(),
+                    _ => Next::Forward { len, class: None },
+                };
+            }
+            match header.tag {
+                b'X' if len == 0 => return Next::Terminate,
+                b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' | b'Q' | b'F' | b'd' | b'c' | b'f' => len += take,
+                tag if len == 0 => return Next::Violation(Violation::Type(tag)),
+                _ => break,
+            }
+            // A group ends with its Sync, or with a Query; a message in part is the last that can leave.
+            if matches!(header.tag, b'S' | b'Q' | b'F' | b'c' | b'f') || take < header.total() {
+                break;
+            }
+        }
+        if len == 0 { Next::More } else { Next::Forward { len, class: None } }
+    }
+
+    /// Whether a message of an open group on a standby may follow the others there.
+    fn may_stay(&self, frame: &[u8], header: Header, context: Context<'_>) -> bool {
+        let body = &frame[HEADER..];
+        let class = match header.tag {
+            b'Q' => self.classify_query(frame, header, context),
+            b'P' => match frontend::parse(body) {
+                Some(parse) => self.intern(parse, context).class,
+                None => OPAQUE,
+            },
+            b'B' => self.bound(body).map_or(NOTHING, |statement| statement.class),
+            b'F' => FUNCTION_CALL,
+            _ => NOTHING,
+        };
+        !matches!(class.access, Access::Primary | Access::Write)
+    }
+
+    /// A write in a group that has read from a standby already: it can neither run there nor move.
+    fn refuse(&mut self) -> Next {
+        self.group.discard = true;
+        Next::Skip { len: 0 }
+    }
+
+    /// Drops messages up to the Sync of a group that the proxy has failed itself.
+    fn discard(&mut self, input: &[u8], header: Header, held: bool, replies: &mut Vec<u8>) -> Next {
+        if header.tag == b'X' {
+            return Next::Terminate;
+        }
+        if header.tag == b'S' {
+            if input.len() < header.total() {
+                return Next::More;
+            }
+            self.group.discard = false;
+            if held {
+                return Next::Forward { len: header.total(), class: None };
+            }
+            self.group = Group::default();
+            reply::ready_idle(replies);
+            return Next::Reply { len: header.total() };
+        }
+        let len = input.len().min(header.total());
+        self.stream = super::Stream { left: header.total() - len, drop: true };
+        Next::Skip { len }
+    }
+
+    /// Ends a group that has executed nothing where it is, so that it can go on elsewhere. The bytes are a Sync; its
+    /// reply is swallowed.
+    pub fn rehome(&mut self, link: &mut Link, out: &mut Vec<u8>) {
+        self.group = Group::default();
+        out.extend_from_slice(frontend::SYNC);
+        link.owing.push(Owed::Sync { swallow: true, write: false, sets: 0 });
+    }
+
+    /// Whether the proxy has failed the open group itself and must still say so.
+    pub fn owes_refusal(&self) -> bool {
+        self.group.discard && self.group.executed
+    }
+
+    /// The refusal is owed in its place among the replies.
+    pub fn refused(&mut self, link: &mut Link) {
+        self.group.executed = false;
+        link.owing.push(Owed::Local(Local::MixedPipeline));
+    }
+
+    fn classify_query(&self, frame: &[u8], header: Header, context: Context<'_>) -> Class {
+        if frame.len() < header.total() {
+            return context.classifier.classify(&frame[HEADER..], self.lexing);
+        }
+        match frontend::query(&frame[HEADER..]) {
+            Some(text) => context.classifier.classify(text, self.lexing),
+            None => OPAQUE,
+        }
+    }
+
+    fn intern(&self, parse: frontend::Parse<'_>, context: Context<'_>) -> Arc<Statement> {
+        // A text that this session's server lexes in another way must not share a verdict with the others.
+        if self.lexing == Default::default() {
+            return context
+                .statements
+                .intern(parse.content, || context.classifier.classify(parse.text, self.lexing));
+        }
+        context.statements.unshared(parse.content, context.classifier.classify(parse.text, self.lexing))
+    }
+
+    /// The statement that a Bind body names, if the session knows it.
+    fn bound(&self, body: &[u8]) -> Option<&Arc<Statement>> {
+        let bind = frontend::bind(body)?;
+        if bind.statement.is_empty() { self.unnamed.as_ref() } else { self.prepared(bind.statement) }
+    }
+
+    /// Reads a group up to its Sync or Flush and merges the classes of its statements.
+    fn survey(&self, input: &[u8], context: Context<'_>) -> Survey {
+        let (mut len, mut merged) = (0, NOTHING);
+        let mut parsed_unnamed = false;
+        loop {
+            let frame = &input[len..];
+            let header = match frame::header(frame, context.max_message) {
+                Ok(Some(header)) => header,
+                Ok(None) => break,
+                Err(error) => return Survey::Broken(error.into()),
+            };
+            let Some(take) = forwardable(frame, header, context.pipeline_buffer) else { break };
+            let body = &frame[HEADER..take];
+            let class = match header.tag {
+                b'P' => match frontend::parse(body) {
+                    Some(parse) => {
+                        parsed_unnamed |= parse.name.is_empty();
+                        self.intern(parse, context).class
+                    }
+                    None => OPAQUE,
+                },
+                b'B' => match frontend::bind(body) {
+                    Some(bind) if bind.statement.is_empty() && parsed_unnamed => NOTHING,
+                    Some(_) => self.bound(body).map_or(NOTHING, |statement| statement.class),
+                    None => OPAQUE,
+                },
+                b'Q' => self.classify_query(&frame[..take], header, context),
+                b'F' => FUNCTION_CALL,
+                b'D' | b'E' | b'C' | b'S' | b'H' => NOTHING,
+                // Terminate ends the group without a Sync; anything else is looked at when it is at the front.
+                _ if len > 0 => return Survey::Group { len, class: merged },
+                tag => return Survey::Broken(Violation::Type(tag)),
+            };
+            merged = merge(merged, class);
+            len += take;
+            if matches!(header.tag, b'S' | b'H' | b'Q' | b'F') {
+                return Survey::Group { len, class: merged };
+            }
+            if take < header.total() {
+                return Survey::Group { len, class: merge(merged, overflow()) };
+            }
+        }
+        if input.len() < context.pipeline_buffer || len == 0 {
+            return Survey::Incomplete;
+        }
+        Survey::Group { len, class: merge(merged, overflow()) }
+    }
+
+    /// Answers a group that needs no server: only Close of known statements, Flush and Sync.
+    fn answer(&mut self, group: &[u8], replies: &mut Vec<u8>) -> bool {
+        let mut frames = Frames(group);
+        let local = frames.all(|(header, body)| match header.tag {
+            b'S' | b'H' => true,
+            b'C' => matches!(frontend::target(body), Some(Target::Statement(name)) if self.prepared(name).is_some()),
+            _ => false,
+        });
+        if !local {
+            return false;
+        }
+        for (header, body) in Frames(group) {
+            match (header.tag, frontend::target(body)) {
+                (b'C', Some(Target::Statement(name))) => {
+                    self.cold().prepared.remove(name);
+                    replies.extend_from_slice(CLOSE_COMPLETE);
+                }
+                (b'S', _) => reply::ready_idle(replies),
+                _ => {}
+            }
+        }
+        true
+    }
+
+    /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they
+    /// are, and then leaves `out` alone.
+    pub fn forward(
+        &mut self,
+        bytes: &[u8],
+        class: Option<Class>,
+        link: &mut Link,
+        context: Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if self.stream.left > 0 {
+            self.stream.left -= bytes.len();
+            return true;
+        }
+        let mut writer = Writer { bytes, sent: 0, out, rewritten: false };
+        let mut at = 0;
+        while let Ok(Some(header)) = frame::header(&bytes[at..], usize::MAX) {
+            let take = header.total().min(bytes.len() - at);
+            let body = at + HEADER..at + take;
+            self.forward_one(header, body, class, link, context, &mut writer);
+            at += take;
+            self.stream.left = header.total() - take;
+        }
+        writer.finish()
+    }
+
+    fn forward_one(
+        &mut self,
+        header: Header,
+        body: std::ops::Range<usize>,
+        class: Option<Class>,
+        link: &mut Link,
+        context: Context<'_>,
+        writer: &mut Writer<'_>,
+    ) {
+        let at = body.start - HEADER;
+        let bytes = writer.bytes;
+        match header.tag {
+            b'Q' => {
+                let class =
+                    class.unwrap_or_else(|| self.classify_query(&bytes[at..body.end], header, context));
+                self.forward_query(header, body, class, link, writer);
+            }
+            b'P' => self.forward_parse(header, body, link, context, writer),
+            b'B' => self.forward_bind(header, body, link, writer),
+            b'D' => {
+                self.group.open = true;
+                if let Some(Target::Statement(name)) = frontend::target(&bytes[body.clone()]) {
+                    self.name_for(at, header, 1, name, body.end, link, writer);
+                }
+                link.owing.push(Owed::Describe);
+            }
+            b'C' => self.forward_close(header, body, link, writer),
+            b'E' => {
+                self.group.open = true;
+                self.group.executed = true;
+                link.owing.push(Owed::Execute);
+            }
+            b'S' => {
+                let Group { write, sets, .. } = std::mem::take(&mut self.group);
+                link.owing.push(Owed::Sync { swallow: false, write, sets });
+            }
+            b'F' => {
+                self.group = Group::default();
+                link.dirty = true;
+                link.owing.push(Owed::Call);
+            }
+            b'c' | b'f' => {
+                if !std::mem::take(&mut link.copy_in) {
+                    link.copy_ended_early = true;
+                }
+            }
+            // Flush and CopyData ask for no reply of their own.
+            _ => {}
+        }
+    }
+
+    fn forward_query(
+        &mut self,
+        header: Header,
+        body: std::ops::Range<usize>,
+        class: Class,
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
+        let write = class.access == Access::Write || self.group.write;
+        let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
+        let mut sets = self.group.sets;
+        if class.session == SessionEffect::Deallocate {
+            if let Some(name) = self.deallocates(text) {
+                self.cold().prepared.remove(&*name);
+                writer.replace(body.start - HEADER, |out| {
+                    put_stand_in(link, out);
+                    out.extend_from_slice(frontend::SYNC);
+                    frontend::put_query(&[b"DEALLOCATE ", STAND_IN].concat(), out);
+                });
+                writer.sent = body.end;
+                link.owing.push(Owed::Sync { swallow: true, write: false, sets: 0 });
+            }
+        } else {
+            sets += self.effect(class, text, link);
+        }
+        self.group = Group::default();
+        self.unnamed = None;
+        link.unnamed = None;
+        if !link.owing.push(Owed::Query { write, sets }) {
+            // The server discards a Query, too, while it skips to a Sync.
+            self.group.open = true;
+        }
+        debug_assert!(header.total() >= HEADER);
+    }
+
+    fn forward_parse(
+        &mut self,
+        header: Header,
+        body: std::ops::Range<usize>,
+        link: &mut Link,
+        context: Context<'_>,
+        writer: &mut Writer<'_>,
+    ) {
+        self.group.open = true;
+        let at = body.start - HEADER;
+        let Some(parse) = frontend::parse(&writer.bytes[body.clone()]) else {
+            link.dirty = true;
+            link.owing.push(Owed::Parse { swallow: false, named: false, id: None });
+            return;
+        };
+        let statement = self.intern(parse, context);
+        let id = statement.id;
+        let deallocates = statement.class.session == SessionEffect::Deallocate
+            && self.deallocates(parse.text).is_some();
+        if parse.name.is_empty() {
+            if deallocates {
+                writer.replace(at, |out| frontend::put_parse(b"", &stand_in_deallocate(), out));
+                writer.sent = body.end;
+            }
+            self.unnamed = Some(statement);
+            link.unnamed = Some(id);
+            link.owing.push(Owed::Parse { swallow: false, named: false, id: Some(id) });
+            return;
+        }
+        if self.prepared(parse.name).is_some() {
+            self.provoke_duplicate(at, parse.name, link, writer);
+            return;
+        }
+        let name: Box<[u8]> = parse.name.into();
+        let cold = self.cold();
+        cold.prepared.insert(name.clone(), statement.clone());
+        if link.held.touch(id) {
+            writer.replace(at, |_| ());
+            if link.owing.push(Owed::Local(Local::ParseComplete)) {
+                cold.unconfirmed.push_back((name, id));
+            }
+        } else {
+            writer.replace(at, |out| {
+                make_room(link, id, out);
+                if deallocates {
+                    put_parse_as(id, &stand_in_deallocate(), out);
+                } else {
+                    put_parse_as(id, statement.content(), out);
+                }
+            });
+            if link.owing.push(Owed::Parse { swallow: false, named: true, id: Some(id) }) {
+                cold.unconfirmed.push_back((name, id));
+            } else {
+                link.held.remove(id);
+                cold.prepared.remove(&*name);
+            }
+        }
+        writer.sent = at + header.total();
+    }
+
+    /// The client prepares a name that it has already. PostgreSQL words that error best: it is given the name twice.
+    /// The connection then has a statement that nobody tracks, so it does not go back to its pool.
+    fn provoke_duplicate(&mut self, at: usize, name: &[u8], link: &mut Link, writer: &mut Writer<'_>) {
+        writer.replace(at, |out| frontend::put_parse(name, STAND_IN_CONTENT, out));
+        link.doubtful = true;
+        link.owing.push(Owed::Parse { swallow: true, named: false, id: None });
+        link.owing.push(Owed::Parse { swallow: false, named: false, id: None });
+    }
+
+    fn forward_bind(
+        &mut self,
+        header: Header,
+        body: std::ops::Range<usize>,
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
+        self.group.open = true;
+        let at = body.start - HEADER;
+        let bytes = writer.bytes;
+        let Some(bind) = frontend::bind(&bytes[body.clone()]) else {
+            link.dirty = true;
+            link.owing.push(Owed::Bind);
+            return;
+        };
+        if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
+            self.group.write |= statement.class.access == Access::Write;
+            if statement.class.session == SessionEffect::Deallocate {
+                if let Some(name) = self.deallocates(statement.text()) {
+                    self.cold().prepared.remove(&*name);
+                    writer.replace(at, |out| put_stand_in(link, out));
+                }
+            } else if statement.class.session != SessionEffect::None {
+                self.group.sets += self.effect(statement.class, statement.text(), link);
+            }
+        }
+        self.name_for(at, header, bind.portal.len() + 1, bind.statement, body.end, link, writer);
+        link.owing.push(Owed::Bind);
+    }
+
+    /// Makes sure that the connection has the statement that a Bind or Describe names, and writes the name that it
+    /// has there. `before` counts the body's bytes before the name, `end` is where the message ends in this chunk.
+    #[allow(clippy::too_many_arguments, reason = "one message's layout, spelled out")]
+    fn name_for(
+        &mut self,
+        at: usize,
+        header: Header,
+        before: usize,
+        name: &[u8],
+        end: usize,
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
+        if name.is_empty() {
+            if let Some(statement) = self.unnamed.clone().filter(|s| link.unnamed != Some(s.id)) {
+                writer.replace(at, |out| frontend::put_parse(b"", statement.content(), out));
+                link.unnamed = Some(statement.id);
+                link.owing.push(Owed::Parse { swallow: true, named: false, id: Some(statement.id) });
+            }
+            return;
+        }
+        // An unknown name goes as it is: no server has it, and PostgreSQL says so with the client's own name.
+        let Some(statement) = self.prepared(name).cloned() else { return };
+        let bytes = writer.bytes;
+        writer.replace(at, |out| {
+            if !link.held.touch(statement.id) {
+                make_room(link, statement.id, out);
+                put_parse_as(statement.id, statement.content(), out);
+                let owed = Owed::Parse { swallow: true, named: false, id: Some(statement.id) };
+                if !link.owing.push(owed) {
+                    link.held.remove(statement.id);
+                }
+            }
+            let start = out.len();
+            frame::put_header(out, header.tag, 0);
+            out.extend_from_slice(&bytes[at + HEADER..at + HEADER + before]);
+            put_name(statement.id, out);
+            let own = out.len() - start - HEADER - before;
+            let length = u32::try_from(header.body - name.len() + own + 4).unwrap_or(u32::MAX);
+            out[start + 1..start + HEADER].copy_from_slice(&length.to_be_bytes());
+        });
+        writer.sent = at + HEADER + before + name.len();
+        debug_assert!(writer.sent <= end);
+    }
+
+    fn forward_close(
+        &mut self,
+        header: Header,
+        body: std::ops::Range<usize>,
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
+        self.group.open = true;
+        let at = body.start - HEADER;
+        match frontend::target(&writer.bytes[body]) {
+            Some(Target::Statement(b"")) => {
+                self.unnamed = None;
+                link.unnamed = None;
+            }
+            Some(Target::Statement(name)) if self.prepared(name).is_some() => {
+                self.cold().prepared.remove(name);
+                writer.replace(at, |_| ());
+                writer.sent = at + header.total();
+                link.owing.push(Owed::Local(Local::CloseComplete));
+                return;
+            }
+            _ => {}
+        }
+        link.owing.push(Owed::Close { swallow: false });
+    }
+
+    /// The known statement that a DEALLOCATE names.
+    fn deallocates(&self, text: &[u8]) -> Option<Vec<u8>> {
+        deallocate_target(text).filter(|name| self.prepared(name).is_some())
+    }
+
+    /// What a statement leaves behind in its session. Returns how many settings it changes.
+    fn effect(&mut self, class: Class, text: &[u8], link: &mut Link) -> u16 {
+        match class.session {
+            SessionEffect::None | SessionEffect::Deallocate => 0,
+            SessionEffect::Set => {
+                let sent = setting::parse(text).and_then(|setting| self.cold().settings.send(&setting));
+                link.dirty |= sent.is_none();
+                sent.unwrap_or(0)
+            }
+            SessionEffect::DiscardAll | SessionEffect::DeallocateAll => {
+                if let Some(cold) = &mut self.cold {
+                    cold.prepared.clear();
+                }
+                link.held.clear();
+                link.forgot = true;
+                0
+            }
+            SessionEffect::Pin(reason) => {
+                self.pin = Some(reason);
+                0
+            }
+            SessionEffect::Unknown => {
+                link.dirty = true;
+                0
+            }
+        }
+    }
+}
+
+enum Survey {
+    Incomplete,
+    Group { len: usize, class: Class },
+    Broken(Violation),
+}
+
+const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
+
+/// Groups that do not fit the buffer are placed before they are known.
+fn overflow() -> Class {
+    class(Access::Write, Reason::TooLong, SessionEffect::None)
+}
+
+/// The place of two statements that go together.
+fn merge(a: Class, b: Class) -> Class {
+    let rank = |class: Class| match class.access {
+        Access::Empty => 0,
+        Access::Neutral => 1,
+        Access::Read => 2,
+        Access::Primary => 3,
+        Access::Write => 4,
+    };
+    if rank(b) > rank(a) { b } else { a }
+}
+
+fn place(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
+    match held {
+        Some((link, _)) if between_units(link) => Next::Place { len, class },
+        Some((_, true)) if matches!(class.access, Access::Primary | Access::Write) => Next::Drain,
+        Some(_) => Next::Forward { len, class: Some(class) },
+        None => Next::Place { len, class },
+    }
+}
+
+/// Bytes of a Query that are enough to judge it: all of it, or so many that it is too long to be judged.
+fn whole_or_preview(input: &[u8], header: Header) -> Option<usize> {
+    let len = input.len().min(header.total());
+    (len == header.total() || len >= HEADER + PREVIEW).then_some(len)
+}
+
+/// Bytes of a message in a group that can be forwarded now; `None` if too little of it has arrived.
+fn forwardable(frame: &[u8], header: Header, buffer: usize) -> Option<usize> {
+    let len = frame.len().min(header.total());
+    if len == header.total() {
+        return Some(len);
+    }
+    match header.tag {
+        b'Q' => whole_or_preview(frame, header),
+        // Parameters may be large: the names are enough once the buffer is full.
+        b'B' if len >= buffer => frontend::bind(&frame[HEADER..len]).map(|_| len),
+        b'd' | b'f' | b'F' => Some(len),
+        _ => None,
+    }
+}
+
+fn make_room(link: &mut Link, id: crate::link::StatementId, out: &mut Vec<u8>) {
+    if let Some(evicted) = link.held.insert(id) {
+        let mut name = Vec::with_capacity(24);
+        put_name(evicted, &mut name);
+        frontend::put_close_statement(&name, out);
+        link.owing.push(Owed::Close { swallow: true });
+    }
+}
+
+fn put_parse_as(id: crate::link::StatementId, content: &[u8], out: &mut Vec<u8>) {
+    let mut name = Vec::with_capacity(24);
+    put_name(id, &mut name);
+    frontend::put_parse(&name, content, out);
+}
+
+fn put_stand_in(link: &mut Link, out: &mut Vec<u8>) {
+    frontend::put_parse(STAND_IN, STAND_IN_CONTENT, out);
+    link.owing.push(Owed::Parse { swallow: true, named: false, id: None });
+}
+
+fn stand_in_deallocate() -> Vec<u8> {
+    [b"DEALLOCATE ", STAND_IN, b"\0\0\0"].concat()
+}
+
+/// Copies only from the first byte that changes.
+struct Writer<'a> {
+    bytes: &'a [u8],
+    sent: usize,
+    out: &'a mut Vec<u8>,
+    rewritten: bool,
+}
+
+impl Writer<'_> {
+    /// Writes something else from `at` on; the caller moves `sent` past what it stands for.
+    fn replace(&mut self, at: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.rewritten = true;
+        self.out.extend_from_slice(&self.bytes[self.sent..at]);
+        self.sent = at;
+        write(self.out);
+    }
+
+    fn finish(self) -> bool {
+        if self.rewritten {
+            self.out.extend_from_slice(&self.bytes[self.sent..]);
+        }
+        !self.rewritten
+    }
+}
+
+/// Whole messages, one after the other.
+struct Frames<'a>(&'a [u8]);
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = (Header, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let header = frame::header(self.0, usize::MAX).ok()??;
+        let frame = self.0.get(..header.total())?;
+        self.0 = &self.0[header.total()..];
+        Some((header, &frame[HEADER..]))
+    }
+}

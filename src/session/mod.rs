@@ -1,0 +1,203 @@
+//! One client's life as a state machine: which bytes may leave for which server, and what the replies mean.
+//!
+//! `session` sees bytes, classes and links. It has never met a socket, a pool or a clock; `relay` carries out what it
+//! says. A turn looks like this:
+//!
+//! ```text
+//!   client bytes ──▶ next() ──▶ More      wait for more bytes
+//!                          ├──▶ Place     a unit begins: choose a node, check out, begin(), forward()
+//!                          ├──▶ Forward   goes to the connection that is held: forward()
+//!                          ├──▶ Drain     wait until the held connection owes nothing, then ask again
+//!                          ├──▶ Skip, Reply, Terminate, Violation
+//!   server bytes ──▶ receive() ──▶ bytes for the client, and whether the unit wrote, failed, or lost its server
+//! ```
+//!
+//! A *unit* is what is judged as a whole before its first byte leaves: one simple Query, or an extended-protocol group
+//! up to its Sync or Flush. Once a group is placed it stays where it is up to its Sync.
+
+mod back;
+mod front;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+pub use back::{LinkError, Received};
+pub use front::{Context, Next};
+
+use crate::link::{Link, Owed, Params, Statement, StatementId};
+use crate::route::Floor;
+use crate::sql::{Lexing, PinReason};
+use crate::wire::{Status, frame, frontend};
+use settings::Settings;
+
+/// What the proxy knows of one client's session.
+#[derive(Debug)]
+pub struct Session {
+    /// The settings that every statement of the client runs with.
+    params: Arc<Params>,
+    /// The newest position that reads must reflect.
+    pub floor: Floor,
+    /// Why the session must keep its server connection.
+    pin: Option<PinReason>,
+    /// How the server lexes this session's statements.
+    lexing: Lexing,
+    /// The unnamed prepared statement.
+    unnamed: Option<Arc<Statement>>,
+    group: Group,
+    stream: Stream,
+    cold: Option<Box<Cold>>,
+}
+
+/// The extended-protocol group that has begun on the held server connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    /// Messages have been forwarded, their Sync has not.
+    open: bool,
+    /// It contains a write.
+    write: bool,
+    /// An Execute has been forwarded.
+    executed: bool,
+    /// An error of the proxy's own: what follows is dropped up to the Sync.
+    discard: bool,
+    /// Settings that its statements change.
+    sets: u16,
+}
+
+/// The rest of a message that is too large to be held.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stream {
+    left: usize,
+    /// Nobody wants it.
+    drop: bool,
+}
+
+/// State that most sessions do not have.
+#[derive(Debug, Default)]
+struct Cold {
+    /// The client's named statements.
+    prepared: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    /// Names whose Parse has not been answered yet, in order.
+    unconfirmed: VecDeque<(Box<[u8]>, StatementId)>,
+    settings: Settings,
+}
+
+impl Session {
+    /// A session with the settings of its startup packet, which are also what RESET goes back to.
+    pub fn new(params: Arc<Params>, lexing: Lexing) -> Session {
+        let cold = (!params.is_empty())
+            .then(|| Box::new(Cold { settings: Settings::new(params.clone()), ..Cold::default() }));
+        Session {
+            params,
+            floor: Floor::default(),
+            pin: None,
+            lexing,
+            unnamed: None,
+            group: Group::default(),
+            stream: Stream::default(),
+            cold,
+        }
+    }
+
+    /// Why the session must keep its server connection; `None` if it need not.
+    pub fn pin(&self) -> Option<PinReason> {
+        self.pin
+    }
+
+    /// Whether a message or a group has been forwarded in part, so that the connection cannot be changed.
+    pub fn mid_unit(&self) -> bool {
+        self.group.open || self.stream.left > 0
+    }
+
+    /// Before the first byte of a unit: brings the session's settings to the connection, in the same flight.
+    pub fn begin(&mut self, link: &mut Link, out: &mut Vec<u8>) {
+        if Arc::ptr_eq(&self.params, &link.params) {
+            return;
+        }
+        let mut sql = Vec::new();
+        link.params.put_difference(&self.params, &mut sql);
+        if !sql.is_empty() {
+            frontend::put_query(&sql, out);
+            link.owing.push(Owed::Injected { discard: false });
+            // A simple Query destroys the unnamed statement.
+            link.unnamed = None;
+        }
+        link.params = self.params.clone();
+    }
+
+    /// After the last reply of a unit: whether the connection has been cleaned, or cleaning has begun. The bytes are
+    /// DISCARD ALL; its reply is swallowed.
+    pub fn clean(link: &mut Link, out: &mut Vec<u8>) {
+        frontend::put_query(b"DISCARD ALL", out);
+        link.owing.push(Owed::Injected { discard: true });
+    }
+
+    /// The server connection is gone, with everything that it had. Returns whether a write may have been in flight.
+    pub fn lost(&mut self, link: &Link) -> bool {
+        let wrote = link.wrote
+            || self.group.write
+            || link.owing.iter().any(|owed| {
+                matches!(owed, Owed::Query { write: true, .. } | Owed::Sync { write: true, .. } | Owed::Call)
+            });
+        self.group = Group::default();
+        self.pin = None;
+        if let Some(cold) = &mut self.cold {
+            cold.settings.forget();
+            cold.unconfirmed.clear();
+        }
+        wrote
+    }
+
+    /// After [`Session::lost`] inside a group whose Sync has not come: its remaining messages are dropped up to it.
+    pub fn skip_to_sync(&mut self) {
+        self.group = Group { open: true, discard: true, ..Group::default() };
+    }
+
+    /// A unit that no server could be found for: its messages are dropped. Returns whether its ReadyForQuery is due now;
+    /// otherwise it is when the Sync comes.
+    pub fn fail_unit(&mut self, unit: &[u8]) -> bool {
+        let mut rest = unit;
+        let mut last = None;
+        while let Ok(Some(header)) = frame::header(rest, usize::MAX) {
+            let here = header.total().min(rest.len());
+            self.stream = Stream { left: header.total() - here, drop: true };
+            last = Some(header.tag);
+            rest = &rest[here..];
+        }
+        let ends = matches!(last, Some(b'S' | b'Q' | b'F'));
+        if !ends {
+            self.skip_to_sync();
+        }
+        ends
+    }
+
+    fn cold(&mut self) -> &mut Cold {
+        self.cold.get_or_insert_default()
+    }
+
+    fn prepared(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.cold.as_ref()?.prepared.get(name)
+    }
+}
+
+/// How a server with these ParameterStatus values lexes statements.
+pub fn lexing_of<'a>(reported: impl IntoIterator<Item = (&'a str, &'a str)>) -> Lexing {
+    let mut lexing = Lexing::default();
+    for (name, value) in reported {
+        match name {
+            "standard_conforming_strings" => lexing.standard_conforming_strings = value == "on",
+            "client_encoding" => lexing.safe_encoding = back::safe_encoding(value.as_bytes()),
+            _ => {}
+        }
+    }
+    lexing
+}
+
+/// Whether a connection is between units: everything answered, no transaction open.
+fn between_units(link: &Link) -> bool {
+    link.settled() && link.status == Status::Idle
+}

@@ -1,0 +1,96 @@
+//! Settings that statements change, from the moment they are sent until their transaction has ended.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::link::{Link, Params, Value};
+use crate::sql::setting::{Change, Scope, Setting};
+use crate::wire::Status;
+
+/// One change that a SET or RESET asks for.
+#[derive(Clone, Debug)]
+enum Pending {
+    Set(Box<str>, Value),
+    Reset(Box<str>),
+    ResetAll,
+}
+
+/// The changes whose outcome is open.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    /// What RESET goes back to.
+    defaults: Arc<Params>,
+    /// Sent, not answered.
+    sent: VecDeque<Pending>,
+    /// Succeeded inside a transaction that is still open.
+    in_transaction: Vec<Pending>,
+}
+
+impl Settings {
+    pub(super) fn new(defaults: Arc<Params>) -> Settings {
+        Settings { defaults, ..Settings::default() }
+    }
+
+    /// Notes a SET or RESET that is being sent. False if it cannot be tracked.
+    pub(super) fn send(&mut self, setting: &Setting<'_>) -> Option<u16> {
+        if setting.scope == Scope::Local {
+            // Ends with its transaction, on the connection that runs it.
+            return Some(0);
+        }
+        let name = || Params::trackable(&setting.name).then(|| setting.name.as_str().into());
+        let pending = match setting.change {
+            Change::All => Pending::ResetAll,
+            Change::Default => Pending::Reset(name()?),
+            Change::Set(sql) => Pending::Set(name()?, Value::Sql(sql.into())),
+        };
+        self.sent.push_back(pending);
+        Some(1)
+    }
+
+    /// A unit with `count` changes was answered; `link` has the status and whether it failed. Returns the session's
+    /// settings if they have changed.
+    pub(super) fn answered(&mut self, count: u16, link: &Link, params: &Arc<Params>) -> Option<Arc<Params>> {
+        for pending in self.sent.drain(..usize::from(count).min(self.sent.len())) {
+            if !link.failed {
+                self.in_transaction.push(pending);
+            }
+        }
+        if link.status != Status::Idle || self.in_transaction.is_empty() {
+            return None;
+        }
+        let ended = std::mem::take(&mut self.in_transaction);
+        if link.rolled_back {
+            return None;
+        }
+        let mut params = Params::clone(params);
+        for pending in ended {
+            match pending {
+                Pending::Set(name, value) => params.set(&name, value),
+                Pending::Reset(name) => params.reset(&name, &self.defaults),
+                Pending::ResetAll => params = self.reset_all(&params),
+            }
+        }
+        Some(Arc::new(params))
+    }
+
+    /// RESET ALL leaves the identity alone. PostgreSQL manual, sql-reset.html.
+    fn reset_all(&self, params: &Params) -> Params {
+        let mut reset = Params::clone(&self.defaults);
+        for identity in ["role", "session_authorization"] {
+            if let Some(value) = params.get(identity) {
+                reset.set(identity, value.clone());
+            }
+        }
+        reset
+    }
+
+    pub(super) fn defaults(&self) -> Arc<Params> {
+        self.defaults.clone()
+    }
+
+    /// The connection is gone: what was open will not happen.
+    pub(super) fn forget(&mut self) {
+        self.sent.clear();
+        self.in_transaction.clear();
+    }
+}
