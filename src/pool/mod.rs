@@ -1,0 +1,105 @@
+//! Pools of server connections: one per node, database and user, made by deadpool.
+//!
+//! A pool knows how to make a connection and whether an idle one may be used again. It does not know what a statement
+//! is. Nothing above the size is ever opened; waiters are served in the order in which they came; connections are
+//! opened in parallel.
+
+mod checkout;
+mod manager;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use deadpool::managed::{self, PoolConfig, QueueMode, Timeouts};
+
+pub use checkout::{CheckoutError, Pooled};
+pub use manager::{Manager, Opening};
+
+use crate::server::{Credentials, Endpoint};
+
+/// How large a pool is and how long its connections live.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most server connections.
+    pub size: usize,
+    /// How long a client waits for one.
+    pub wait: Duration,
+    /// Connections that nobody has used for so long are closed.
+    pub idle: Duration,
+    /// Connections older than this are closed when they come back.
+    pub lifetime: Duration,
+}
+
+/// The pool of one node for one database and user.
+#[derive(Debug)]
+pub struct Pool {
+    inner: managed::Pool<Manager>,
+    limits: Limits,
+    /// Clients that use a connection of this pool's node, or wait for one, over all pools of the node.
+    outstanding: Arc<AtomicU32>,
+}
+
+impl Pool {
+    /// An empty pool. `outstanding` is shared by all pools of the node.
+    pub fn new(
+        endpoint: Endpoint,
+        database: &str,
+        user: &str,
+        credentials: Arc<Credentials>,
+        limits: Limits,
+        outstanding: Arc<AtomicU32>,
+    ) -> Pool {
+        let manager = Manager::new(endpoint, database, user, credentials, limits);
+        let config = PoolConfig {
+            max_size: limits.size,
+            // No deadline here: checkout() brings its own, and a connect is bounded by its endpoint.
+            timeouts: Timeouts::default(),
+            // The connection that was used last is the one whose caches are warm, and the others can age out.
+            queue_mode: QueueMode::Lifo,
+        };
+        let inner = managed::Pool::builder(manager)
+            .config(config)
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .expect("a runtime is given, which is all that building can fail for");
+        Pool { inner, limits, outstanding }
+    }
+
+    /// The node's address and the bound for connecting to it.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.inner.manager().endpoint()
+    }
+
+    /// Connections open, connections idle, and clients that wait.
+    pub fn status(&self) -> Status {
+        let status = self.inner.status();
+        Status { size: status.size, idle: status.available, waiting: status.waiting, max: status.max_size }
+    }
+
+    /// Closes connections that have been idle for too long, or live for too long.
+    pub fn tidy(&self) {
+        let limits = self.limits;
+        self.inner.retain(|server, metrics| {
+            metrics.last_used() < limits.idle && server.opened.elapsed() < limits.lifetime
+        });
+    }
+
+    /// Clients that use this node or wait for it.
+    pub fn outstanding(&self) -> u32 {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+}
+
+/// A pool's figures at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Open connections.
+    pub size: usize,
+    /// Of those, not in use.
+    pub idle: usize,
+    /// Clients that wait.
+    pub waiting: usize,
+    /// The limit.
+    pub max: usize,
+}
