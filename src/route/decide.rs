@@ -1,0 +1,177 @@
+//! The decision.
+
+use std::time::Instant;
+
+use super::{Floor, least_busy};
+use crate::cluster::{NodeView, View};
+
+/// Which kind of node a unit needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A read: a standby will do.
+    Standby,
+    /// The primary.
+    Primary,
+    /// No place of its own, like SET or an empty query.
+    Any,
+}
+
+/// The role in which a node was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Takes everything.
+    Primary,
+    /// Takes reads.
+    Standby,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 2] = [Role::Primary, Role::Standby];
+
+    /// The word for metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Standby => "standby",
+        }
+    }
+}
+
+/// Why a node was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteReason {
+    /// A read, on a standby.
+    Standby,
+    /// The statement needs the primary; its class says why.
+    Class,
+    /// A statement without a place of its own.
+    NoPlace,
+    /// A read, and no standby is up and follows the primary.
+    NoStandby,
+    /// A read, and every standby lags too much.
+    Lag,
+    /// A read, and no standby is known to show what the session has written.
+    ReadYourWrites,
+}
+
+impl RouteReason {
+    /// Every reason.
+    pub const ALL: [RouteReason; 6] = [
+        RouteReason::Standby,
+        RouteReason::Class,
+        RouteReason::NoPlace,
+        RouteReason::NoStandby,
+        RouteReason::Lag,
+        RouteReason::ReadYourWrites,
+    ];
+
+    /// The word for metrics, logs and SHOW.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RouteReason::Standby => "standby",
+            RouteReason::Class => "class",
+            RouteReason::NoPlace => "no_place",
+            RouteReason::NoStandby => "no_standby",
+            RouteReason::Lag => "lag",
+            RouteReason::ReadYourWrites => "read_your_writes",
+        }
+    }
+
+    /// Its place in [`RouteReason::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Where a unit goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// To this node.
+    Node {
+        /// Its place in the view.
+        node: usize,
+        /// In which role.
+        role: Role,
+        /// Why.
+        reason: RouteReason,
+    },
+    /// Nowhere: there is no primary, and a standby will not do.
+    Nowhere {
+        /// Why a standby will not do.
+        reason: RouteReason,
+    },
+}
+
+/// Chooses a node. `outstanding` is the load of a node, and `u32::MAX` for one that must not be chosen; `turn` breaks
+/// ties. Allocates nothing.
+pub fn decide(
+    need: Need,
+    floor: &mut Floor,
+    view: &View,
+    now: Instant,
+    outstanding: impl Fn(usize) -> u32,
+    turn: u32,
+) -> Decision {
+    match need {
+        Need::Primary => primary(view, now, &outstanding, RouteReason::Class),
+        Need::Any => match primary(view, now, &outstanding, RouteReason::NoPlace) {
+            Decision::Nowhere { reason } => match standby(view, now, &outstanding, turn, |_| true) {
+                Some(node) => Decision::Node { node, role: Role::Standby, reason },
+                None => Decision::Nowhere { reason },
+            },
+            decision => decision,
+        },
+        Need::Standby => {
+            let resolved = floor.resolve(view);
+            let shows = |node: &NodeView| resolved && floor.satisfied_by(node);
+            match standby(view, now, &outstanding, turn, shows) {
+                Some(node) => Decision::Node { node, role: Role::Standby, reason: RouteReason::Standby },
+                None => primary(view, now, &outstanding, why_not(view, now)),
+            }
+        }
+    }
+}
+
+/// A standby that may be read, whatever anybody has written.
+pub fn any_standby(view: &View, now: Instant) -> Option<usize> {
+    standby(view, now, &|_| 0, 0, |_| true)
+}
+
+fn standby(
+    view: &View,
+    now: Instant,
+    outstanding: &impl Fn(usize) -> u32,
+    turn: u32,
+    shows: impl Fn(&NodeView) -> bool,
+) -> Option<usize> {
+    let (shows, may) = (&shows, |node: usize| outstanding(node) != u32::MAX);
+    let candidates = (0..view.nodes.len()).filter(move |node| {
+        let seen = &view.nodes[*node];
+        seen.eligible && view.is_fresh(*node, now) && shows(seen) && may(*node)
+    });
+    least_busy(candidates, outstanding, turn)
+}
+
+fn primary(view: &View, now: Instant, outstanding: &impl Fn(usize) -> u32, reason: RouteReason) -> Decision {
+    match view.primary {
+        Some(node) if view.is_fresh(node, now) && outstanding(node) != u32::MAX => {
+            Decision::Node { node, role: Role::Primary, reason }
+        }
+        _ => Decision::Nowhere { reason },
+    }
+}
+
+/// Why no standby takes a read.
+fn why_not(view: &View, now: Instant) -> RouteReason {
+    let mut reason = RouteReason::NoStandby;
+    for (index, node) in view.nodes.iter().enumerate() {
+        if node.eligible && view.is_fresh(index, now) {
+            return RouteReason::ReadYourWrites;
+        }
+        if node.lag.is_some() {
+            reason = RouteReason::Lag;
+        }
+    }
+    reason
+}

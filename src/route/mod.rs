@@ -1,0 +1,12 @@
+//! Where a statement goes: a class, a session's floor and a view make a decision.
+//!
+//! `route` is arithmetic over a [`View`](crate::cluster::View). It has never met a socket, and knows of a statement only
+//! what kind of node it needs.
+
+mod balance;
+mod consistency;
+mod decide;
+
+pub use balance::least_busy;
+pub use consistency::Floor;
+pub use decide::{Decision, Need, Role, RouteReason, any_standby, decide};
