@@ -4,4 +4,5 @@
 
 mod stream;
 
-pub use stream::{Address, Stream, connect, scratch};
+pub use crate::config::Address;
+pub use stream::{Stream, connect, scratch};

@@ -1,0 +1,139 @@
+//! The proxy as a whole: builds every room from the configuration, accepts clients, drains, stops.
+
+mod accept;
+mod build;
+mod status;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use build::BuildError;
+use build::Built;
+
+use crate::client::Listener;
+use crate::config::Config;
+use crate::http;
+use crate::net::Address;
+
+/// A running proxy.
+pub struct Proxy {
+    built: Arc<Built>,
+    listeners: JoinSet<()>,
+    sessions: watch::Sender<usize>,
+    addresses: Vec<Address>,
+    http: Option<(http::Handle, std::net::SocketAddr)>,
+    stop: watch::Sender<bool>,
+    drain_limit: Duration,
+    _monitors: Vec<crate::monitor::Monitor>,
+    _housekeeping: JoinSet<()>,
+}
+
+/// Why the proxy could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration could not be carried out.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A socket could not be bound.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The HTTP side could not start.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+}
+
+impl Proxy {
+    /// Binds every socket and starts to watch the clusters. Nodes need not be there.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing is left behind.
+    pub async fn start(config: &Config) -> Result<Proxy, StartError> {
+        let (built, watched) = build::build(config)?;
+        let built = Arc::new(built);
+        let (stop, stopped) = watch::channel(false);
+        let (sessions, _) = watch::channel(0);
+        let mut listeners = JoinSet::new();
+        let mut addresses = Vec::new();
+        for address in &config.listeners {
+            let listener = Listener::bind(address)
+                .await
+                .map_err(|error| StartError::Listen { address: address.to_string(), error })?;
+            tracing::info!(address = %listener.address(), "listening");
+            addresses.push(listener.address());
+            listeners.spawn(accept::accept(listener, built.clone(), sessions.clone(), stopped.clone()));
+        }
+        let http = match &config.admin.http {
+            Some(address) => Some(serve_http(address, &built, stopped.clone())?),
+            None => None,
+        };
+        let monitors = build::watch(&built, watched);
+        let mut housekeeping = JoinSet::new();
+        housekeeping.spawn(build::keep_house(built.clone()));
+        Ok(Proxy {
+            built,
+            listeners,
+            sessions,
+            addresses,
+            http,
+            stop,
+            drain_limit: config.timeouts.shutdown,
+            _monitors: monitors,
+            _housekeeping: housekeeping,
+        })
+    }
+
+    /// Where it listens, with the real ports where 0 was asked for.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Where it answers HTTP.
+    pub fn http_address(&self) -> Option<std::net::SocketAddr> {
+        self.http.as_ref().map(|(_, address)| *address)
+    }
+
+    /// Accepts nobody any more, lets transactions finish, tells every client goodbye (57P01), and returns when all are
+    /// gone or the deadline has passed. Returns the number of sessions that had to be cut off.
+    pub async fn shutdown(mut self) -> usize {
+        // Nobody may be listening for this any more; then there is nothing to stop.
+        let _ = self.stop.send(true);
+        while self.listeners.join_next().await.is_some() {}
+        self.built.shared.registry.drain();
+        let mut sessions = self.sessions.subscribe();
+        let emptied = sessions.wait_for(|count| *count == 0);
+        let left = match tokio::time::timeout(self.drain_limit, emptied).await {
+            Ok(_) => 0,
+            Err(_) => *self.sessions.borrow(),
+        };
+        if let Some((http, _)) = self.http.take() {
+            http.shutdown();
+        }
+        left
+    }
+}
+
+fn serve_http(
+    address: &Address,
+    built: &Arc<Built>,
+    stopped: watch::Receiver<bool>,
+) -> Result<(http::Handle, std::net::SocketAddr), StartError> {
+    let failed = |error| StartError::Listen { address: address.to_string(), error };
+    let Address::Tcp(host, port) = address else {
+        return Err(failed(io::ErrorKind::Unsupported.into()));
+    };
+    let listener = std::net::TcpListener::bind((host.as_str(), *port)).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let status = Arc::new(status::ProxyStatus::new(built.clone(), stopped));
+    let handle = http::serve(listener, status)?;
+    tracing::info!(address = %bound, "answering HTTP");
+    Ok((handle, bound))
+}

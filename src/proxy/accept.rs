@@ -1,0 +1,235 @@
+//! From an accepted socket to a running session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::build::Built;
+use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
+use crate::link::{Params, Value};
+use crate::net::Stream;
+use crate::pool::Pooled;
+use crate::relay::{self, Mode, PoolSet, Relay, Seat, Unwelcome, Welcome};
+use crate::session::Session;
+use crate::wire::startup::{self, Startup, V3_2};
+use crate::wire::{ClientFacing, Notice, SqlState, reply};
+
+/// Metric labels: why a login failed.
+pub(super) const FAILURES: [&str; 6] = ["gone", "timeout", "protocol", "password", "refused", "unavailable"];
+
+/// Pause after accept failed, as it does while file descriptors are short: trying at once would burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes of a cancel key. 3.0 has room for 4; 32 is what PostgreSQL 18 sends in 3.2.
+const KEY_3_0: usize = 4;
+const KEY_3_2: usize = 32;
+
+/// Accepts clients until told to stop.
+pub(super) async fn accept(
+    listener: Listener,
+    built: Arc<Built>,
+    sessions: watch::Sender<usize>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (built, guard) = (built.clone(), SessionGuard::new(&sessions));
+                tokio::spawn(async move {
+                    let _counted = (built.shared.metrics.client(), guard);
+                    // Boxed, so that the memory of the login is given back when the session begins.
+                    if let Some(relay) = Box::pin(serve(stream, peer, built)).await {
+                        relay.run().await;
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Counts one connection.
+struct SessionGuard(watch::Sender<usize>);
+
+impl SessionGuard {
+    fn new(sessions: &watch::Sender<usize>) -> SessionGuard {
+        sessions.send_modify(|count| *count += 1);
+        SessionGuard(sessions.clone())
+    }
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// A login that ends here. The reason is for the metric.
+enum Refusal {
+    Notice(&'static str, Notice),
+    Relayed(Vec<u8>),
+    Silent(&'static str),
+}
+
+async fn serve(mut stream: Stream, peer: Peer, built: Arc<Built>) -> Option<Relay> {
+    let result = match timeout(built.login_timeout, greet(&mut stream, &built)).await {
+        Ok(result) => result,
+        Err(_) => Err(Refusal::Notice(
+            "timeout",
+            Notice::fatal(SqlState::ProtocolViolation, "client_login_timeout: the login took too long"),
+        )),
+    };
+    let refusal = match result {
+        Ok(Some(admitted)) => return Some(admitted.into_relay(stream, &built)),
+        Ok(None) => return None,
+        Err(refusal) => refusal,
+    };
+    let (label, message) = match refusal {
+        Refusal::Silent(label) => (label, Vec::new()),
+        Refusal::Relayed(message) => ("refused", message),
+        Refusal::Notice(label, notice) => {
+            tracing::info!(%peer, reason = %notice.message, "login refused");
+            built.shared.metrics.errors.named(notice.state.code()).inc();
+            let mut out = Vec::new();
+            notice.put(&mut out);
+            (label, out)
+        }
+    };
+    built.shared.metrics.client_logins_failed.named(label).inc();
+    // Whether the client still reads is its own affair.
+    let _ = timeout(Duration::from_secs(1), stream.write_all(&message)).await;
+    None
+}
+
+/// A client that may begin.
+struct Admitted {
+    pools: Arc<PoolSet>,
+    slot: Seat,
+    welcome: Arc<Welcome>,
+    home: Option<(Pooled, usize)>,
+}
+
+impl Admitted {
+    fn into_relay(self, stream: Stream, built: &Built) -> Relay {
+        let session = Session::new(self.welcome.params.clone(), self.welcome.lexing);
+        Relay::new(built.shared.clone(), self.pools, self.slot, stream, session, self.home)
+    }
+}
+
+async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, Refusal> {
+    let startup = match first_packet(stream).await.map_err(failed)? {
+        First::Nothing => return Ok(None),
+        First::Cancel { process, key } => {
+            let known = built.shared.registry.cancel(process, &key);
+            if !known {
+                built.shared.metrics.cancel_requests.named("unknown").inc();
+            }
+            return Ok(None);
+        }
+        First::Startup(startup) => startup,
+    };
+    // Counted after the first packet, so that cancel requests get through a full house.
+    if built.shared.registry.len() >= built.max_clients {
+        built.shared.metrics.clients_rejected.inc();
+        let notice = Notice::fatal(SqlState::TooManyConnections, "no more connections allowed (max_clients)");
+        return Err(Refusal::Notice("refused", notice));
+    }
+    let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
+    let login = log_in(stream, &startup, &built.authenticator).await.map_err(failed)?;
+    let credentials = built.authenticator.credentials(&startup.user);
+    if let Some(keys) = login.keys {
+        credentials.reveal(keys);
+    }
+    let Some(pools) = built.databases.pools(&startup.database, &startup.user, credentials) else {
+        let text = format!("database \"{}\" does not exist", startup.database);
+        return Err(Refusal::Notice("refused", Notice::fatal(SqlState::InvalidCatalogName, text)));
+    };
+    let welcome = match relay::welcome(&pools, params).await {
+        Ok(welcome) => welcome,
+        Err(unwelcome) => {
+            built.databases.forget_unused(&pools);
+            return Err(match unwelcome {
+                Unwelcome::Notice(notice) => Refusal::Notice("unavailable", notice),
+                Unwelcome::Refused(message) => Refusal::Relayed(message),
+            });
+        }
+    };
+    let home = home(&pools).await;
+    let process = home.as_ref().map(|(server, _)| server.process);
+    let key_length = if startup.negotiated() >= V3_2 { KEY_3_2 } else { KEY_3_0 };
+    let slot = built.shared.registry.enter(process, key_length).map_err(|error| {
+        Refusal::Notice("unavailable", Notice::fatal(SqlState::InternalError, error.to_string()))
+    })?;
+    let mut out = welcome.messages.clone();
+    reply::backend_key_data(slot.process, &slot.key, &mut out);
+    reply::ready_idle(&mut out);
+    if stream.write_all(&out).await.is_err() {
+        return Err(Refusal::Silent("gone"));
+    }
+    Ok(Some(Admitted { pools, slot, welcome, home }))
+}
+
+/// Session pooling: the session's connection on the primary. If there is none now, the session gets one with its first
+/// statement.
+async fn home(pools: &PoolSet) -> Option<(Pooled, usize)> {
+    if pools.mode != Mode::Session {
+        return None;
+    }
+    let node = pools.cluster.view.load().primary?;
+    pools.pools[node].checkout().await.ok().map(|server| (server, node))
+}
+
+fn failed(error: ClientError) -> Refusal {
+    let label = match error {
+        ClientError::Io(_) => return Refusal::Silent("gone"),
+        ClientError::Password(_) | ClientError::NotListed(_) => "password",
+        _ => "protocol",
+    };
+    Refusal::Notice(label, error.notice())
+}
+
+/// The settings that a startup packet asks for. Names that cannot be settings are the server's to refuse, but they are
+/// never put into SQL.
+fn startup_params(startup: &Startup) -> Result<Params, Notice> {
+    let unsupported = |name: &str| {
+        Notice::fatal(SqlState::ProtocolViolation, format!("unsupported startup parameter: {name}"))
+    };
+    let mut params = Params::default();
+    for (name, value) in &startup.parameters {
+        let settings = match name.as_str() {
+            "options" => startup::options(value)
+                .map_err(|text| Notice::fatal(SqlState::ProtocolViolation, text))?,
+            "replication" if is_off(value) => continue,
+            "replication" => {
+                return Err(Notice::fatal(
+                    SqlState::FeatureNotSupported,
+                    "replication connections are not supported by the proxy",
+                )
+                .hint("Connect to the server itself for replication."));
+            }
+            _ => vec![(name.clone(), value.clone())],
+        };
+        for (name, value) in settings {
+            let name = name.to_ascii_lowercase();
+            if !Params::trackable(&name) {
+                return Err(unsupported(&name));
+            }
+            params.set(&name, Value::Plain(value.as_str().into()));
+        }
+    }
+    Ok(params)
+}
+
+/// Spellings of "no" that PostgreSQL takes for a boolean.
+fn is_off(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "off" | "false" | "no" | "f" | "n")
+}

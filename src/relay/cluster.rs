@@ -1,0 +1,54 @@
+//! A cluster as sessions see it: its nodes, and the picture that the monitor last published.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::cluster::View;
+use crate::server::Endpoint;
+
+/// One cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its name in proxy.toml.
+    pub name: String,
+    /// Its nodes, in the order of proxy.toml, which is the order of [`View::nodes`].
+    pub nodes: Box<[Node]>,
+    /// The newest picture. Read without a lock at every decision.
+    pub view: ArcSwap<View>,
+    rotation: AtomicU32,
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name in proxy.toml.
+    pub name: String,
+    /// How connections to it are made.
+    pub endpoint: Endpoint,
+    /// Clients that use a connection to it or wait for one.
+    pub outstanding: Arc<AtomicU32>,
+}
+
+impl Cluster {
+    /// A cluster of which nothing is known yet.
+    pub fn new(name: &str, nodes: Vec<Node>, view: View) -> Cluster {
+        Cluster {
+            name: name.to_owned(),
+            nodes: nodes.into(),
+            view: ArcSwap::from_pointee(view),
+            rotation: AtomicU32::new(0),
+        }
+    }
+
+    /// Clients on a node.
+    pub fn outstanding(&self, node: usize) -> u32 {
+        self.nodes[node].outstanding.load(Ordering::Relaxed)
+    }
+
+    /// A number that breaks ties between nodes evenly.
+    pub fn turn(&self) -> u32 {
+        self.rotation.fetch_add(1, Ordering::Relaxed)
+    }
+}

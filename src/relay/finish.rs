@@ -1,0 +1,42 @@
+//! The end of a session: what becomes of the server connection that it held.
+
+use std::time::Duration;
+
+use crate::net::Address;
+use crate::pool::Pooled;
+use crate::server;
+use crate::wire::Status;
+
+/// Bound for cleaning a connection whose client has left.
+const CLEANING: Duration = Duration::from_secs(5);
+
+/// Gives a connection back, in a task of its own where that takes talking to the server. Whatever is not clean
+/// afterwards is closed: the pool sees to that.
+pub(super) fn finish(mut held: Pooled, address: &Address, keep_state: bool, cancel_timeout: Duration) {
+    if !held.link.settled() && !held.link.fatal {
+        // The client has left a running statement behind: nobody will read its result.
+        let (process, key, address) = (held.process, held.key.clone(), address.clone());
+        tokio::spawn(async move {
+            if let Err(error) = server::cancel(&address, process, &key, cancel_timeout).await {
+                tracing::debug!(%error, "cancel after a client left was not delivered");
+            }
+            drop(held.into_closed());
+        });
+        return;
+    }
+    if keep_state || held.link.status != Status::Idle || !held.unsent.is_empty() {
+        drop(held.into_closed());
+        return;
+    }
+    if held.link.dirty {
+        tokio::spawn(async move {
+            match server::query(&mut held, "DISCARD ALL", CLEANING).await {
+                Ok(_) => {
+                    held.link.discarded();
+                    drop(held);
+                }
+                Err(_) => drop(held.into_closed()),
+            }
+        });
+    }
+}

@@ -1,0 +1,13 @@
+//! Lines that sessions write to the log.
+
+use crate::server::ServerError;
+
+/// A server connection ended while a client used it.
+pub(super) fn server_lost(node: &str, cause: &str) {
+    tracing::warn!(node, cause, "server connection lost");
+}
+
+/// A cancel request did not reach its server.
+pub(super) fn cancel_failed(node: &str, error: &ServerError) {
+    tracing::warn!(node, %error, "cancel request not delivered");
+}

@@ -1,0 +1,59 @@
+//! Sessions on the wire: one task per client, which owns both sockets while it holds a server connection.
+//!
+//! `relay` moves bytes and carries out what `session` says: check out, forward, release, cancel. It decides nothing about
+//! statements. No channel, no second task and no lock stands between the two sockets.
+
+mod cluster;
+mod compose;
+mod finish;
+mod log;
+mod pools;
+mod registry;
+mod run;
+mod unit;
+mod welcome;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use cluster::{Cluster, Node};
+pub use pools::{Mode, PoolSet};
+pub use registry::{NoRandomness, Registry, Seat, Slot};
+pub use run::Relay;
+pub use unit::reasons;
+pub use welcome::{Unwelcome, Welcome, welcome};
+
+use crate::link::Statements;
+use crate::metrics::Metrics;
+use crate::session::Context;
+use crate::sql::Classifier;
+
+/// What all sessions of the process share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Statement text to class.
+    pub classifier: Classifier,
+    /// Prepared statements by content.
+    pub statements: Statements,
+    /// Who is connected; cancel requests and the shutdown go through it.
+    pub registry: Arc<Registry>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Bytes of a group that are held before its place is chosen.
+    pub pipeline_buffer: usize,
+    /// Largest message of a client.
+    pub max_message: usize,
+    /// How long a cancel request to a server may take.
+    pub cancel_timeout: Duration,
+}
+
+impl Shared {
+    fn context(&self) -> Context<'_> {
+        Context {
+            classifier: &self.classifier,
+            statements: &self.statements,
+            pipeline_buffer: self.pipeline_buffer,
+            max_message: self.max_message,
+        }
+    }
+}

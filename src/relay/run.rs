@@ -1,0 +1,742 @@
+//! The task of one client.
+//!
+//! [`Relay::turn`] is called whenever one of the two sockets, or something that the session waits for, has news. It goes
+//! round until nothing moves: server bytes to the client, client bytes to the server, in both directions
+//! independently, so that neither side can block the other. Bytes are read into the thread's buffer and written from
+//! there; what a socket does not take is kept, and then its other side is not read any more.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+
+use super::compose::compose;
+use super::finish::finish;
+use super::pools::Mode;
+use super::unit::{self, Waiting};
+use super::{PoolSet, Seat, Shared, log};
+use crate::link::Owed;
+use crate::net::{Stream, scratch};
+use crate::pool::{CheckoutError, Pooled};
+use crate::server::{self, ServerError};
+use crate::session::{Next, Session};
+use crate::sql::Class;
+use crate::wire::{ClientFacing, Notice, SqlState, Status, reply};
+
+/// Replies of the proxy's own that a client may leave unread before its messages are no longer read.
+const MAX_OUTPUT: usize = 64 * 1024;
+
+/// How long a client may take to read its last message.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A server connection in use.
+pub(super) struct Held {
+    pub(super) server: Pooled,
+    pub(super) node: usize,
+    /// The node was a standby when the connection was taken.
+    pub(super) standby: bool,
+}
+
+type Timer = Pin<Box<tokio::time::Sleep>>;
+type Cancelling = Pin<Box<dyn Future<Output = Result<(), ServerError>> + Send>>;
+
+/// One client and, while it needs one, its server connection.
+pub struct Relay {
+    shared: Arc<Shared>,
+    pools: Arc<PoolSet>,
+    slot: Seat,
+    client: Stream,
+    session: Session,
+    held: Option<Held>,
+    /// Session pooling: the connection on the primary, while a read uses one on a standby.
+    home: Option<Box<Held>>,
+    /// Client bytes that cannot be dealt with yet.
+    input: BytesMut,
+    /// Bytes that the client has not taken yet.
+    output: BytesMut,
+    waiting: Option<Box<Waiting>>,
+    cancelling: Option<Cancelling>,
+    ending: Option<Timer>,
+    flags: Flags,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags {
+    /// `held` was just taken for the unit at the front of the input.
+    placed: bool,
+    /// The client's bytes wait until `held` owes nothing.
+    draining_link: bool,
+    /// The client has said goodbye; what it sent before is still carried out.
+    goodbye: bool,
+    /// The input has not been looked at since something changed.
+    recheck: bool,
+}
+
+/// The session is over.
+enum End {
+    /// The client has left, or cannot be written to.
+    Gone,
+    /// The client is told why, then closed.
+    Told(Notice),
+    /// Nothing can be said to the client any more: a message has been cut off.
+    Cut,
+}
+
+impl Relay {
+    /// A session that has logged in. `home` is its connection on the primary, in session pooling.
+    pub fn new(
+        shared: Arc<Shared>,
+        pools: Arc<PoolSet>,
+        slot: Seat,
+        client: Stream,
+        session: Session,
+        home: Option<(Pooled, usize)>,
+    ) -> Relay {
+        Relay {
+            shared,
+            pools,
+            slot,
+            client,
+            session,
+            held: home.map(|(server, node)| Held { server, node, standby: false }),
+            home: None,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            waiting: None,
+            cancelling: None,
+            ending: None,
+            flags: Flags::default(),
+        }
+    }
+
+    /// Runs the session to its end.
+    pub async fn run(mut self) {
+        std::future::poll_fn(|cx| self.turn(cx)).await;
+        self.close();
+    }
+
+    /// What is left of the server connections when the client has gone.
+    fn close(mut self) {
+        let pinned = self.session.pin().is_some();
+        let cancel_timeout = self.shared.cancel_timeout;
+        let cancelling = self.cancelling.is_some();
+        for mut held in self.held.take().into_iter().chain(self.home.take().map(|home| *home)) {
+            // In session pooling whatever the client did is still on the connection.
+            held.server.link.dirty |= self.pools.mode == Mode::Session;
+            held.server.link.doubtful |= cancelling;
+            let address = self.pools.pools[held.node].endpoint().address.clone();
+            finish(held.server, &address, pinned, cancel_timeout);
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ending.is_some() {
+            return self.linger(cx);
+        }
+        self.slot.waker.register(cx.waker());
+        loop {
+            match self.step(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(End::Gone | End::Cut) => return Poll::Ready(()),
+                Err(End::Told(notice)) => {
+                    self.tell(&notice);
+                    self.ending = Some(Box::pin(tokio::time::sleep(LINGER)));
+                    return self.linger(cx);
+                }
+            }
+        }
+    }
+
+    /// Writes what the client is still to read, for a bounded time.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(timer) = &mut self.ending
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        match self.flush_client(cx) {
+            Ok(_) if !self.output.is_empty() => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// One round; true if anything moved.
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut moved = self.signals()?;
+        moved |= self.poll_waiting(cx)?;
+        moved |= self.poll_cancelling(cx)?;
+        moved |= self.flush_client(cx)?;
+        moved |= self.pump_server(cx)?;
+        moved |= self.pump_client(cx)?;
+        Ok(moved)
+    }
+
+    // ── signals ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn signals(&mut self) -> Result<bool, End> {
+        if self.slot.take_cancel() {
+            self.cancel();
+            return Ok(true);
+        }
+        if self.slot.draining() && self.is_quiet() {
+            return Err(End::Told(
+                Notice::fatal(SqlState::AdminShutdown, "terminating connection due to administrator command")
+                    .hint("The proxy is shutting down. Connect again."),
+            ));
+        }
+        Ok(false)
+    }
+
+    /// Whether the session is between transactions, with nothing on its way.
+    fn is_quiet(&self) -> bool {
+        self.waiting.is_none()
+            && self.input.is_empty()
+            && !self.session.mid_unit()
+            && self.held.as_ref().is_none_or(|held| {
+                held.server.link.status == Status::Idle && !held.server.link.owing.owes_client()
+            })
+    }
+
+    /// A cancel request has come: for a statement that waits, for one that runs, or too late.
+    fn cancel(&mut self) {
+        if self.waiting.take().is_some() {
+            let notice = Notice::error(SqlState::QueryCanceled, "canceling statement due to user request");
+            self.reject_front(&notice);
+            return;
+        }
+        let Some(held) = &self.held else { return };
+        if self.cancelling.is_some() || !held.server.link.owing.owes_client() {
+            return;
+        }
+        let address = self.pools.pools[held.node].endpoint().address.clone();
+        let (process, key, limit) = (held.server.process, held.server.key.clone(), self.shared.cancel_timeout);
+        self.cancelling =
+            Some(Box::pin(async move { server::cancel(&address, process, &key, limit).await }));
+    }
+
+    /// While a cancel is on its way the server connection is not given to anybody else.
+    fn poll_cancelling(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let Some(cancelling) = &mut self.cancelling else { return Ok(false) };
+        let Poll::Ready(result) = cancelling.as_mut().poll(cx) else { return Ok(false) };
+        self.cancelling = None;
+        self.flags.recheck = true;
+        let outcome = if result.is_ok() { "sent" } else { "failed" };
+        self.shared.metrics.cancel_requests.named(outcome).inc();
+        if let (Err(error), Some(held)) = (result, &mut self.held) {
+            log::cancel_failed(&self.pools.cluster.nodes[held.node].name, &error);
+            held.server.link.doubtful = true;
+        }
+        self.release()?;
+        Ok(true)
+    }
+
+    // ── server to client ─────────────────────────────────────────────────────────────────────────────────────────
+
+    fn flush_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut moved = false;
+        while !self.output.is_empty() {
+            match self.client.poll_write(cx, &self.output) {
+                Poll::Ready(Ok(n)) if n > 0 => self.output.advance(n),
+                Poll::Ready(_) => return Err(End::Gone),
+                Poll::Pending => return Ok(moved),
+            }
+            moved = true;
+        }
+        if moved {
+            // The memory goes back, too.
+            self.output = BytesMut::new();
+        }
+        Ok(moved)
+    }
+
+    /// Sends to the client now what its socket takes, and keeps the rest.
+    fn to_client(client: &mut Stream, output: &mut BytesMut, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), End> {
+        let mut rest = bytes;
+        if output.is_empty() {
+            while !rest.is_empty() {
+                match client.poll_write(cx, rest) {
+                    Poll::Ready(Ok(n)) if n > 0 => rest = &rest[n..],
+                    Poll::Ready(_) => return Err(End::Gone),
+                    Poll::Pending => break,
+                }
+            }
+        }
+        output.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn pump_server(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let Some(held) = &mut self.held else { return Ok(false) };
+        let mut moved = false;
+        while !held.server.unsent.is_empty() {
+            let server = &mut *held.server;
+            match server.stream.poll_write(cx, &server.unsent) {
+                Poll::Ready(Ok(n)) if n > 0 => server.unsent.advance(n),
+                Poll::Ready(_) => return self.server_lost("write failed").map(|()| true),
+                Poll::Pending => break,
+            }
+            moved = true;
+            if server.unsent.is_empty() {
+                server.unsent = BytesMut::new();
+            }
+        }
+        if !self.output.is_empty() {
+            return Ok(moved);
+        }
+        scratch(|buffer| {
+            let Some(held) = &mut self.held else { return Ok(moved) };
+            match held.server.stream.poll_read(cx, buffer) {
+                Poll::Pending => Ok(moved),
+                Poll::Ready(Ok(n)) if n > 0 => self.received(cx, &buffer[..n]).map(|()| true),
+                Poll::Ready(Ok(_)) => self.server_lost("closed by the server").map(|()| true),
+                Poll::Ready(Err(error)) => self.server_lost(&error.to_string()).map(|()| true),
+            }
+        })
+    }
+
+    fn received(&mut self, cx: &mut Context<'_>, chunk: &[u8]) -> Result<(), End> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let (client, output, session) = (&mut self.client, &mut self.output, &mut self.session);
+        let standby = held.standby;
+        let link = &mut held.server.link;
+        let result = compose(|out| {
+            let result = session.receive(link, chunk, standby, out);
+            let bytes = match &result {
+                Ok(received) => received.verbatim.clone().map_or(out.as_slice(), |range| &chunk[range]),
+                Err(_) => out.as_slice(),
+            };
+            Relay::to_client(client, output, cx, bytes).map(|()| result)
+        })?;
+        match result {
+            Ok(received) => {
+                if received.wrote {
+                    self.session.floor.wrote(Instant::now());
+                }
+                if received.refused {
+                    self.shared.metrics.standby_refusals.inc();
+                }
+                self.release()
+            }
+            Err(error) => self.server_lost(&error.to_string()),
+        }
+    }
+
+    /// Gives the server connection back if nothing needs it any more.
+    fn release(&mut self) -> Result<(), End> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let link = &mut held.server.link;
+        if !link.settled() || link.status != Status::Idle || self.session.mid_unit() || link.copy_in {
+            return Ok(());
+        }
+        self.flags.draining_link = false;
+        self.flags.recheck = true;
+        if self.cancelling.is_some() {
+            return Ok(());
+        }
+        if link.doubtful {
+            self.held = None;
+            return Ok(());
+        }
+        let stays = self.session.pin().is_some() || (self.pools.mode == Mode::Session && !held.standby);
+        if stays {
+            return Ok(());
+        }
+        if link.dirty {
+            let server = &mut *held.server;
+            let mut out = Vec::new();
+            Session::clean(&mut server.link, &mut out);
+            server.unsent.extend_from_slice(&out);
+            return Ok(());
+        }
+        self.held = self.home.take().map(|home| *home);
+        Ok(())
+    }
+
+    // ── client to server ─────────────────────────────────────────────────────────────────────────────────────────
+
+    fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut moved = false;
+        if self.flags.recheck {
+            self.flags.recheck = false;
+            if !self.input.is_empty() && self.waiting.is_none() {
+                moved |= self.process_input(cx)? || self.waiting.is_some();
+            }
+        }
+        if self.flags.goodbye {
+            return match &self.held {
+                Some(held) if !held.server.link.settled() => Ok(moved),
+                _ if self.waiting.is_some() || !self.input.is_empty() => Ok(moved),
+                _ => Err(End::Gone),
+            };
+        }
+        let blocked = self.waiting.is_some()
+            || self.flags.draining_link
+            || self.output.len() > MAX_OUTPUT
+            || self.held.as_ref().is_some_and(|held| !held.server.unsent.is_empty());
+        if blocked {
+            return Ok(moved);
+        }
+        let read = scratch(|buffer| {
+            let n = match self.client.poll_read(cx, buffer) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(_)) => return Err(End::Gone),
+            };
+            if n == 0 {
+                return Err(End::Gone);
+            }
+            if self.input.is_empty() {
+                let used = self.process(cx, &buffer[..n])?;
+                self.input.extend_from_slice(&buffer[used..n]);
+                return Ok(Poll::Ready(false));
+            }
+            self.input.extend_from_slice(&buffer[..n]);
+            Ok(Poll::Ready(true))
+        })?;
+        match read {
+            Poll::Pending => Ok(moved),
+            Poll::Ready(more) => {
+                if more {
+                    self.process_input(cx)?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn process_input(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut input = std::mem::take(&mut self.input);
+        let used = self.process(cx, &input)?;
+        input.advance(used);
+        self.input = if input.is_empty() { BytesMut::new() } else { input };
+        Ok(used > 0)
+    }
+
+    /// Deals with as much of the client's bytes as can be; returns how many.
+    fn process(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, End> {
+        let mut at = 0;
+        loop {
+            let shared = self.shared.clone();
+            let rest = &bytes[at..];
+            let (session, held) = (&mut self.session, &self.held);
+            let link = held.as_ref().map(|held| (&held.server.link, held.standby));
+            let mut replies = Vec::new();
+            let next = session.next(rest, link, shared.context(), &mut replies);
+            if !replies.is_empty() {
+                Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
+            }
+            match next {
+                Next::More => return Ok(at),
+                Next::Place { len, class } => {
+                    if !self.place(cx, &rest[..len], class)? {
+                        return Ok(at);
+                    }
+                    at += len;
+                }
+                Next::Forward { len, class } => {
+                    self.forward(cx, &rest[..len], class, false)?;
+                    at += len;
+                }
+                Next::Drain => {
+                    self.flags.draining_link = true;
+                    return Ok(at);
+                }
+                Next::Rehome => {
+                    self.rehome();
+                    return Ok(at);
+                }
+                Next::Skip { len } | Next::Reply { len } => {
+                    self.refuse(cx)?;
+                    at += len;
+                }
+                Next::Terminate => {
+                    self.flags.goodbye = true;
+                    return Ok(bytes.len());
+                }
+                Next::Violation(violation) => return Err(End::Told(violation.notice())),
+            }
+            if self.flags.draining_link || self.held.as_ref().is_some_and(|held| !held.server.unsent.is_empty()) {
+                return Ok(at);
+            }
+        }
+    }
+
+    /// Finds a server connection for a unit and sends it. False if the unit has to wait; a unit that no node can take
+    /// has been answered.
+    fn place(&mut self, cx: &mut Context<'_>, unit: &[u8], class: Class) -> Result<bool, End> {
+        if self.held.is_some() && self.cancelling.is_some() {
+            // Not the next statement: the cancel was for the one before.
+            return Ok(false);
+        }
+        let has_connection = std::mem::take(&mut self.flags.placed)
+            || (self.held.is_some() && self.session.pin().is_some());
+        if !has_connection {
+            match self.obtain(class, 0) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.flags.recheck = true;
+                    return Ok(false);
+                }
+                Err(notice) => {
+                    self.reject(cx, unit, &notice)?;
+                    return Ok(true);
+                }
+            }
+        }
+        self.forward(cx, unit, Some(class), true)?;
+        Ok(true)
+    }
+
+    /// Chooses a node for a unit, without those in `avoid`, and takes a connection to it: true if it is there, false if
+    /// the session has to wait for it.
+    fn obtain(&mut self, class: Class, avoid: u64) -> Result<bool, Notice> {
+        let now = Instant::now();
+        let floor = &mut self.session.floor;
+        let (node, standby) = unit::choose(&self.shared, &self.pools.cluster, class, floor, avoid, now)?;
+        // Session pooling: the connection that the session keeps.
+        let home = self.held.take().map(Box::new).or_else(|| self.home.take());
+        match home {
+            Some(home) if home.node == node => {
+                self.held = Some(*home);
+                return Ok(true);
+            }
+            // Borrow a standby, then go home. A home that is not on the primary any more is given up.
+            home => self.home = home.filter(|_| standby && self.pools.mode == Mode::Session),
+        }
+        if let Some(server) = self.pools.pools[node].try_checkout() {
+            self.held = Some(Held { server, node, standby });
+            return Ok(true);
+        }
+        let pools = self.pools.clone();
+        let checkout = Box::pin(async move { pools.pools[node].checkout().await });
+        self.waiting = Some(Box::new(Waiting { node, standby, avoid, class, since: now, checkout }));
+        Ok(false)
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let Some(waiting) = &mut self.waiting else { return Ok(false) };
+        let Poll::Ready(result) = waiting.checkout.as_mut().poll(cx) else { return Ok(false) };
+        let Some(waiting) = self.waiting.take() else { return Ok(false) };
+        self.shared.metrics.checkout_wait.observe(waiting.since.elapsed().as_secs_f64());
+        self.flags.recheck = true;
+        match result {
+            Ok(server) => {
+                self.held = Some(Held { server, node: waiting.node, standby: waiting.standby });
+                self.flags.placed = true;
+            }
+            Err(error) => self.checkout_failed(&waiting, &error),
+        }
+        Ok(true)
+    }
+
+    /// Nothing has been sent, so another node may take the unit.
+    fn checkout_failed(&mut self, waiting: &Waiting, error: &CheckoutError) {
+        if matches!(error, CheckoutError::Timeout(_)) {
+            self.shared.metrics.checkout_timeouts.inc();
+        }
+        let avoid = waiting.avoid | 1 << waiting.node;
+        if let CheckoutError::Server(server) = error
+            && server.node_is_away()
+            && waiting.standby
+            && let Ok(there) = self.obtain(waiting.class, avoid)
+        {
+            self.flags.placed = there;
+            return;
+        }
+        self.reject_front(&unit::checkout_notice(error));
+    }
+
+    /// Sends bytes to the held connection, settings first if a unit begins.
+    fn forward(&mut self, cx: &mut Context<'_>, bytes: &[u8], class: Option<Class>, begin: bool) -> Result<(), End> {
+        let shared = self.shared.clone();
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let session = &mut self.session;
+        let server = &mut *held.server;
+        let written = compose(|out| {
+            if begin {
+                session.begin(&mut server.link, out);
+            }
+            let verbatim = session.forward(bytes, class, &mut server.link, shared.context(), out);
+            if verbatim && out.is_empty() {
+                return send(&mut server.stream, &mut server.unsent, cx, bytes);
+            }
+            if verbatim {
+                out.extend_from_slice(bytes);
+            }
+            send(&mut server.stream, &mut server.unsent, cx, out)
+        });
+        if written.is_err() {
+            return self.server_lost("write failed");
+        }
+        self.settle(cx)
+    }
+
+    /// Gives replies of the proxy's own whose turn has come already.
+    fn settle(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        if !matches!(held.server.link.owing.front(), Some(Owed::Local(_))) {
+            return Ok(());
+        }
+        let (session, client, output) = (&mut self.session, &mut self.client, &mut self.output);
+        let link = &mut held.server.link;
+        compose(|out| {
+            session.settle(link, out);
+            Relay::to_client(client, output, cx, out)
+        })?;
+        self.release()
+    }
+
+    /// Ends a group where it is, because it has to go on elsewhere.
+    fn rehome(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        let server = &mut *held.server;
+        let mut out = Vec::new();
+        self.session.rehome(&mut server.link, &mut out);
+        server.unsent.extend_from_slice(&out);
+        self.flags.draining_link = true;
+    }
+
+    /// The session has refused a message of the open group: the error takes its place among the replies.
+    fn refuse(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if !self.session.owes_refusal() {
+            return Ok(());
+        }
+        if let Some(held) = &mut self.held {
+            self.session.refused(&mut held.server.link);
+        }
+        self.settle(cx)
+    }
+
+    // ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn tell(&mut self, notice: &Notice) {
+        self.shared.metrics.errors.named(notice.state.code()).inc();
+        let mut out = Vec::new();
+        notice.put(&mut out);
+        self.output.extend_from_slice(&out);
+    }
+
+    /// Answers a unit that found no server connection.
+    fn reject(&mut self, cx: &mut Context<'_>, unit: &[u8], notice: &Notice) -> Result<(), End> {
+        self.tell(notice);
+        if self.session.fail_unit(unit) {
+            self.ready();
+        }
+        self.flush_client(cx).map(|_| ())
+    }
+
+    /// The same for a unit at the front of the input, which is then dropped.
+    fn reject_front(&mut self, notice: &Notice) {
+        let input = std::mem::take(&mut self.input);
+        let mut replies = Vec::new();
+        let shared = self.shared.clone();
+        let len = match self.session.next(&input, None, shared.context(), &mut replies) {
+            Next::Place { len, .. } => len,
+            _ => 0,
+        };
+        self.tell(notice);
+        if self.session.fail_unit(&input[..len]) {
+            self.ready();
+        }
+        self.input = input;
+        self.input.advance(len);
+        self.flags.recheck = true;
+    }
+
+    fn ready(&mut self) {
+        let mut out = Vec::new();
+        reply::ready_idle(&mut out);
+        self.output.extend_from_slice(&out);
+    }
+
+    /// The server connection is gone. What was asked of it is answered, where that can be done honestly.
+    fn server_lost(&mut self, cause: &str) -> Result<(), End> {
+        let Some(held) = self.held.take() else { return Ok(()) };
+        let node = &self.pools.cluster.nodes[held.node].name;
+        let link = &held.server.link;
+        let pinned = self.session.pin().is_some();
+        let wrote = self.session.lost(link);
+        self.flags.draining_link = false;
+        self.flags.recheck = true;
+        self.cancelling = None;
+        if !link.settled() || link.status != Status::Idle || pinned {
+            log::server_lost(node, cause);
+        }
+        if wrote {
+            self.session.floor.wrote(Instant::now());
+        }
+        if link.mid_message() {
+            return Err(End::Cut);
+        }
+        if link.status != Status::Idle || pinned {
+            let what = if pinned { "the session's server connection" } else { "the transaction's server connection" };
+            return Err(End::Told(Notice::fatal(SqlState::ConnectionFailure, format!("{what} was lost"))));
+        }
+        let owed: Vec<Owed> = link.owing.iter().collect();
+        let group_open = link.owing.skipping();
+        drop(held);
+        self.answer_lost(&owed, group_open, wrote);
+        Ok(())
+    }
+
+    /// One error for each unit that was on its way, none for the proxy's own.
+    fn answer_lost(&mut self, owed: &[Owed], failed_already: bool, wrote: bool) {
+        let notice = lost_notice(wrote);
+        let mut told = failed_already;
+        for owed in owed {
+            match owed {
+                Owed::Injected { .. } | Owed::Sync { swallow: true, .. } => continue,
+                Owed::Sync { .. } | Owed::Query { .. } | Owed::Call => {
+                    if !std::mem::take(&mut told) {
+                        self.tell(&notice);
+                    }
+                    self.ready();
+                    told = false;
+                }
+                _ if !told => {
+                    self.tell(&notice);
+                    told = true;
+                }
+                _ => {}
+            }
+        }
+        if told {
+            self.session.skip_to_sync();
+        }
+    }
+}
+
+/// What a client is told of a statement that was on its way when its server vanished.
+fn lost_notice(wrote: bool) -> Notice {
+    if wrote {
+        return Notice::error(
+            SqlState::TransactionResolutionUnknown,
+            "the server was lost before it confirmed the statement",
+        )
+        .hint("It may have been carried out. It is not sent again; find out before you do.");
+    }
+    Notice::error(SqlState::ConnectionFailure, "the server was lost while it ran the statement")
+        .hint("The statement changes nothing. It can be sent again.")
+}
+
+/// Sends what the socket takes, and keeps the rest.
+fn send(stream: &mut Stream, unsent: &mut BytesMut, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    if unsent.is_empty() {
+        while !rest.is_empty() {
+            match stream.poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => rest = &rest[n..],
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+    }
+    unsent.extend_from_slice(rest);
+    Ok(())
+}

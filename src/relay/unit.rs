@@ -1,0 +1,73 @@
+//! Where a unit goes: the decision of `route`, counted and put into words.
+
+use std::pin::Pin;
+use std::time::Instant;
+
+use super::{Cluster, Shared};
+use crate::pool::{CheckoutError, Pooled};
+use crate::route::{self, Decision, Floor, Need, Role};
+use crate::sql::{Access, Class, Reason};
+use crate::wire::{ClientFacing, Notice, SqlState};
+
+/// A unit that waits for its server connection.
+pub(super) struct Waiting {
+    pub(super) node: usize,
+    pub(super) standby: bool,
+    /// Nodes that could not be used for this unit.
+    pub(super) avoid: u64,
+    pub(super) class: Class,
+    pub(super) since: Instant,
+    pub(super) checkout: Pin<Box<dyn Future<Output = Result<Pooled, CheckoutError>> + Send>>,
+}
+
+/// Which kind of node a class needs.
+pub(super) fn need(class: Class) -> Need {
+    match class.access {
+        Access::Read => Need::Standby,
+        Access::Neutral | Access::Empty => Need::Any,
+        Access::Primary | Access::Write => Need::Primary,
+    }
+}
+
+/// Chooses a node, without the nodes in `avoid`, and counts the statement.
+pub(super) fn choose(
+    shared: &Shared,
+    cluster: &Cluster,
+    class: Class,
+    floor: &mut Floor,
+    avoid: u64,
+    now: Instant,
+) -> Result<(usize, bool), Notice> {
+    let view = cluster.view.load();
+    let outstanding = |node: usize| if avoid >> node & 1 == 1 { u32::MAX } else { cluster.outstanding(node) };
+    match route::decide(need(class), floor, &view, now, outstanding, cluster.turn()) {
+        Decision::Node { node, role, reason } if avoid >> node & 1 == 0 => {
+            let standby = role == Role::Standby;
+            shared.metrics.routed(usize::from(standby), reason_index(class, reason)).inc();
+            Ok((node, standby))
+        }
+        _ => Err(nowhere()),
+    }
+}
+
+/// Metric labels: the reasons of statements, then the reasons of routing.
+pub fn reasons() -> Vec<&'static str> {
+    Reason::ALL.iter().map(|r| r.as_str()).chain(route::RouteReason::ALL.iter().map(|r| r.as_str())).collect()
+}
+
+fn reason_index(class: Class, reason: route::RouteReason) -> usize {
+    if reason == route::RouteReason::Class { class.reason.index() } else { Reason::ALL.len() + reason.index() }
+}
+
+/// What a client is told when its unit found no server connection.
+pub(super) fn checkout_notice(error: &CheckoutError) -> Notice {
+    match error {
+        CheckoutError::Server(server) if server.node_is_away() => nowhere(),
+        error => error.notice(),
+    }
+}
+
+fn nowhere() -> Notice {
+    Notice::error(SqlState::CannotConnectNow, "no server can take this statement now")
+        .hint("There is no primary at the moment. Try again.")
+}

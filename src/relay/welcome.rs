@@ -1,0 +1,131 @@
+//! What a client is told when it has logged in: the settings that its sessions have.
+//!
+//! The first client of a database and user waits for a server connection, which also shows that the database exists
+//! and lets the user in. What the server says is remembered for the clients that follow.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::PoolSet;
+use crate::link::Params;
+use crate::pool::Pooled;
+use crate::route;
+use crate::server::{self, Refusal, Reported};
+use crate::session::lexing_of;
+use crate::sql::Lexing;
+use crate::wire::{ClientFacing, Notice, SqlState, reply};
+
+/// The settings of a new session.
+#[derive(Debug)]
+pub struct Welcome {
+    /// ParameterStatus messages.
+    pub messages: Vec<u8>,
+    /// The startup settings that they reflect.
+    pub params: Arc<Params>,
+    /// How the server lexes statements with them.
+    pub lexing: Lexing,
+}
+
+/// Why a client cannot be welcomed.
+#[derive(Debug)]
+pub enum Unwelcome {
+    /// The proxy says so.
+    Notice(Notice),
+    /// A server says so; this is its ErrorResponse, made fatal.
+    Refused(Vec<u8>),
+}
+
+impl From<Notice> for Unwelcome {
+    fn from(notice: Notice) -> Unwelcome {
+        Unwelcome::Notice(Notice { severity: crate::wire::Severity::Fatal, ..notice })
+    }
+}
+
+/// Bound for applying startup settings on a server.
+const APPLY: Duration = Duration::from_secs(10);
+
+/// Finds out what to tell a client with these startup settings.
+///
+/// # Errors
+/// [`Unwelcome`]: no node can be asked now (57P03), or the server refuses the user, the database or a setting.
+pub async fn welcome(pools: &PoolSet, params: Params) -> Result<Arc<Welcome>, Unwelcome> {
+    if let Some(known) = pools.known_welcome(&params) {
+        return Ok(known);
+    }
+    let mut server = any_server(pools).await?;
+    let mut reported = Reported::clone(&server.reported);
+    let params = Arc::new(params);
+    let mut sql = Vec::new();
+    server.link.params.put_difference(&params, &mut sql);
+    if !sql.is_empty() {
+        let changed = match server::apply(&mut server, &sql, APPLY).await {
+            Ok(changed) => changed,
+            Err(error) => {
+                // The connection has read an error: it is not in a known state.
+                drop(server.into_closed());
+                return Err(refused(&error));
+            }
+        };
+        for (name, value) in changed.iter() {
+            reported.set(name, value);
+        }
+        server.link.params = params.clone();
+    }
+    drop(server);
+    reported.set("in_hot_standby", "off");
+    let mut messages = Vec::new();
+    for (name, value) in reported.iter() {
+        reply::parameter_status(name, value, &mut messages);
+    }
+    let welcome = Arc::new(Welcome { messages, params, lexing: lexing_of(reported.iter()) });
+    pools.remember(&welcome);
+    Ok(welcome)
+}
+
+/// A connection to the primary, or, while there is none, to a standby.
+async fn any_server(pools: &PoolSet) -> Result<Pooled, Unwelcome> {
+    let node = {
+        let view = pools.cluster.view.load();
+        view.primary.or_else(|| route::any_standby(&view, Instant::now()))
+    };
+    let Some(node) = node else { return Err(no_node().into()) };
+    match pools.pools[node].checkout().await {
+        Ok(server) => Ok(server),
+        Err(crate::pool::CheckoutError::Server(error)) if !error.node_is_away() => Err(refused(&error)),
+        Err(crate::pool::CheckoutError::Server(_)) => Err(no_node().into()),
+        Err(error) => Err(error.notice().into()),
+    }
+}
+
+/// No node can be asked now. Drivers take this as a reason to try again.
+fn no_node() -> Notice {
+    Notice::fatal(SqlState::CannotConnectNow, "no server is available now").hint("Try again in a moment.")
+}
+
+fn refused(error: &server::ServerError) -> Unwelcome {
+    match error.refusal() {
+        Some(refusal) => Unwelcome::Refused(fatal(refusal)),
+        None => {
+            tracing::warn!(%error, "a client was turned away because its server connection failed");
+            Notice::fatal(SqlState::ConnectionFailure, "the server could not be used").into()
+        }
+    }
+}
+
+/// The server's own words, as the end of a login.
+fn fatal(refusal: &Refusal) -> Vec<u8> {
+    let mut body = Vec::with_capacity(refusal.body.len());
+    let mut rest = refusal.body.as_slice();
+    while let Some((&field, after)) = rest.split_first().filter(|(field, _)| **field != 0) {
+        let Some((value, after)) = crate::wire::frame::split_cstr(after) else { break };
+        body.push(field);
+        body.extend_from_slice(if matches!(field, b'S' | b'V') { b"FATAL" } else { value });
+        body.push(0);
+        rest = after;
+    }
+    body.push(0);
+    let mut message = Vec::with_capacity(body.len() + 5);
+    crate::wire::frame::put_header(&mut message, b'E', body.len());
+    message.extend_from_slice(&body);
+    message
+}
