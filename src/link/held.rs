@@ -15,7 +15,10 @@ pub struct Held {
 impl Held {
     /// At most `max` statements; at least one.
     pub fn new(max: usize) -> Held {
-        Held { max: max.max(1), ..Held::default() }
+        Held {
+            max: max.max(1),
+            ..Held::default()
+        }
     }
 
     /// Whether the server has the statement; it counts as used now.
@@ -35,7 +38,10 @@ impl Held {
     pub fn insert(&mut self, id: StatementId) -> Option<StatementId> {
         // The bound is a few hundred and a miss costs a parse on the server: looking at every entry is cheap.
         let evicted = if self.used.len() >= self.max && !self.used.contains_key(&id) {
-            self.used.iter().min_by_key(|(_, used)| **used).map(|(id, _)| *id)
+            self.used
+                .iter()
+                .min_by_key(|(_, used)| **used)
+                .map(|(id, _)| *id)
         } else {
             None
         };
@@ -80,7 +86,11 @@ mod tests {
         let ids: Vec<_> = (0..3)
             .map(|i| {
                 let content = format!("select {i}\0\0\0");
-                statements.intern(content.as_bytes(), || classifier.classify(b"select 1", Default::default())).id
+                statements
+                    .intern(content.as_bytes(), || {
+                        classifier.classify(b"select 1", Default::default())
+                    })
+                    .id
             })
             .collect();
         let mut held = Held::new(2);

@@ -70,7 +70,10 @@ pub struct Body {
 impl Link {
     /// A fresh connection that may hold `max_prepared` statements.
     pub fn new(max_prepared: usize) -> Link {
-        Link { held: Held::new(max_prepared), ..Link::default() }
+        Link {
+            held: Held::new(max_prepared),
+            ..Link::default()
+        }
     }
 
     /// Whether everything that was forwarded has been answered, in full.
@@ -80,7 +83,12 @@ impl Link {
 
     /// Whether the connection may go back to its pool: settled, outside of any transaction, and clean.
     pub fn reusable(&self) -> bool {
-        self.settled() && self.status == Status::Idle && !self.dirty && !self.copy_in && !self.fatal && !self.doubtful
+        self.settled()
+            && self.status == Status::Idle
+            && !self.dirty
+            && !self.copy_in
+            && !self.fatal
+            && !self.doubtful
     }
 
     /// Whether a message has been forwarded to the client only in part, so that nothing else can be said to it.

@@ -73,7 +73,10 @@ pub enum Owed {
 impl Owed {
     /// Whether a ReadyForQuery answers this.
     pub fn ends_with_ready(self) -> bool {
-        matches!(self, Owed::Sync { .. } | Owed::Query { .. } | Owed::Call | Owed::Injected { .. })
+        matches!(
+            self,
+            Owed::Sync { .. } | Owed::Query { .. } | Owed::Call | Owed::Injected { .. }
+        )
     }
 }
 
@@ -109,7 +112,11 @@ impl Owing {
 
     /// Whether anything but the proxy's own statements is owed.
     pub fn owes_client(&self) -> bool {
-        self.skipping || self.queue.iter().any(|owed| !matches!(owed, Owed::Injected { .. }))
+        self.skipping
+            || self
+                .queue
+                .iter()
+                .any(|owed| !matches!(owed, Owed::Injected { .. }))
     }
 
     /// Every entry, in order.
@@ -175,9 +182,20 @@ impl Owing {
 mod tests {
     use super::*;
 
-    const SYNC: Owed = Owed::Sync { swallow: false, write: false, sets: 0 };
-    const QUERY: Owed = Owed::Query { write: false, sets: 0 };
-    const PARSE: Owed = Owed::Parse { swallow: false, named: false, id: None };
+    const SYNC: Owed = Owed::Sync {
+        swallow: false,
+        write: false,
+        sets: 0,
+    };
+    const QUERY: Owed = Owed::Query {
+        write: false,
+        sets: 0,
+    };
+    const PARSE: Owed = Owed::Parse {
+        swallow: false,
+        named: false,
+        id: None,
+    };
 
     fn queue(entries: &[Owed]) -> Owing {
         let mut owing = Owing::default();
@@ -196,7 +214,11 @@ mod tests {
             assert_eq!(owing.skipping(), skipping, "{before:?}");
         };
         check(&[PARSE, Owed::Bind, Owed::Execute, SYNC], &[SYNC], false);
-        check(&[Owed::Bind, Owed::Execute, SYNC, PARSE, SYNC], &[SYNC, PARSE, SYNC], false);
+        check(
+            &[Owed::Bind, Owed::Execute, SYNC, PARSE, SYNC],
+            &[SYNC, PARSE, SYNC],
+            false,
+        );
         check(&[Owed::Bind, Owed::Execute], &[], true);
         check(&[QUERY, PARSE], &[QUERY, PARSE], false);
         // The server discards a Query that follows a failed message without a Sync between.

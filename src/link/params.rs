@@ -45,7 +45,9 @@ impl Params {
     pub fn trackable(name: &str) -> bool {
         !name.is_empty()
             && name.len() <= 127
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$'))
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$'))
             && !name.as_bytes()[0].is_ascii_digit()
     }
 
@@ -56,7 +58,10 @@ impl Params {
         }
         // SET SESSION AUTHORIZATION resets the role, so it goes first.
         let identity = wanted.0.get_key_value("session_authorization");
-        let others = wanted.0.iter().filter(|(name, _)| &***name != "session_authorization");
+        let others = wanted
+            .0
+            .iter()
+            .filter(|(name, _)| &***name != "session_authorization");
         let renewed = identity.is_some_and(|(name, value)| self.0.get(name) != Some(value));
         for (name, value) in identity.into_iter().chain(others) {
             if self.0.get(name) != Some(value) || (renewed && &**name == "role") {
@@ -71,7 +76,13 @@ fn put_set(name: &str, value: &Value, out: &mut Vec<u8>) {
         // set_config takes the string as a startup packet would: `SET search_path TO 'a,b'` would be one schema.
         Value::Plain(text) => statement(
             out,
-            &[b"SELECT pg_catalog.set_config('", name.as_bytes(), b"', ", &quoted(text), b", false)"],
+            &[
+                b"SELECT pg_catalog.set_config('",
+                name.as_bytes(),
+                b"', ",
+                &quoted(text),
+                b", false)",
+            ],
         ),
         // Only this form takes INTERVAL and LOCAL.
         Value::Sql(sql) if name == "timezone" => statement(out, &[b"SET TIME ZONE ", sql]),
@@ -133,9 +144,21 @@ mod tests {
         check(&[], &[], "");
         check(&[("a", plain("x"))], &[("a", plain("x"))], "");
         check(&[("a", plain("x"))], &[], "RESET a");
-        check(&[], &[("a", plain("it's"))], "SELECT pg_catalog.set_config('a', 'it''s', false)");
-        check(&[], &[("a", plain("\\'"))], "SELECT pg_catalog.set_config('a',  E'\\\\''', false)");
-        check(&[("b", sql("1"))], &[("a", sql("x, y"))], "RESET b; SET a TO x, y");
+        check(
+            &[],
+            &[("a", plain("it's"))],
+            "SELECT pg_catalog.set_config('a', 'it''s', false)",
+        );
+        check(
+            &[],
+            &[("a", plain("\\'"))],
+            "SELECT pg_catalog.set_config('a',  E'\\\\''', false)",
+        );
+        check(
+            &[("b", sql("1"))],
+            &[("a", sql("x, y"))],
+            "RESET b; SET a TO x, y",
+        );
         check(&[], &[("timezone", sql("LOCAL"))], "SET TIME ZONE LOCAL");
         check(
             &[("role", sql("r"))],
@@ -155,7 +178,14 @@ mod tests {
 
     #[test]
     fn names() {
-        for (name, good) in [("work_mem", true), ("my.setting", true), ("", false), ("a b", false), ("1a", false), ("a;b", false)] {
+        for (name, good) in [
+            ("work_mem", true),
+            ("my.setting", true),
+            ("", false),
+            ("a b", false),
+            ("1a", false),
+            ("a;b", false),
+        ] {
             assert_eq!(Params::trackable(name), good, "{name}");
         }
     }

@@ -7,12 +7,12 @@
 use std::hash::{Hash, Hasher};
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
 
-use crate::sql::Class;
+use crate::sql::{Class, TxEffect};
 
 /// Number of a statement, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,9 +26,21 @@ pub struct Statement {
     /// What it does.
     pub class: Class,
     content: Box<[u8]>,
+    accepted: AtomicBool,
 }
 
 impl Statement {
+    /// A server has accepted its Parse.
+    pub fn accept(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its Parse would be accepted by any server, outside of a failed transaction: one has accepted it, and it
+    /// is transaction control, which is not looked up in any catalog.
+    pub fn is_always_accepted(&self) -> bool {
+        self.class.tx != TxEffect::None && self.accepted.load(Ordering::Relaxed)
+    }
+
     /// The content of its Parse message: text, number of parameter types, their OIDs.
     pub fn content(&self) -> &[u8] {
         &self.content
@@ -60,7 +72,13 @@ impl Statements {
     pub fn new(bytes: u64) -> Statements {
         let items = usize::try_from(bytes / 256).unwrap_or(usize::MAX).max(16);
         Statements {
-            cache: Cache::with(items, bytes, ByBytes, foldhash::fast::RandomState::default(), Default::default()),
+            cache: Cache::with(
+                items,
+                bytes,
+                ByBytes,
+                foldhash::fast::RandomState::default(),
+                Default::default(),
+            ),
             next: AtomicU64::new(1),
         }
     }
@@ -72,7 +90,8 @@ impl Statements {
         }
         let statement = self.unshared(content, classify());
         if content.len() <= MAX_SHARED {
-            self.cache.insert(Content(statement.clone()), statement.clone());
+            self.cache
+                .insert(Content(statement.clone()), statement.clone());
         }
         statement
     }
@@ -80,7 +99,12 @@ impl Statements {
     /// A statement that no other session may share.
     pub fn unshared(&self, content: &[u8], class: Class) -> Arc<Statement> {
         let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Statement { id, class, content: content.into() })
+        Arc::new(Statement {
+            id,
+            class,
+            content: content.into(),
+            accepted: AtomicBool::new(false),
+        })
     }
 
     /// Statements in the map.
@@ -157,7 +181,11 @@ mod tests {
             let content = format!("select {i}\0\0\0");
             statements.intern(content.as_bytes(), || class(b"select 1"));
         }
-        assert!(statements.len() <= 64 * 1024 / ENTRY as usize, "{}", statements.len());
+        assert!(
+            statements.len() <= 64 * 1024 / ENTRY as usize,
+            "{}",
+            statements.len()
+        );
         assert!(statements.len() > 10, "{}", statements.len());
     }
 }

@@ -17,7 +17,14 @@ use crate::wire::startup::{self, Startup, V3_2};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
 
 /// Metric labels: why a login failed.
-pub(super) const FAILURES: [&str; 6] = ["gone", "timeout", "protocol", "password", "refused", "unavailable"];
+pub(super) const FAILURES: [&str; 6] = [
+    "gone",
+    "timeout",
+    "protocol",
+    "password",
+    "refused",
+    "unavailable",
+];
 
 /// Pause after accept failed, as it does while file descriptors are short: trying at once would burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -85,7 +92,10 @@ async fn serve(mut stream: Stream, peer: Peer, built: Arc<Built>) -> Option<Rela
         Ok(result) => result,
         Err(_) => Err(Refusal::Notice(
             "timeout",
-            Notice::fatal(SqlState::ProtocolViolation, "client_login_timeout: the login took too long"),
+            Notice::fatal(
+                SqlState::ProtocolViolation,
+                "client_login_timeout: the login took too long",
+            ),
         )),
     };
     let refusal = match result {
@@ -121,7 +131,14 @@ struct Admitted {
 impl Admitted {
     fn into_relay(self, stream: Stream, built: &Built) -> Relay {
         let session = Session::new(self.welcome.params.clone(), self.welcome.lexing);
-        Relay::new(built.shared.clone(), self.pools, self.slot, stream, session, self.home)
+        Relay::new(
+            built.shared.clone(),
+            self.pools,
+            self.slot,
+            stream,
+            session,
+            self.home,
+        )
     }
 }
 
@@ -140,18 +157,29 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
     // Counted after the first packet, so that cancel requests get through a full house.
     if built.shared.registry.len() >= built.max_clients {
         built.shared.metrics.clients_rejected.inc();
-        let notice = Notice::fatal(SqlState::TooManyConnections, "no more connections allowed (max_clients)");
+        let notice = Notice::fatal(
+            SqlState::TooManyConnections,
+            "no more connections allowed (max_clients)",
+        );
         return Err(Refusal::Notice("refused", notice));
     }
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
-    let login = log_in(stream, &startup, &built.authenticator).await.map_err(failed)?;
+    let login = log_in(stream, &startup, &built.authenticator)
+        .await
+        .map_err(failed)?;
     let credentials = built.authenticator.credentials(&startup.user);
     if let Some(keys) = login.keys {
         credentials.reveal(keys);
     }
-    let Some(pools) = built.databases.pools(&startup.database, &startup.user, credentials) else {
+    let Some(pools) = built
+        .databases
+        .pools(&startup.database, &startup.user, credentials)
+    else {
         let text = format!("database \"{}\" does not exist", startup.database);
-        return Err(Refusal::Notice("refused", Notice::fatal(SqlState::InvalidCatalogName, text)));
+        return Err(Refusal::Notice(
+            "refused",
+            Notice::fatal(SqlState::InvalidCatalogName, text),
+        ));
     };
     let welcome = match relay::welcome(&pools, params).await {
         Ok(welcome) => welcome,
@@ -165,17 +193,33 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
     };
     let home = home(&pools).await;
     let process = home.as_ref().map(|(server, _)| server.process);
-    let key_length = if startup.negotiated() >= V3_2 { KEY_3_2 } else { KEY_3_0 };
-    let slot = built.shared.registry.enter(process, key_length).map_err(|error| {
-        Refusal::Notice("unavailable", Notice::fatal(SqlState::InternalError, error.to_string()))
-    })?;
+    let key_length = if startup.negotiated() >= V3_2 {
+        KEY_3_2
+    } else {
+        KEY_3_0
+    };
+    let slot = built
+        .shared
+        .registry
+        .enter(process, key_length)
+        .map_err(|error| {
+            Refusal::Notice(
+                "unavailable",
+                Notice::fatal(SqlState::InternalError, error.to_string()),
+            )
+        })?;
     let mut out = welcome.messages.clone();
     reply::backend_key_data(slot.process, &slot.key, &mut out);
     reply::ready_idle(&mut out);
     if stream.write_all(&out).await.is_err() {
         return Err(Refusal::Silent("gone"));
     }
-    Ok(Some(Admitted { pools, slot, welcome, home }))
+    Ok(Some(Admitted {
+        pools,
+        slot,
+        welcome,
+        home,
+    }))
 }
 
 /// Session pooling: the session's connection on the primary. If there is none now, the session gets one with its first
@@ -185,7 +229,11 @@ async fn home(pools: &PoolSet) -> Option<(Pooled, usize)> {
         return None;
     }
     let node = pools.cluster.view.load().primary?;
-    pools.pools[node].checkout().await.ok().map(|server| (server, node))
+    pools.pools[node]
+        .checkout()
+        .await
+        .ok()
+        .map(|server| (server, node))
 }
 
 fn failed(error: ClientError) -> Refusal {
@@ -201,7 +249,10 @@ fn failed(error: ClientError) -> Refusal {
 /// never put into SQL.
 fn startup_params(startup: &Startup) -> Result<Params, Notice> {
     let unsupported = |name: &str| {
-        Notice::fatal(SqlState::ProtocolViolation, format!("unsupported startup parameter: {name}"))
+        Notice::fatal(
+            SqlState::ProtocolViolation,
+            format!("unsupported startup parameter: {name}"),
+        )
     };
     let mut params = Params::default();
     for (name, value) in &startup.parameters {
@@ -231,5 +282,8 @@ fn startup_params(startup: &Startup) -> Result<Params, Notice> {
 
 /// Spellings of "no" that PostgreSQL takes for a boolean.
 fn is_off(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "off" | "false" | "no" | "f" | "n")
+    matches!(
+        value.to_ascii_lowercase().as_str(),
+        "" | "0" | "off" | "false" | "no" | "f" | "n"
+    )
 }

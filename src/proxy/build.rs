@@ -64,7 +64,12 @@ struct Template {
 
 impl Databases {
     /// The pools for a database and user, made at the first login. `None` for a database that is not configured.
-    pub(super) fn pools(&self, database: &str, user: &str, credentials: Arc<Credentials>) -> Option<Arc<PoolSet>> {
+    pub(super) fn pools(
+        &self,
+        database: &str,
+        user: &str,
+        credentials: Arc<Credentials>,
+    ) -> Option<Arc<PoolSet>> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (database.to_owned(), user.to_owned());
         if let Some(known) = pools.get(&key) {
@@ -94,7 +99,12 @@ impl Databases {
     }
 
     pub(super) fn all(&self) -> Vec<Arc<PoolSet>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 }
 
@@ -110,7 +120,9 @@ pub(super) struct ToWatch {
 /// Builds the rooms. Nothing talks to anybody yet.
 pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError> {
     let mut seed = [0; 32];
-    SystemRandom::new().fill(&mut seed).map_err(|_| BuildError::NoRandomness)?;
+    SystemRandom::new()
+        .fill(&mut seed)
+        .map_err(|_| BuildError::NoRandomness)?;
     let metrics = metrics(config);
     let mut clusters = Vec::new();
     let mut watched = Vec::new();
@@ -144,7 +156,12 @@ fn metrics(config: &Config) -> Arc<Metrics> {
     let nodes: Vec<(&str, &str)> = config
         .clusters
         .iter()
-        .flat_map(|cluster| cluster.nodes.iter().map(|node| (cluster.name.as_str(), node.name.as_str())))
+        .flat_map(|cluster| {
+            cluster
+                .nodes
+                .iter()
+                .map(|node| (cluster.name.as_str(), node.name.as_str()))
+        })
         .collect();
     let pins: Vec<&str> = PinReason::ALL.iter().map(|pin| pin.as_str()).collect();
     let states: Vec<&str> = SqlState::ALL.iter().map(|state| state.code()).collect();
@@ -168,27 +185,52 @@ fn assemble(cluster: &config::Cluster, config: &Config) -> Cluster {
         endpoint: endpoint(node, config),
         outstanding: Arc::default(),
     });
-    Cluster::new(&cluster.name, nodes.collect(), View::empty(cluster.nodes.len()))
+    Cluster::new(
+        &cluster.name,
+        nodes.collect(),
+        View::empty(cluster.nodes.len()),
+    )
 }
 
 fn endpoint(node: &config::Node, config: &Config) -> Endpoint {
     // Statements that one server connection may hold differ by database; a node's endpoint has the largest.
-    let max_prepared = config.databases.iter().map(|database| database.pool.max_prepared).max().unwrap_or(0);
-    Endpoint { address: node.address.clone(), timeout: config.timeouts.connect, max_prepared }
+    let max_prepared = config
+        .databases
+        .iter()
+        .map(|database| database.pool.max_prepared)
+        .max()
+        .unwrap_or(0);
+    Endpoint {
+        address: node.address.clone(),
+        timeout: config.timeouts.connect,
+        max_prepared,
+    }
 }
 
-fn to_watch(index: usize, first_node: usize, cluster: &config::Cluster, config: &Config) -> ToWatch {
+fn to_watch(
+    index: usize,
+    first_node: usize,
+    cluster: &config::Cluster,
+    config: &Config,
+) -> ToWatch {
     let monitor = &cluster.monitor;
     let policy = Policy {
         max_lag: cluster.reads.max_lag,
         // A node is given three chances, and not less than a second: a busy machine is no dead one.
-        silence_after: (monitor.interval * 3).max(Duration::from_secs(1)).max(monitor.timeout),
+        silence_after: (monitor.interval * 3)
+            .max(Duration::from_secs(1))
+            .max(monitor.timeout),
     };
     let probe = |node: &config::Node| Probe {
         endpoint: endpoint(node, config),
         user: monitor.user.clone(),
         database: monitor.database.clone(),
-        credentials: Credentials::new(monitor.password.as_ref().map(|p| Secret::Password(p.expose().into()))),
+        credentials: Credentials::new(
+            monitor
+                .password
+                .as_ref()
+                .map(|p| Secret::Password(p.expose().into())),
+        ),
         timeout: monitor.timeout,
     };
     ToWatch {
@@ -204,7 +246,10 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>]) -> Databases {
     let mut named = HashMap::new();
     let mut any = None;
     for database in &config.databases {
-        let Some(cluster) = clusters.iter().find(|cluster| cluster.name == database.cluster) else {
+        let Some(cluster) = clusters
+            .iter()
+            .find(|cluster| cluster.name == database.cluster)
+        else {
             // Config has checked the name.
             continue;
         };
@@ -228,7 +273,11 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>]) -> Databases {
             named.insert(database.name.clone(), template);
         }
     }
-    Databases { named, any, pools: Mutex::default() }
+    Databases {
+        named,
+        any,
+        pools: Mutex::default(),
+    }
 }
 
 fn authenticator(auth: &config::Auth, seed: [u8; 32]) -> Authenticator {
@@ -246,21 +295,31 @@ fn authenticator(auth: &config::Auth, seed: [u8; 32]) -> Authenticator {
         }),
     };
     let users = auth.users.as_ref().map(|users| {
-        users.iter().map(|(name, user)| (name.to_owned(), secret(user))).collect()
+        users
+            .iter()
+            .map(|(name, user)| (name.to_owned(), secret(user)))
+            .collect()
     });
     Authenticator::new(method, users, seed)
 }
 
 /// Starts to watch every cluster.
 pub(super) fn watch(built: &Arc<Built>, watched: Vec<ToWatch>) -> Vec<Monitor> {
-    watched.into_iter().map(|watched| watch_one(built, watched)).collect()
+    watched
+        .into_iter()
+        .map(|watched| watch_one(built, watched))
+        .collect()
 }
 
 fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
     let cluster = built.clusters[watched.cluster].clone();
     let names = cluster.nodes.iter().map(|node| node.name.clone()).collect();
     let name = cluster.name.clone();
-    let (first_node, weak, metrics) = (watched.first_node, Arc::downgrade(built), built.shared.metrics.clone());
+    let (first_node, weak, metrics) = (
+        watched.first_node,
+        Arc::downgrade(built),
+        built.shared.metrics.clone(),
+    );
     let publish = move |view: View, events: &[Event]| {
         for event in events {
             if let Event::State { node, .. } = event
@@ -269,10 +328,16 @@ fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
                 counters.state_changes.inc();
             }
         }
-        let new_primary = events.iter().any(|event| matches!(event, Event::PrimaryAccepted { .. }));
+        let new_primary = events
+            .iter()
+            .any(|event| matches!(event, Event::PrimaryAccepted { .. }));
         cluster.view.store(Arc::new(view));
         if new_primary && let Some(built) = weak.upgrade() {
-            built.databases.all().iter().for_each(|set| set.forget_welcomes());
+            built
+                .databases
+                .all()
+                .iter()
+                .for_each(|set| set.forget_welcomes());
         }
     };
     let watched = Watched {

@@ -23,11 +23,22 @@ impl ProxyStatus {
     pub(super) fn new(built: Arc<Built>, stopped: watch::Receiver<bool>) -> ProxyStatus {
         let metrics = &built.shared.metrics;
         let source = built.clone();
-        metrics.set_node_source(Box::new(move || source.clusters.iter().flat_map(|c| nodes(c)).collect()));
+        metrics.set_node_source(Box::new(move || {
+            source.clusters.iter().flat_map(|c| nodes(c)).collect()
+        }));
         let source = built.clone();
-        metrics.set_cluster_source(Box::new(move || source.clusters.iter().map(|c| cluster(c)).collect()));
+        metrics.set_cluster_source(Box::new(move || {
+            source.clusters.iter().map(|c| cluster(c)).collect()
+        }));
         let source = built.clone();
-        metrics.set_pool_source(Box::new(move || source.databases.all().iter().flat_map(|s| pools(s)).collect()));
+        metrics.set_pool_source(Box::new(move || {
+            source
+                .databases
+                .all()
+                .iter()
+                .flat_map(|s| pools(s))
+                .collect()
+        }));
         let shared = built.shared.clone();
         metrics.set_cache_source(Box::new(move || CacheSample {
             prepared_statements: shared.statements.len() as u64,
@@ -45,7 +56,11 @@ impl ProxyStatus {
             .filter(|cluster| !good(&cluster.view.load()))
             .map(|cluster| cluster.name.as_str())
             .collect();
-        if bad.is_empty() { Ok(()) } else { Err(format!("{what} in cluster {}", bad.join(", "))) }
+        if bad.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{what} in cluster {}", bad.join(", ")))
+        }
     }
 }
 
@@ -56,13 +71,17 @@ impl Status for ProxyStatus {
 
     fn ready(&self) -> Result<(), String> {
         let now = Instant::now();
-        self.every(|view| view.primary.is_some_and(|node| view.is_fresh(node, now)), "no primary is known")
+        self.every(
+            |view| view.primary.is_some_and(|node| view.is_fresh(node, now)),
+            "no primary is known",
+        )
     }
 
     fn ready_for_reads(&self) -> Result<(), String> {
         let now = Instant::now();
         let readable = |view: &View| {
-            view.primary.is_some_and(|node| view.is_fresh(node, now)) || route::any_standby(view, now).is_some()
+            view.primary.is_some_and(|node| view.is_fresh(node, now))
+                || route::any_standby(view, now).is_some()
         };
         self.every(readable, "no node takes reads")
     }
@@ -100,7 +119,10 @@ fn cluster(cluster: &Cluster) -> ClusterSample {
     ClusterSample {
         cluster: cluster.name.clone(),
         primary_known: view.primary.is_some(),
-        primary_sample_age: view.samples.last().map(|sample| now.saturating_duration_since(sample.sent)),
+        primary_sample_age: view
+            .samples
+            .last()
+            .map(|sample| now.saturating_duration_since(sample.sent)),
     }
 }
 
@@ -118,5 +140,9 @@ fn pools(set: &PoolSet) -> Vec<PoolSample> {
             waiting: status.waiting as u64,
         }
     };
-    set.pools.iter().zip(&set.cluster.nodes).map(sample).collect()
+    set.pools
+        .iter()
+        .zip(&set.cluster.nodes)
+        .map(sample)
+        .collect()
 }

@@ -12,7 +12,12 @@ const CLEANING: Duration = Duration::from_secs(5);
 
 /// Gives a connection back, in a task of its own where that takes talking to the server. Whatever is not clean
 /// afterwards is closed: the pool sees to that.
-pub(super) fn finish(mut held: Pooled, address: &Address, keep_state: bool, cancel_timeout: Duration) {
+pub(super) fn finish(
+    mut held: Pooled,
+    address: &Address,
+    keep_state: bool,
+    cancel_timeout: Duration,
+) {
     if !held.link.settled() && !held.link.fatal {
         // The client has left a running statement behind: nobody will read its result.
         let (process, key, address) = (held.process, held.key.clone(), address.clone());

@@ -54,7 +54,14 @@ impl PoolSet {
     ) -> PoolSet {
         let pool = |node: &super::Node| {
             let endpoint = node.endpoint.clone();
-            Pool::new(endpoint, database, user, credentials.clone(), limits, node.outstanding.clone())
+            Pool::new(
+                endpoint,
+                database,
+                user,
+                credentials.clone(),
+                limits,
+                node.outstanding.clone(),
+            )
         };
         PoolSet {
             name: name.to_owned(),
@@ -70,7 +77,11 @@ impl PoolSet {
 
     /// What clients with these settings were told before.
     pub(super) fn known_welcome(&self, params: &Params) -> Option<Arc<Welcome>> {
-        self.welcomes.lock().unwrap_or_else(PoisonError::into_inner).get(params).cloned()
+        self.welcomes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(params)
+            .cloned()
     }
 
     pub(super) fn remember(&self, welcome: &Arc<Welcome>) {
@@ -83,6 +94,9 @@ impl PoolSet {
 
     /// Forgets what clients were told: the primary has changed, and its settings may differ.
     pub fn forget_welcomes(&self) {
-        self.welcomes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.welcomes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }

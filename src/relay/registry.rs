@@ -83,7 +83,11 @@ impl Registry {
     ///
     /// # Errors
     /// When the system has no random numbers: a key that can be guessed is no key.
-    pub fn enter(self: &Arc<Self>, process: Option<i32>, key_length: usize) -> Result<Seat, NoRandomness> {
+    pub fn enter(
+        self: &Arc<Self>,
+        process: Option<i32>,
+        key_length: usize,
+    ) -> Result<Seat, NoRandomness> {
         let random = SystemRandom::new();
         let mut key = vec![0; key_length].into_boxed_slice();
         random.fill(&mut key).map_err(|_| NoRandomness)?;
@@ -92,16 +96,30 @@ impl Registry {
             Some(process) => process,
             None => free_process(&slots, &random)?,
         };
-        let flags = AtomicU8::new(if self.draining.load(Ordering::Acquire) { DRAIN } else { 0 });
-        let slot = Arc::new(Slot { process, key, flags, waker: AtomicWaker::new() });
+        let flags = AtomicU8::new(if self.draining.load(Ordering::Acquire) {
+            DRAIN
+        } else {
+            0
+        });
+        let slot = Arc::new(Slot {
+            process,
+            key,
+            flags,
+            waker: AtomicWaker::new(),
+        });
         slots.insert(process, slot.clone());
         drop(slots);
-        Ok(Seat { registry: self.clone(), slot })
+        Ok(Seat {
+            registry: self.clone(),
+            slot,
+        })
     }
 
     /// A cancel request has come. Returns whether it was for anybody; the peer is never told.
     pub fn cancel(&self, process: i32, key: &[u8]) -> bool {
-        let Some(slot) = self.slots().get(&process).cloned() else { return false };
+        let Some(slot) = self.slots().get(&process).cloned() else {
+            return false;
+        };
         let fits = bool::from(slot.key.ct_eq(key));
         if fits {
             slot.raise(CANCEL);
@@ -156,7 +174,10 @@ mod tests {
     fn a_cancel_needs_the_key() {
         let registry = Arc::new(Registry::default());
         let slot = registry.enter(None, 4).expect("random numbers");
-        assert!(!registry.cancel(slot.process, &[slot.key[0] ^ 1, slot.key[1], slot.key[2], slot.key[3]]));
+        assert!(!registry.cancel(
+            slot.process,
+            &[slot.key[0] ^ 1, slot.key[1], slot.key[2], slot.key[3]]
+        ));
         assert!(!registry.cancel(slot.process, &slot.key[..3]));
         assert!(!slot.take_cancel());
         assert!(registry.cancel(slot.process, &slot.key));

@@ -102,7 +102,11 @@ impl Relay {
             slot,
             client,
             session,
-            held: home.map(|(server, node)| Held { server, node, standby: false }),
+            held: home.map(|(server, node)| Held {
+                server,
+                node,
+                standby: false,
+            }),
             home: None,
             input: BytesMut::new(),
             output: BytesMut::new(),
@@ -124,7 +128,12 @@ impl Relay {
         let pinned = self.session.pin().is_some();
         let cancel_timeout = self.shared.cancel_timeout;
         let cancelling = self.cancelling.is_some();
-        for mut held in self.held.take().into_iter().chain(self.home.take().map(|home| *home)) {
+        for mut held in self
+            .held
+            .take()
+            .into_iter()
+            .chain(self.home.take().map(|home| *home))
+        {
             // In session pooling whatever the client did is still on the connection.
             held.server.link.dirty |= self.pools.mode == Mode::Session;
             held.server.link.doubtful |= cancelling;
@@ -185,8 +194,11 @@ impl Relay {
         }
         if self.slot.draining() && self.is_quiet() {
             return Err(End::Told(
-                Notice::fatal(SqlState::AdminShutdown, "terminating connection due to administrator command")
-                    .hint("The proxy is shutting down. Connect again."),
+                Notice::fatal(
+                    SqlState::AdminShutdown,
+                    "terminating connection due to administrator command",
+                )
+                .hint("The proxy is shutting down. Connect again."),
             ));
         }
         Ok(false)
@@ -205,7 +217,10 @@ impl Relay {
     /// A cancel request has come: for a statement that waits, for one that runs, or too late.
     fn cancel(&mut self) {
         if self.waiting.take().is_some() {
-            let notice = Notice::error(SqlState::QueryCanceled, "canceling statement due to user request");
+            let notice = Notice::error(
+                SqlState::QueryCanceled,
+                "canceling statement due to user request",
+            );
             self.reject_front(&notice);
             return;
         }
@@ -214,15 +229,24 @@ impl Relay {
             return;
         }
         let address = self.pools.pools[held.node].endpoint().address.clone();
-        let (process, key, limit) = (held.server.process, held.server.key.clone(), self.shared.cancel_timeout);
-        self.cancelling =
-            Some(Box::pin(async move { server::cancel(&address, process, &key, limit).await }));
+        let (process, key, limit) = (
+            held.server.process,
+            held.server.key.clone(),
+            self.shared.cancel_timeout,
+        );
+        self.cancelling = Some(Box::pin(async move {
+            server::cancel(&address, process, &key, limit).await
+        }));
     }
 
     /// While a cancel is on its way the server connection is not given to anybody else.
     fn poll_cancelling(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let Some(cancelling) = &mut self.cancelling else { return Ok(false) };
-        let Poll::Ready(result) = cancelling.as_mut().poll(cx) else { return Ok(false) };
+        let Some(cancelling) = &mut self.cancelling else {
+            return Ok(false);
+        };
+        let Poll::Ready(result) = cancelling.as_mut().poll(cx) else {
+            return Ok(false);
+        };
         self.cancelling = None;
         self.flags.recheck = true;
         let outcome = if result.is_ok() { "sent" } else { "failed" };
@@ -255,7 +279,12 @@ impl Relay {
     }
 
     /// Sends to the client now what its socket takes, and keeps the rest.
-    fn to_client(client: &mut Stream, output: &mut BytesMut, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), End> {
+    fn to_client(
+        client: &mut Stream,
+        output: &mut BytesMut,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Result<(), End> {
         let mut rest = bytes;
         if output.is_empty() {
             while !rest.is_empty() {
@@ -271,7 +300,9 @@ impl Relay {
     }
 
     fn pump_server(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let Some(held) = &mut self.held else { return Ok(false) };
+        let Some(held) = &mut self.held else {
+            return Ok(false);
+        };
         let mut moved = false;
         while !held.server.unsent.is_empty() {
             let server = &mut *held.server;
@@ -289,7 +320,9 @@ impl Relay {
             return Ok(moved);
         }
         scratch(|buffer| {
-            let Some(held) = &mut self.held else { return Ok(moved) };
+            let Some(held) = &mut self.held else {
+                return Ok(moved);
+            };
             match held.server.stream.poll_read(cx, buffer) {
                 Poll::Pending => Ok(moved),
                 Poll::Ready(Ok(n)) if n > 0 => self.received(cx, &buffer[..n]).map(|()| true),
@@ -300,14 +333,19 @@ impl Relay {
     }
 
     fn received(&mut self, cx: &mut Context<'_>, chunk: &[u8]) -> Result<(), End> {
-        let Some(held) = &mut self.held else { return Ok(()) };
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
         let (client, output, session) = (&mut self.client, &mut self.output, &mut self.session);
         let standby = held.standby;
         let link = &mut held.server.link;
         let result = compose(|out| {
             let result = session.receive(link, chunk, standby, out);
             let bytes = match &result {
-                Ok(received) => received.verbatim.clone().map_or(out.as_slice(), |range| &chunk[range]),
+                Ok(received) => received
+                    .verbatim
+                    .clone()
+                    .map_or(out.as_slice(), |range| &chunk[range]),
                 Err(_) => out.as_slice(),
             };
             Relay::to_client(client, output, cx, bytes).map(|()| result)
@@ -328,9 +366,12 @@ impl Relay {
 
     /// Gives the server connection back if nothing needs it any more.
     fn release(&mut self) -> Result<(), End> {
-        let Some(held) = &mut self.held else { return Ok(()) };
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
         let link = &mut held.server.link;
-        if !link.settled() || link.status != Status::Idle || self.session.mid_unit() || link.copy_in {
+        if !link.settled() || link.status != Status::Idle || self.session.mid_unit() || link.copy_in
+        {
             return Ok(());
         }
         self.flags.draining_link = false;
@@ -342,7 +383,8 @@ impl Relay {
             self.held = None;
             return Ok(());
         }
-        let stays = self.session.pin().is_some() || (self.pools.mode == Mode::Session && !held.standby);
+        let stays =
+            self.session.pin().is_some() || (self.pools.mode == Mode::Session && !held.standby);
         if stays {
             return Ok(());
         }
@@ -377,7 +419,10 @@ impl Relay {
         let blocked = self.waiting.is_some()
             || self.flags.draining_link
             || self.output.len() > MAX_OUTPUT
-            || self.held.as_ref().is_some_and(|held| !held.server.unsent.is_empty());
+            || self
+                .held
+                .as_ref()
+                .is_some_and(|held| !held.server.unsent.is_empty());
         if blocked {
             return Ok(moved);
         }
@@ -413,7 +458,11 @@ impl Relay {
         let mut input = std::mem::take(&mut self.input);
         let used = self.process(cx, &input)?;
         input.advance(used);
-        self.input = if input.is_empty() { BytesMut::new() } else { input };
+        self.input = if input.is_empty() {
+            BytesMut::new()
+        } else {
+            input
+        };
         Ok(used > 0)
     }
 
@@ -460,7 +509,12 @@ impl Relay {
                 }
                 Next::Violation(violation) => return Err(End::Told(violation.notice())),
             }
-            if self.flags.draining_link || self.held.as_ref().is_some_and(|held| !held.server.unsent.is_empty()) {
+            if self.flags.draining_link
+                || self
+                    .held
+                    .as_ref()
+                    .is_some_and(|held| !held.server.unsent.is_empty())
+            {
                 return Ok(at);
             }
         }
@@ -497,7 +551,8 @@ impl Relay {
     fn obtain(&mut self, class: Class, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
         let floor = &mut self.session.floor;
-        let (node, standby) = unit::choose(&self.shared, &self.pools.cluster, class, floor, avoid, now)?;
+        let (node, standby) =
+            unit::choose(&self.shared, &self.pools.cluster, class, floor, avoid, now)?;
         // Session pooling: the connection that the session keeps.
         let home = self.held.take().map(Box::new).or_else(|| self.home.take());
         match home {
@@ -509,24 +564,48 @@ impl Relay {
             home => self.home = home.filter(|_| standby && self.pools.mode == Mode::Session),
         }
         if let Some(server) = self.pools.pools[node].try_checkout() {
-            self.held = Some(Held { server, node, standby });
+            self.held = Some(Held {
+                server,
+                node,
+                standby,
+            });
             return Ok(true);
         }
         let pools = self.pools.clone();
         let checkout = Box::pin(async move { pools.pools[node].checkout().await });
-        self.waiting = Some(Box::new(Waiting { node, standby, avoid, class, since: now, checkout }));
+        self.waiting = Some(Box::new(Waiting {
+            node,
+            standby,
+            avoid,
+            class,
+            since: now,
+            checkout,
+        }));
         Ok(false)
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let Some(waiting) = &mut self.waiting else { return Ok(false) };
-        let Poll::Ready(result) = waiting.checkout.as_mut().poll(cx) else { return Ok(false) };
-        let Some(waiting) = self.waiting.take() else { return Ok(false) };
-        self.shared.metrics.checkout_wait.observe(waiting.since.elapsed().as_secs_f64());
+        let Some(waiting) = &mut self.waiting else {
+            return Ok(false);
+        };
+        let Poll::Ready(result) = waiting.checkout.as_mut().poll(cx) else {
+            return Ok(false);
+        };
+        let Some(waiting) = self.waiting.take() else {
+            return Ok(false);
+        };
+        self.shared
+            .metrics
+            .checkout_wait
+            .observe(waiting.since.elapsed().as_secs_f64());
         self.flags.recheck = true;
         match result {
             Ok(server) => {
-                self.held = Some(Held { server, node: waiting.node, standby: waiting.standby });
+                self.held = Some(Held {
+                    server,
+                    node: waiting.node,
+                    standby: waiting.standby,
+                });
                 self.flags.placed = true;
             }
             Err(error) => self.checkout_failed(&waiting, &error),
@@ -552,9 +631,17 @@ impl Relay {
     }
 
     /// Sends bytes to the held connection, settings first if a unit begins.
-    fn forward(&mut self, cx: &mut Context<'_>, bytes: &[u8], class: Option<Class>, begin: bool) -> Result<(), End> {
+    fn forward(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        class: Option<Class>,
+        begin: bool,
+    ) -> Result<(), End> {
         let shared = self.shared.clone();
-        let Some(held) = &mut self.held else { return Ok(()) };
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
         let session = &mut self.session;
         let server = &mut *held.server;
         let written = compose(|out| {
@@ -578,7 +665,9 @@ impl Relay {
 
     /// Gives replies of the proxy's own whose turn has come already.
     fn settle(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let Some(held) = &mut self.held else { return Ok(()) };
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
         if !matches!(held.server.link.owing.front(), Some(Owed::Local(_))) {
             return Ok(());
         }
@@ -635,7 +724,10 @@ impl Relay {
         let input = std::mem::take(&mut self.input);
         let mut replies = Vec::new();
         let shared = self.shared.clone();
-        let len = match self.session.next(&input, None, shared.context(), &mut replies) {
+        let len = match self
+            .session
+            .next(&input, None, shared.context(), &mut replies)
+        {
             Next::Place { len, .. } => len,
             _ => 0,
         };
@@ -656,7 +748,9 @@ impl Relay {
 
     /// The server connection is gone. What was asked of it is answered, where that can be done honestly.
     fn server_lost(&mut self, cause: &str) -> Result<(), End> {
-        let Some(held) = self.held.take() else { return Ok(()) };
+        let Some(held) = self.held.take() else {
+            return Ok(());
+        };
         let node = &self.pools.cluster.nodes[held.node].name;
         let link = &held.server.link;
         let pinned = self.session.pin().is_some();
@@ -674,8 +768,15 @@ impl Relay {
             return Err(End::Cut);
         }
         if link.status != Status::Idle || pinned {
-            let what = if pinned { "the session's server connection" } else { "the transaction's server connection" };
-            return Err(End::Told(Notice::fatal(SqlState::ConnectionFailure, format!("{what} was lost"))));
+            let what = if pinned {
+                "the session's server connection"
+            } else {
+                "the transaction's server connection"
+            };
+            return Err(End::Told(Notice::fatal(
+                SqlState::ConnectionFailure,
+                format!("{what} was lost"),
+            )));
         }
         let owed: Vec<Owed> = link.owing.iter().collect();
         let group_open = link.owing.skipping();
@@ -720,12 +821,20 @@ fn lost_notice(wrote: bool) -> Notice {
         )
         .hint("It may have been carried out. It is not sent again; find out before you do.");
     }
-    Notice::error(SqlState::ConnectionFailure, "the server was lost while it ran the statement")
-        .hint("The statement changes nothing. It can be sent again.")
+    Notice::error(
+        SqlState::ConnectionFailure,
+        "the server was lost while it ran the statement",
+    )
+    .hint("The statement changes nothing. It can be sent again.")
 }
 
 /// Sends what the socket takes, and keeps the rest.
-fn send(stream: &mut Stream, unsent: &mut BytesMut, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+fn send(
+    stream: &mut Stream,
+    unsent: &mut BytesMut,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> io::Result<()> {
     let mut rest = bytes;
     if unsent.is_empty() {
         while !rest.is_empty() {

@@ -39,11 +39,20 @@ pub(super) fn choose(
     now: Instant,
 ) -> Result<(usize, bool), Notice> {
     let view = cluster.view.load();
-    let outstanding = |node: usize| if avoid >> node & 1 == 1 { u32::MAX } else { cluster.outstanding(node) };
+    let outstanding = |node: usize| {
+        if avoid >> node & 1 == 1 {
+            u32::MAX
+        } else {
+            cluster.outstanding(node)
+        }
+    };
     match route::decide(need(class), floor, &view, now, outstanding, cluster.turn()) {
         Decision::Node { node, role, reason } if avoid >> node & 1 == 0 => {
             let standby = role == Role::Standby;
-            shared.metrics.routed(usize::from(standby), reason_index(class, reason)).inc();
+            shared
+                .metrics
+                .routed(usize::from(standby), reason_index(class, reason))
+                .inc();
             Ok((node, standby))
         }
         _ => Err(nowhere()),
@@ -52,11 +61,19 @@ pub(super) fn choose(
 
 /// Metric labels: the reasons of statements, then the reasons of routing.
 pub fn reasons() -> Vec<&'static str> {
-    Reason::ALL.iter().map(|r| r.as_str()).chain(route::RouteReason::ALL.iter().map(|r| r.as_str())).collect()
+    Reason::ALL
+        .iter()
+        .map(|r| r.as_str())
+        .chain(route::RouteReason::ALL.iter().map(|r| r.as_str()))
+        .collect()
 }
 
 fn reason_index(class: Class, reason: route::RouteReason) -> usize {
-    if reason == route::RouteReason::Class { class.reason.index() } else { Reason::ALL.len() + reason.index() }
+    if reason == route::RouteReason::Class {
+        class.reason.index()
+    } else {
+        Reason::ALL.len() + reason.index()
+    }
 }
 
 /// What a client is told when its unit found no server connection.
@@ -68,6 +85,9 @@ pub(super) fn checkout_notice(error: &CheckoutError) -> Notice {
 }
 
 fn nowhere() -> Notice {
-    Notice::error(SqlState::CannotConnectNow, "no server can take this statement now")
-        .hint("There is no primary at the moment. Try again.")
+    Notice::error(
+        SqlState::CannotConnectNow,
+        "no server can take this statement now",
+    )
+    .hint("There is no primary at the moment. Try again.")
 }

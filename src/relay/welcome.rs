@@ -37,7 +37,10 @@ pub enum Unwelcome {
 
 impl From<Notice> for Unwelcome {
     fn from(notice: Notice) -> Unwelcome {
-        Unwelcome::Notice(Notice { severity: crate::wire::Severity::Fatal, ..notice })
+        Unwelcome::Notice(Notice {
+            severity: crate::wire::Severity::Fatal,
+            ..notice
+        })
     }
 }
 
@@ -77,7 +80,11 @@ pub async fn welcome(pools: &PoolSet, params: Params) -> Result<Arc<Welcome>, Un
     for (name, value) in reported.iter() {
         reply::parameter_status(name, value, &mut messages);
     }
-    let welcome = Arc::new(Welcome { messages, params, lexing: lexing_of(reported.iter()) });
+    let welcome = Arc::new(Welcome {
+        messages,
+        params,
+        lexing: lexing_of(reported.iter()),
+    });
     pools.remember(&welcome);
     Ok(welcome)
 }
@@ -86,12 +93,17 @@ pub async fn welcome(pools: &PoolSet, params: Params) -> Result<Arc<Welcome>, Un
 async fn any_server(pools: &PoolSet) -> Result<Pooled, Unwelcome> {
     let node = {
         let view = pools.cluster.view.load();
-        view.primary.or_else(|| route::any_standby(&view, Instant::now()))
+        view.primary
+            .or_else(|| route::any_standby(&view, Instant::now()))
     };
-    let Some(node) = node else { return Err(no_node().into()) };
+    let Some(node) = node else {
+        return Err(no_node().into());
+    };
     match pools.pools[node].checkout().await {
         Ok(server) => Ok(server),
-        Err(crate::pool::CheckoutError::Server(error)) if !error.node_is_away() => Err(refused(&error)),
+        Err(crate::pool::CheckoutError::Server(error)) if !error.node_is_away() => {
+            Err(refused(&error))
+        }
         Err(crate::pool::CheckoutError::Server(_)) => Err(no_node().into()),
         Err(error) => Err(error.notice().into()),
     }
@@ -99,7 +111,8 @@ async fn any_server(pools: &PoolSet) -> Result<Pooled, Unwelcome> {
 
 /// No node can be asked now. Drivers take this as a reason to try again.
 fn no_node() -> Notice {
-    Notice::fatal(SqlState::CannotConnectNow, "no server is available now").hint("Try again in a moment.")
+    Notice::fatal(SqlState::CannotConnectNow, "no server is available now")
+        .hint("Try again in a moment.")
 }
 
 fn refused(error: &server::ServerError) -> Unwelcome {
@@ -117,9 +130,15 @@ fn fatal(refusal: &Refusal) -> Vec<u8> {
     let mut body = Vec::with_capacity(refusal.body.len());
     let mut rest = refusal.body.as_slice();
     while let Some((&field, after)) = rest.split_first().filter(|(field, _)| **field != 0) {
-        let Some((value, after)) = crate::wire::frame::split_cstr(after) else { break };
+        let Some((value, after)) = crate::wire::frame::split_cstr(after) else {
+            break;
+        };
         body.push(field);
-        body.extend_from_slice(if matches!(field, b'S' | b'V') { b"FATAL" } else { value });
+        body.extend_from_slice(if matches!(field, b'S' | b'V') {
+            b"FATAL"
+        } else {
+            value
+        });
         body.push(0);
         rest = after;
     }

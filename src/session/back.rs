@@ -69,7 +69,12 @@ impl Session {
         standby: bool,
         out: &mut Vec<u8>,
     ) -> Result<Received, LinkError> {
-        let mut pass = Pass { chunk, from: 0, out, spliced: false };
+        let mut pass = Pass {
+            chunk,
+            from: 0,
+            out,
+            spliced: false,
+        };
         let mut received = Received::default();
         let mut at = pass_body(link, &mut pass);
         while at < chunk.len() {
@@ -83,7 +88,9 @@ impl Session {
                 }
             };
             let wanted = wanted(header);
-            let Some(body) = rest.get(HEADER..HEADER + wanted) else { break };
+            let Some(body) = rest.get(HEADER..HEADER + wanted) else {
+                break;
+            };
             let verdict = match self.message(link, header, body, standby, &mut received) {
                 Ok(verdict) => verdict,
                 Err(error) => {
@@ -93,7 +100,10 @@ impl Session {
             };
             let end = at.saturating_add(header.total());
             let here = end.min(chunk.len());
-            link.body = Body { left: end - here, swallow: verdict == Verdict::Swallow };
+            link.body = Body {
+                left: end - here,
+                swallow: verdict == Verdict::Swallow,
+            };
             if verdict == Verdict::Swallow {
                 pass.skip(at, here);
             }
@@ -153,7 +163,11 @@ impl Session {
             b'3' => {
                 let swallow = matches!(link.owing.front(), Some(Owed::Close { swallow: true }));
                 pop_if(link, |owed| matches!(owed, Owed::Close { .. }));
-                return Ok(if swallow { Verdict::Swallow } else { Verdict::Pass });
+                return Ok(if swallow {
+                    Verdict::Swallow
+                } else {
+                    Verdict::Pass
+                });
             }
             b'S' => return Ok(self.parameter(body, injected)),
             b'G' => {
@@ -165,7 +179,11 @@ impl Session {
             b't' | b'N' | b'A' | b'H' | b'c' | b'V' | b'W' => {}
             tag => return Err(LinkError::Unexpected(tag)),
         }
-        Ok(if injected { Verdict::Swallow } else { Verdict::Pass })
+        Ok(if injected {
+            Verdict::Swallow
+        } else {
+            Verdict::Pass
+        })
     }
 
     fn parse_complete(&mut self, link: &mut Link) -> Result<Verdict, LinkError> {
@@ -176,17 +194,32 @@ impl Session {
         if named {
             self.confirm();
         }
-        Ok(if swallow { Verdict::Swallow } else { Verdict::Pass })
+        Ok(if swallow {
+            Verdict::Swallow
+        } else {
+            Verdict::Pass
+        })
     }
 
     fn confirm(&mut self) {
-        if let Some(cold) = &mut self.cold {
-            cold.unconfirmed.pop_front();
+        if let Some(cold) = &mut self.cold
+            && let Some((name, _)) = cold.unconfirmed.pop_front()
+            && let Some(statement) = cold.prepared.get(&name)
+        {
+            statement.accept();
         }
     }
 
-    fn ready(&mut self, link: &mut Link, body: &[u8], received: &mut Received) -> Result<Verdict, LinkError> {
-        let status = body.first().and_then(|byte| Status::from_byte(*byte)).ok_or(LinkError::Unexpected(b'Z'))?;
+    fn ready(
+        &mut self,
+        link: &mut Link,
+        body: &[u8],
+        received: &mut Received,
+    ) -> Result<Verdict, LinkError> {
+        let status = body
+            .first()
+            .and_then(|byte| Status::from_byte(*byte))
+            .ok_or(LinkError::Unexpected(b'Z'))?;
         let owed = loop {
             match link.owing.pop() {
                 Some(owed) if owed.ends_with_ready() => break owed,
@@ -289,14 +322,22 @@ impl Session {
             link.params = Default::default();
             link.dirty = false;
             self.pin = None;
-            self.params = self.cold.as_ref().map(|cold| cold.settings.defaults()).unwrap_or_default();
+            self.params = self
+                .cold
+                .as_ref()
+                .map(|cold| cold.settings.defaults())
+                .unwrap_or_default();
         }
     }
 
     /// ParameterStatus: the client hears of settings that it has changed itself, and never which role a node has.
     fn parameter(&mut self, body: &[u8], injected: bool) -> Verdict {
         let Some((name, value)) = backend::parameter(body) else {
-            return if injected { Verdict::Swallow } else { Verdict::Pass };
+            return if injected {
+                Verdict::Swallow
+            } else {
+                Verdict::Pass
+            };
         };
         if injected || name == b"in_hot_standby" {
             return Verdict::Swallow;
@@ -308,7 +349,9 @@ impl Session {
     /// Settings that change how statements are lexed.
     fn learn(&mut self, name: &[u8], value: &[u8]) {
         match name {
-            b"standard_conforming_strings" => self.lexing.standard_conforming_strings = value == b"on",
+            b"standard_conforming_strings" => {
+                self.lexing.standard_conforming_strings = value == b"on"
+            }
             b"client_encoding" => self.lexing.safe_encoding = safe_encoding(value),
             _ => {}
         }
@@ -330,7 +373,10 @@ pub(super) fn safe_encoding(name: &[u8]) -> bool {
 fn forget_name(cold: &mut Option<Box<super::Cold>>) {
     if let Some(cold) = cold
         && let Some((name, id)) = cold.unconfirmed.pop_front()
-        && cold.prepared.get(&name).is_some_and(|statement| statement.id == id)
+        && cold
+            .prepared
+            .get(&name)
+            .is_some_and(|statement| statement.id == id)
     {
         cold.prepared.remove(&name);
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::{Group, Session, between_units};
 use crate::link::{Link, Local, Owed, Statement, Statements, put_name};
-use crate::sql::{Access, Class, Classifier, Reason, SessionEffect, TxEffect, deallocate_target, setting};
+use crate::sql::{
+    Access, Class, Classifier, Reason, SessionEffect, TxEffect, deallocate_target, setting,
+};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
@@ -90,7 +92,13 @@ const FUNCTION_CALL: Class = class(Access::Write, Reason::Function, SessionEffec
 const NOTHING: Class = class(Access::Empty, Reason::Empty, SessionEffect::None);
 
 const fn class(access: Access, reason: Reason, session: SessionEffect) -> Class {
-    Class { access, tx: TxEffect::None, session, reason, statements: 1 }
+    Class {
+        access,
+        tx: TxEffect::None,
+        session,
+        reason,
+        statements: 1,
+    }
 }
 
 impl Session {
@@ -141,13 +149,19 @@ impl Session {
     ) -> Next {
         match header.tag {
             b'Q' => match whole_or_preview(input, header) {
-                Some(len) => place(len, self.classify_query(&input[..len], header, context), held),
+                Some(len) => place(
+                    len,
+                    self.classify_query(&input[..len], header, context),
+                    held,
+                ),
                 None => Next::More,
             },
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => match self.survey(input, context) {
                 Survey::Incomplete => Next::More,
                 Survey::Broken(violation) => Next::Violation(violation),
-                Survey::Group { len, .. } if held.is_none() && self.answer(&input[..len], replies) => {
+                Survey::Group { len, .. }
+                    if held.is_none() && self.answer(&input[..len], context, replies) =>
+                {
                     Next::Reply { len }
                 }
                 Survey::Group { len, class } => place(len, class, held),
@@ -166,7 +180,10 @@ impl Session {
         if held.is_some_and(|(link, _)| !between_units(link)) {
             return Next::Forward { len, class: None };
         }
-        self.stream = super::Stream { left: header.total() - len, drop: true };
+        self.stream = super::Stream {
+            left: header.total() - len,
+            drop: true,
+        };
         Next::Skip { len }
     }
 
@@ -181,7 +198,13 @@ impl Session {
     ) -> Next {
         if link.copy_in && matches!(header.tag, b'S' | b'H') {
             // The server ignores both while it waits for CopyData.
-            return if input.len() < header.total() { Next::More } else { Next::Skip { len: header.total() } };
+            return if input.len() < header.total() {
+                Next::More
+            } else {
+                Next::Skip {
+                    len: header.total(),
+                }
+            };
         }
         let mut len = 0;
         while let Some(header) = match frame::header(&input[len..], context.max_message) {
@@ -190,7 +213,9 @@ impl Session {
             Err(_) => None,
         } {
             let frame = &input[len..];
-            let Some(take) = forwardable(frame, header, context.pipeline_buffer) else { break };
+            let Some(take) = forwardable(frame, header, context.pipeline_buffer) else {
+                break;
+            };
             if standby && !self.may_stay(&frame[..take], header, context) {
                 return match (len, self.group.executed) {
                     (0, false) => Next::Rehome,
@@ -200,7 +225,8 @@ impl Session {
             }
             match header.tag {
                 b'X' if len == 0 => return Next::Terminate,
-                b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' | b'Q' | b'F' | b'd' | b'c' | b'f' => len += take,
+                b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' | b'Q' | b'F' | b'd' | b'c'
+                | b'f' => len += take,
                 tag if len == 0 => return Next::Violation(Violation::Type(tag)),
                 _ => break,
             }
@@ -209,7 +235,11 @@ impl Session {
                 break;
             }
         }
-        if len == 0 { Next::More } else { Next::Forward { len, class: None } }
+        if len == 0 {
+            Next::More
+        } else {
+            Next::Forward { len, class: None }
+        }
     }
 
     /// Whether a message of an open group on a standby may follow the others there.
@@ -221,7 +251,9 @@ impl Session {
                 Some(parse) => self.intern(parse, context).class,
                 None => OPAQUE,
             },
-            b'B' => self.bound(body).map_or(NOTHING, |statement| statement.class),
+            b'B' => self
+                .bound(body)
+                .map_or(NOTHING, |statement| statement.class),
             b'F' => FUNCTION_CALL,
             _ => NOTHING,
         };
@@ -245,14 +277,22 @@ impl Session {
             }
             self.group.discard = false;
             if held {
-                return Next::Forward { len: header.total(), class: None };
+                return Next::Forward {
+                    len: header.total(),
+                    class: None,
+                };
             }
             self.group = Group::default();
             reply::ready_idle(replies);
-            return Next::Reply { len: header.total() };
+            return Next::Reply {
+                len: header.total(),
+            };
         }
         let len = input.len().min(header.total());
-        self.stream = super::Stream { left: header.total() - len, drop: true };
+        self.stream = super::Stream {
+            left: header.total() - len,
+            drop: true,
+        };
         Next::Skip { len }
     }
 
@@ -261,7 +301,11 @@ impl Session {
     pub fn rehome(&mut self, link: &mut Link, out: &mut Vec<u8>) {
         self.group = Group::default();
         out.extend_from_slice(frontend::SYNC);
-        link.owing.push(Owed::Sync { swallow: true, write: false, sets: 0 });
+        link.owing.push(Owed::Sync {
+            swallow: true,
+            write: false,
+            sets: 0,
+        });
     }
 
     /// Whether the proxy has failed the open group itself and must still say so.
@@ -288,17 +332,24 @@ impl Session {
     fn intern(&self, parse: frontend::Parse<'_>, context: Context<'_>) -> Arc<Statement> {
         // A text that this session's server lexes in another way must not share a verdict with the others.
         if self.lexing == Default::default() {
-            return context
-                .statements
-                .intern(parse.content, || context.classifier.classify(parse.text, self.lexing));
+            return context.statements.intern(parse.content, || {
+                context.classifier.classify(parse.text, self.lexing)
+            });
         }
-        context.statements.unshared(parse.content, context.classifier.classify(parse.text, self.lexing))
+        context.statements.unshared(
+            parse.content,
+            context.classifier.classify(parse.text, self.lexing),
+        )
     }
 
     /// The statement that a Bind body names, if the session knows it.
     fn bound(&self, body: &[u8]) -> Option<&Arc<Statement>> {
         let bind = frontend::bind(body)?;
-        if bind.statement.is_empty() { self.unnamed.as_ref() } else { self.prepared(bind.statement) }
+        if bind.statement.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.prepared(bind.statement)
+        }
     }
 
     /// Reads a group up to its Sync or Flush and merges the classes of its statements.
@@ -312,7 +363,9 @@ impl Session {
                 Ok(None) => break,
                 Err(error) => return Survey::Broken(error.into()),
             };
-            let Some(take) = forwardable(frame, header, context.pipeline_buffer) else { break };
+            let Some(take) = forwardable(frame, header, context.pipeline_buffer) else {
+                break;
+            };
             let body = &frame[HEADER..take];
             let class = match header.tag {
                 b'P' => match frontend::parse(body) {
@@ -324,7 +377,9 @@ impl Session {
                 },
                 b'B' => match frontend::bind(body) {
                     Some(bind) if bind.statement.is_empty() && parsed_unnamed => NOTHING,
-                    Some(_) => self.bound(body).map_or(NOTHING, |statement| statement.class),
+                    Some(_) => self
+                        .bound(body)
+                        .map_or(NOTHING, |statement| statement.class),
                     None => OPAQUE,
                 },
                 b'Q' => self.classify_query(&frame[..take], header, context),
@@ -340,37 +395,64 @@ impl Session {
                 return Survey::Group { len, class: merged };
             }
             if take < header.total() {
-                return Survey::Group { len, class: merge(merged, overflow()) };
+                return Survey::Group {
+                    len,
+                    class: merge(merged, overflow()),
+                };
             }
         }
         if input.len() < context.pipeline_buffer || len == 0 {
             return Survey::Incomplete;
         }
-        Survey::Group { len, class: merge(merged, overflow()) }
+        Survey::Group {
+            len,
+            class: merge(merged, overflow()),
+        }
     }
 
-    /// Answers a group that needs no server: only Close of known statements, Flush and Sync.
-    fn answer(&mut self, group: &[u8], replies: &mut Vec<u8>) -> bool {
-        let mut frames = Frames(group);
-        let local = frames.all(|(header, body)| match header.tag {
-            b'S' | b'H' => true,
-            b'C' => matches!(frontend::target(body), Some(Target::Statement(name)) if self.prepared(name).is_some()),
-            _ => false,
-        });
-        if !local {
+    /// Answers a group that needs no server: Close of known statements, Parse of transaction control, Flush and Sync.
+    ///
+    /// Preparing BEGIN must not wait for a server connection: a program that serves many connections from one thread,
+    /// as pgbench does, may hold all of them in transactions while it waits for that reply.
+    fn answer(&mut self, group: &[u8], context: Context<'_>, replies: &mut Vec<u8>) -> bool {
+        if !Frames(group).all(|(header, body)| self.is_local(header.tag, body, context)) {
             return false;
         }
         for (header, body) in Frames(group) {
-            match (header.tag, frontend::target(body)) {
-                (b'C', Some(Target::Statement(name))) => {
-                    self.cold().prepared.remove(name);
-                    replies.extend_from_slice(CLOSE_COMPLETE);
+            match header.tag {
+                b'C' => {
+                    if let Some(Target::Statement(name)) = frontend::target(body) {
+                        self.cold().prepared.remove(name);
+                        replies.extend_from_slice(CLOSE_COMPLETE);
+                    }
                 }
-                (b'S', _) => reply::ready_idle(replies),
+                b'P' => {
+                    if let Some(parse) = frontend::parse(body) {
+                        let statement = self.intern(parse, context);
+                        self.cold().prepared.insert(parse.name.into(), statement);
+                        replies.extend_from_slice(PARSE_COMPLETE);
+                    }
+                }
+                b'S' => reply::ready_idle(replies),
                 _ => {}
             }
         }
         true
+    }
+
+    fn is_local(&self, tag: u8, body: &[u8], context: Context<'_>) -> bool {
+        match tag {
+            b'S' | b'H' => true,
+            b'C' => {
+                matches!(frontend::target(body), Some(Target::Statement(name)) if self.prepared(name).is_some())
+            }
+            b'P' => frontend::parse(body).is_some_and(|parse| {
+                !parse.name.is_empty()
+                    && self.prepared(parse.name).is_none()
+                    && self.intern(parse, context).is_always_accepted()
+            }),
+            _ => false,
+        }
     }
 
     /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they
@@ -387,7 +469,12 @@ impl Session {
             self.stream.left -= bytes.len();
             return true;
         }
-        let mut writer = Writer { bytes, sent: 0, out, rewritten: false };
+        let mut writer = Writer {
+            bytes,
+            sent: 0,
+            out,
+            rewritten: false,
+        };
         let mut at = 0;
         while let Ok(Some(header)) = frame::header(&bytes[at..], usize::MAX) {
             let take = header.total().min(bytes.len() - at);
@@ -412,8 +499,8 @@ impl Session {
         let bytes = writer.bytes;
         match header.tag {
             b'Q' => {
-                let class =
-                    class.unwrap_or_else(|| self.classify_query(&bytes[at..body.end], header, context));
+                let class = class
+                    .unwrap_or_else(|| self.classify_query(&bytes[at..body.end], header, context));
                 self.forward_query(header, body, class, link, writer);
             }
             b'P' => self.forward_parse(header, body, link, context, writer),
@@ -433,7 +520,11 @@ impl Session {
             }
             b'S' => {
                 let Group { write, sets, .. } = std::mem::take(&mut self.group);
-                link.owing.push(Owed::Sync { swallow: false, write, sets });
+                link.owing.push(Owed::Sync {
+                    swallow: false,
+                    write,
+                    sets,
+                });
             }
             b'F' => {
                 self.group = Group::default();
@@ -470,7 +561,11 @@ impl Session {
                     frontend::put_query(&[b"DEALLOCATE ", STAND_IN].concat(), out);
                 });
                 writer.sent = body.end;
-                link.owing.push(Owed::Sync { swallow: true, write: false, sets: 0 });
+                link.owing.push(Owed::Sync {
+                    swallow: true,
+                    write: false,
+                    sets: 0,
+                });
             }
         } else {
             sets += self.effect(class, text, link);
@@ -497,7 +592,11 @@ impl Session {
         let at = body.start - HEADER;
         let Some(parse) = frontend::parse(&writer.bytes[body.clone()]) else {
             link.dirty = true;
-            link.owing.push(Owed::Parse { swallow: false, named: false, id: None });
+            link.owing.push(Owed::Parse {
+                swallow: false,
+                named: false,
+                id: None,
+            });
             return;
         };
         let statement = self.intern(parse, context);
@@ -506,12 +605,18 @@ impl Session {
             && self.deallocates(parse.text).is_some();
         if parse.name.is_empty() {
             if deallocates {
-                writer.replace(at, |out| frontend::put_parse(b"", &stand_in_deallocate(), out));
+                writer.replace(at, |out| {
+                    frontend::put_parse(b"", &stand_in_deallocate(), out)
+                });
                 writer.sent = body.end;
             }
             self.unnamed = Some(statement);
             link.unnamed = Some(id);
-            link.owing.push(Owed::Parse { swallow: false, named: false, id: Some(id) });
+            link.owing.push(Owed::Parse {
+                swallow: false,
+                named: false,
+                id: Some(id),
+            });
             return;
         }
         if self.prepared(parse.name).is_some() {
@@ -535,7 +640,11 @@ impl Session {
                     put_parse_as(id, statement.content(), out);
                 }
             });
-            if link.owing.push(Owed::Parse { swallow: false, named: true, id: Some(id) }) {
+            if link.owing.push(Owed::Parse {
+                swallow: false,
+                named: true,
+                id: Some(id),
+            }) {
                 cold.unconfirmed.push_back((name, id));
             } else {
                 link.held.remove(id);
@@ -547,11 +656,25 @@ impl Session {
 
     /// The client prepares a name that it has already. PostgreSQL words that error best: it is given the name twice.
     /// The connection then has a statement that nobody tracks, so it does not go back to its pool.
-    fn provoke_duplicate(&mut self, at: usize, name: &[u8], link: &mut Link, writer: &mut Writer<'_>) {
+    fn provoke_duplicate(
+        &mut self,
+        at: usize,
+        name: &[u8],
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
         writer.replace(at, |out| frontend::put_parse(name, STAND_IN_CONTENT, out));
         link.doubtful = true;
-        link.owing.push(Owed::Parse { swallow: true, named: false, id: None });
-        link.owing.push(Owed::Parse { swallow: false, named: false, id: None });
+        link.owing.push(Owed::Parse {
+            swallow: true,
+            named: false,
+            id: None,
+        });
+        link.owing.push(Owed::Parse {
+            swallow: false,
+            named: false,
+            id: None,
+        });
     }
 
     fn forward_bind(
@@ -580,13 +703,24 @@ impl Session {
                 self.group.sets += self.effect(statement.class, statement.text(), link);
             }
         }
-        self.name_for(at, header, bind.portal.len() + 1, bind.statement, body.end, link, writer);
+        self.name_for(
+            at,
+            header,
+            bind.portal.len() + 1,
+            bind.statement,
+            body.end,
+            link,
+            writer,
+        );
         link.owing.push(Owed::Bind);
     }
 
     /// Makes sure that the connection has the statement that a Bind or Describe names, and writes the name that it
     /// has there. `before` counts the body's bytes before the name, `end` is where the message ends in this chunk.
-    #[allow(clippy::too_many_arguments, reason = "one message's layout, spelled out")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one message's layout, spelled out"
+    )]
     fn name_for(
         &mut self,
         at: usize,
@@ -601,18 +735,28 @@ impl Session {
             if let Some(statement) = self.unnamed.clone().filter(|s| link.unnamed != Some(s.id)) {
                 writer.replace(at, |out| frontend::put_parse(b"", statement.content(), out));
                 link.unnamed = Some(statement.id);
-                link.owing.push(Owed::Parse { swallow: true, named: false, id: Some(statement.id) });
+                link.owing.push(Owed::Parse {
+                    swallow: true,
+                    named: false,
+                    id: Some(statement.id),
+                });
             }
             return;
         }
         // An unknown name goes as it is: no server has it, and PostgreSQL says so with the client's own name.
-        let Some(statement) = self.prepared(name).cloned() else { return };
+        let Some(statement) = self.prepared(name).cloned() else {
+            return;
+        };
         let bytes = writer.bytes;
         writer.replace(at, |out| {
             if !link.held.touch(statement.id) {
                 make_room(link, statement.id, out);
                 put_parse_as(statement.id, statement.content(), out);
-                let owed = Owed::Parse { swallow: true, named: false, id: Some(statement.id) };
+                let owed = Owed::Parse {
+                    swallow: true,
+                    named: false,
+                    id: Some(statement.id),
+                };
                 if !link.owing.push(owed) {
                     link.held.remove(statement.id);
                 }
@@ -665,7 +809,8 @@ impl Session {
         match class.session {
             SessionEffect::None | SessionEffect::Deallocate => 0,
             SessionEffect::Set => {
-                let sent = setting::parse(text).and_then(|setting| self.cold().settings.send(&setting));
+                let sent =
+                    setting::parse(text).and_then(|setting| self.cold().settings.send(&setting));
                 link.dirty |= sent.is_none();
                 sent.unwrap_or(0)
             }
@@ -695,6 +840,7 @@ enum Survey {
     Broken(Violation),
 }
 
+const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 
 /// Groups that do not fit the buffer are placed before they are known.
@@ -718,7 +864,10 @@ fn place(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
     match held {
         Some((link, _)) if between_units(link) => Next::Place { len, class },
         Some((_, true)) if matches!(class.access, Access::Primary | Access::Write) => Next::Drain,
-        Some(_) => Next::Forward { len, class: Some(class) },
+        Some(_) => Next::Forward {
+            len,
+            class: Some(class),
+        },
         None => Next::Place { len, class },
     }
 }
@@ -761,7 +910,11 @@ fn put_parse_as(id: crate::link::StatementId, content: &[u8], out: &mut Vec<u8>)
 
 fn put_stand_in(link: &mut Link, out: &mut Vec<u8>) {
     frontend::put_parse(STAND_IN, STAND_IN_CONTENT, out);
-    link.owing.push(Owed::Parse { swallow: true, named: false, id: None });
+    link.owing.push(Owed::Parse {
+        swallow: true,
+        named: false,
+        id: None,
+    });
 }
 
 fn stand_in_deallocate() -> Vec<u8> {

@@ -89,8 +89,12 @@ struct Cold {
 impl Session {
     /// A session with the settings of its startup packet, which are also what RESET goes back to.
     pub fn new(params: Arc<Params>, lexing: Lexing) -> Session {
-        let cold = (!params.is_empty())
-            .then(|| Box::new(Cold { settings: Settings::new(params.clone()), ..Cold::default() }));
+        let cold = (!params.is_empty()).then(|| {
+            Box::new(Cold {
+                settings: Settings::new(params.clone()),
+                ..Cold::default()
+            })
+        });
         Session {
             params,
             floor: Floor::default(),
@@ -141,7 +145,10 @@ impl Session {
         let wrote = link.wrote
             || self.group.write
             || link.owing.iter().any(|owed| {
-                matches!(owed, Owed::Query { write: true, .. } | Owed::Sync { write: true, .. } | Owed::Call)
+                matches!(
+                    owed,
+                    Owed::Query { write: true, .. } | Owed::Sync { write: true, .. } | Owed::Call
+                )
             });
         self.group = Group::default();
         self.pin = None;
@@ -154,7 +161,11 @@ impl Session {
 
     /// After [`Session::lost`] inside a group whose Sync has not come: its remaining messages are dropped up to it.
     pub fn skip_to_sync(&mut self) {
-        self.group = Group { open: true, discard: true, ..Group::default() };
+        self.group = Group {
+            open: true,
+            discard: true,
+            ..Group::default()
+        };
     }
 
     /// A unit that no server could be found for: its messages are dropped. Returns whether its ReadyForQuery is due now;
@@ -164,7 +175,10 @@ impl Session {
         let mut last = None;
         while let Ok(Some(header)) = frame::header(rest, usize::MAX) {
             let here = header.total().min(rest.len());
-            self.stream = Stream { left: header.total() - here, drop: true };
+            self.stream = Stream {
+                left: header.total() - here,
+                drop: true,
+            };
             last = Some(header.tag);
             rest = &rest[here..];
         }

@@ -28,7 +28,10 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(defaults: Arc<Params>) -> Settings {
-        Settings { defaults, ..Settings::default() }
+        Settings {
+            defaults,
+            ..Settings::default()
+        }
     }
 
     /// Notes a SET or RESET that is being sent. False if it cannot be tracked.
@@ -49,7 +52,12 @@ impl Settings {
 
     /// A unit with `count` changes was answered; `link` has the status and whether it failed. Returns the session's
     /// settings if they have changed.
-    pub(super) fn answered(&mut self, count: u16, link: &Link, params: &Arc<Params>) -> Option<Arc<Params>> {
+    pub(super) fn answered(
+        &mut self,
+        count: u16,
+        link: &Link,
+        params: &Arc<Params>,
+    ) -> Option<Arc<Params>> {
         for pending in self.sent.drain(..usize::from(count).min(self.sent.len())) {
             if !link.failed {
                 self.in_transaction.push(pending);

@@ -1,0 +1,170 @@
+//! The verdict on a statement.
+
+macro_rules! labelled {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every value, in order.
+            pub const ALL: &[$name] = &[$($name::$variant,)*];
+
+            /// The word for metrics, logs and SHOW.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $label,)* }
+            }
+
+            /// Its place in `ALL`.
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+labelled! {
+    /// Where a statement may run (routing.md §2.1).
+    Access {
+        /// S: no side effect that lasts, and all inputs are replicated. A standby may run it.
+        Read = "read",
+        /// P: the primary, though it changes nothing.
+        Primary = "primary",
+        /// W: the primary, and it may change something.
+        Write = "write",
+        /// N: goes where its transaction is; outside of one anywhere.
+        Neutral = "neutral",
+        /// Nothing but comments.
+        Empty = "empty",
+    }
+}
+
+labelled! {
+    /// Why a statement has its [`Access`].
+    Reason {
+        /// A read that calls only what is known to be harmless.
+        Read = "read",
+        /// FOR UPDATE and its like, LOCK.
+        Locking = "locking",
+        /// INSERT, UPDATE, DELETE, MERGE, also inside WITH.
+        DataModifying = "data_modifying",
+        /// CREATE, ALTER, DROP and the like.
+        Ddl = "ddl",
+        /// A function that is not known to be harmless.
+        Function = "function",
+        /// A type that is not built in.
+        Type = "type",
+        /// An operator that is not built in.
+        Operator = "operator",
+        /// System catalogs, or functions over them.
+        Catalog = "catalog",
+        /// SELECT INTO.
+        SelectInto = "select_into",
+        /// BEGIN and its like: explicit transactions run on the primary.
+        Transaction = "transaction",
+        /// COPY.
+        Copy = "copy",
+        /// SET, SHOW, DISCARD, LISTEN and other statements about the session.
+        Session = "session",
+        /// Any other command.
+        Utility = "utility",
+        /// A construct that pgweir does not know.
+        UnknownConstruct = "unknown_construct",
+        /// Text that could not be parsed: PostgreSQL words the error.
+        Unparsable = "unparsable",
+        /// Text that the server may lex in another way than we do.
+        UnsafeText = "unsafe_text",
+        /// More text, or more tokens, than are looked at.
+        TooLong = "too_long",
+        /// More statements in one text than are looked at.
+        TooManyStatements = "too_many_statements",
+        /// Several statements that do not belong on a standby together.
+        SeveralStatements = "several_statements",
+        /// No statement at all.
+        Empty = "empty",
+    }
+}
+
+labelled! {
+    /// Why a session must keep its server connection.
+    PinReason {
+        /// Temporary tables, views, sequences.
+        TemporaryObject = "temporary_object",
+        /// LISTEN.
+        Listen = "listen",
+        /// A cursor that outlives its transaction.
+        HoldCursor = "hold_cursor",
+        /// A session-level advisory lock.
+        AdvisoryLock = "advisory_lock",
+        /// LOAD.
+        Load = "load",
+        /// PREPARE as a statement.
+        Prepare = "prepare",
+    }
+}
+
+/// What a statement does to the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TxEffect {
+    /// Nothing.
+    None,
+    /// Opens a block.
+    Begin,
+    /// Ends a block.
+    End,
+    /// One of several statements does something.
+    Mixed,
+}
+
+/// What a statement leaves behind in its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionEffect {
+    /// Nothing.
+    None,
+    /// One setting changes, and [`super::setting::parse`] says how.
+    Set,
+    /// DISCARD ALL.
+    DiscardAll,
+    /// DEALLOCATE of one statement.
+    Deallocate,
+    /// DEALLOCATE ALL.
+    DeallocateAll,
+    /// Something that exists on its server connection only.
+    Pin(PinReason),
+    /// It cannot be told: the server connection must be cleaned before anybody else has it.
+    Unknown,
+}
+
+/// What a statement, or several that are sent as one, does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// Where it may run.
+    pub access: Access,
+    /// What it does to the transaction.
+    pub tx: TxEffect,
+    /// What it leaves behind.
+    pub session: SessionEffect,
+    /// Why it has its access.
+    pub reason: Reason,
+    /// How many statements there are; 255 for more.
+    pub statements: u8,
+}
+
+impl Class {
+    /// One statement without effect on transaction or session.
+    pub const fn plain(access: Access, reason: Reason) -> Class {
+        Class {
+            access,
+            tx: TxEffect::None,
+            session: SessionEffect::None,
+            reason,
+            statements: 1,
+        }
+    }
+
+    /// The same with an effect on the session.
+    #[must_use]
+    pub const fn with(self, session: SessionEffect) -> Class {
+        Class { session, ..self }
+    }
+}

@@ -1,0 +1,318 @@
+//! Text to class, by way of a cache.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+
+use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::keyword::{self, Verdict};
+use super::lexer::{Bail, Flags, Lexed};
+use super::walk::{self, Finding};
+
+/// Longest text that is parsed. The parser builds trees that are as deep as their text is long, and takes them down by
+/// recursion: this bound, with [`MAX_TOKENS`], keeps that within a thread's stack. It also bounds the time that one
+/// client can take from the others.
+const MAX_PARSED: usize = 16 * 1024;
+
+/// Most tokens that are parsed. A chain such as `1+1+1…` makes the deepest tree for its length.
+const MAX_TOKENS: usize = 4096;
+
+/// Longest text that is lexed for what it leaves behind in its session.
+const MAX_LEXED: usize = 1024 * 1024;
+
+/// How the server lexes a session's statements, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lexing {
+    /// `standard_conforming_strings`: a backslash in a plain string is a backslash.
+    pub standard_conforming_strings: bool,
+    /// `client_encoding` is one in which bytes below 128 are ASCII and nothing else.
+    pub safe_encoding: bool,
+}
+
+impl Default for Lexing {
+    fn default() -> Lexing {
+        Lexing {
+            standard_conforming_strings: true,
+            safe_encoding: true,
+        }
+    }
+}
+
+/// Classifies statements. Shared by all sessions.
+#[derive(Debug)]
+pub struct Classifier {
+    cache: Cache<Box<[u8]>, Class, ByBytes, foldhash::fast::RandomState>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// A class and what it rests on, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The verdict.
+    pub class: Class,
+    /// The name or construct that decided, or what the parser says; empty if the reason says it all.
+    pub detail: String,
+}
+
+/// Weighs an entry by its key and about what the entry itself takes.
+#[derive(Clone, Debug)]
+struct ByBytes;
+
+impl Weighter<Box<[u8]>, Class> for ByBytes {
+    fn weight(&self, key: &Box<[u8]>, _: &Class) -> u64 {
+        key.len() as u64 + 96
+    }
+}
+
+thread_local! {
+    // The lexer's buffers stay warm with the thread: a statement is classified between two polls, never across one.
+    static LEXED: RefCell<Lexed> = RefCell::default();
+}
+
+impl Classifier {
+    /// A classifier that remembers verdicts in at most `bytes` bytes.
+    pub fn new(bytes: u64) -> Classifier {
+        let items = usize::try_from(bytes / 256).unwrap_or(usize::MAX).max(16);
+        let hasher = foldhash::fast::RandomState::default();
+        Classifier {
+            cache: Cache::with(items, bytes, ByBytes, hasher, Default::default()),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
+    /// longer one if it is longer than what is parsed.
+    pub fn classify(&self, text: &[u8], lexing: Lexing) -> Class {
+        LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, lexed, None))
+    }
+
+    /// The class, and what it rests on. Never answered from the cache.
+    pub fn explain(&self, text: &[u8], lexing: Lexing) -> Explanation {
+        let mut detail = String::new();
+        let class = self.judge(text, lexing, &mut Lexed::default(), Some(&mut detail));
+        Explanation { class, detail }
+    }
+
+    /// Verdicts found in the cache.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Verdicts that took the parser.
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    fn judge(
+        &self,
+        text: &[u8],
+        lexing: Lexing,
+        lexed: &mut Lexed,
+        detail: Option<&mut String>,
+    ) -> Class {
+        if !is_lexed_alike(text, lexing) {
+            return Class::plain(Access::Write, Reason::UnsafeText).with(SessionEffect::Unknown);
+        }
+        if text.len() > MAX_LEXED {
+            return Class::plain(Access::Write, Reason::TooLong).with(SessionEffect::Unknown);
+        }
+        if let Err(bail) = lexed.lex(text) {
+            return bailed(bail, text.len());
+        }
+        let class = match lexed.starts.len() {
+            0 => {
+                return Class {
+                    statements: 0,
+                    ..Class::plain(Access::Empty, Reason::Empty)
+                };
+            }
+            1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
+                Verdict::Class(class) => class,
+                Verdict::Parse => self.read(text, lexed, detail),
+            },
+            _ => self.several(text, lexed, detail),
+        };
+        flagged(class, lexed.flags)
+    }
+
+    /// A text that starts like a read.
+    fn read(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+        let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
+        if text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS {
+            return Class {
+                statements,
+                ..Class::plain(Access::Write, Reason::TooLong)
+            };
+        }
+        if detail.is_none()
+            && let Some(class) = self.cache.get(lexed.key.as_slice())
+        {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return class;
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let class = Class {
+            statements,
+            ..parse(text, lexed.starts.len(), detail)
+        };
+        self.cache.insert(lexed.key.as_slice().into(), class);
+        class
+    }
+
+    /// Several statements in one text are one implicit transaction: they go to one place (routing.md §2.1, M).
+    fn several(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+        let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
+        let mut merged: Option<Class> = None;
+        let mut reads = 0;
+        for start in &lexed.starts {
+            match keyword::judge(&lexed.key[*start as usize..]) {
+                Verdict::Parse => reads += 1,
+                Verdict::Class(class) => {
+                    merged = Some(merged.map_or(class, |before| together(before, class)))
+                }
+            }
+        }
+        let Some(merged) = merged else {
+            return self.read(text, lexed, detail);
+        };
+        // What the others are is not looked at: they run beside something that does not belong on a standby.
+        let reason = if merged.access == Access::Write {
+            merged.reason
+        } else {
+            Reason::SeveralStatements
+        };
+        let access = if merged.access == Access::Write || reads > 0 {
+            Access::Write
+        } else {
+            Access::Primary
+        };
+        let tx = if merged.tx == TxEffect::None {
+            TxEffect::None
+        } else {
+            TxEffect::Mixed
+        };
+        let session = match merged.session {
+            SessionEffect::None | SessionEffect::Pin(_) => merged.session,
+            _ => SessionEffect::Unknown,
+        };
+        Class {
+            access,
+            tx,
+            session,
+            reason,
+            statements,
+        }
+    }
+}
+
+/// Whether the server splits this text as we do. Backslashes matter only without standard-conforming strings, and
+/// bytes above 127 only in encodings where a part of a character may look like ASCII.
+fn is_lexed_alike(text: &[u8], lexing: Lexing) -> bool {
+    (lexing.standard_conforming_strings || !text.contains(&b'\\'))
+        && (lexing.safe_encoding || text.is_ascii())
+}
+
+fn bailed(bail: Bail, length: usize) -> Class {
+    let reason = match bail {
+        _ if length > MAX_PARSED => Reason::TooLong,
+        Bail::Malformed => Reason::Unparsable,
+        Bail::UnicodeEscape => Reason::UnsafeText,
+        Bail::TooManyStatements => Reason::TooManyStatements,
+    };
+    Class::plain(Access::Write, reason).with(SessionEffect::Unknown)
+}
+
+fn parse(text: &[u8], statements: usize, detail: Option<&mut String>) -> Class {
+    let (class, what) = match parse_text(text, statements) {
+        Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
+        Ok(Some(finding)) => (found(&finding), finding.what),
+        Err((reason, what)) => (Class::plain(Access::Write, reason), what),
+    };
+    if let Some(detail) = detail {
+        *detail = what;
+    }
+    class
+}
+
+fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+    let text =
+        std::str::from_utf8(text).map_err(|_| (Reason::UnsafeText, "not UTF-8".to_owned()))?;
+    let parsed = Parser::new(&PostgreSqlDialect {})
+        .try_with_sql(text)
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error| (Reason::Unparsable, error.to_string()))?;
+    if parsed.len() != statements {
+        return Err((
+            Reason::Unparsable,
+            "the parser sees another number of statements".to_owned(),
+        ));
+    }
+    Ok(walk::judge(&parsed))
+}
+
+fn found(finding: &Finding) -> Class {
+    let class = Class::plain(finding.access, finding.reason);
+    if finding.temporary {
+        class.with(SessionEffect::Pin(PinReason::TemporaryObject))
+    } else {
+        class
+    }
+}
+
+/// The stronger of two classes, with what either leaves behind.
+fn together(a: Class, b: Class) -> Class {
+    let rank = |access| match access {
+        Access::Empty | Access::Neutral => 0,
+        Access::Read => 1,
+        Access::Primary => 2,
+        Access::Write => 3,
+    };
+    let session = match (a.session, b.session) {
+        (pin @ SessionEffect::Pin(_), _) | (_, pin @ SessionEffect::Pin(_)) => pin,
+        (SessionEffect::None, other) | (other, SessionEffect::None) => other,
+        _ => SessionEffect::Unknown,
+    };
+    let tx = if a.tx == TxEffect::None {
+        b.tx
+    } else {
+        TxEffect::Mixed
+    };
+    let stronger = if rank(b.access) > rank(a.access) {
+        b
+    } else {
+        a
+    };
+    Class {
+        tx,
+        session,
+        ..stronger
+    }
+}
+
+/// Adds what words in the text leave behind, whatever statement they stand in.
+fn flagged(class: Class, flags: Flags) -> Class {
+    if flags == Flags::default() || matches!(class.session, SessionEffect::Pin(_)) {
+        return class;
+    }
+    let session = if flags.advisory_lock {
+        SessionEffect::Pin(PinReason::AdvisoryLock)
+    } else if flags.temporary
+        && matches!(
+            class.reason,
+            Reason::Ddl | Reason::SelectInto | Reason::UnknownConstruct
+        )
+    {
+        SessionEffect::Pin(PinReason::TemporaryObject)
+    } else if flags.setting {
+        SessionEffect::Unknown
+    } else {
+        class.session
+    };
+    Class { session, ..class }
+}

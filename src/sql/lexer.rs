@@ -1,0 +1,396 @@
+//! PostgreSQL's lexical rules in one pass, without allocation once its buffer is warm.
+//!
+//! PostgreSQL manual, "Lexical Structure", sql-syntax-lexical.html. The pass writes a *key*: comments gone, white space
+//! collapsed, unquoted words in lower case, numbers and strings each replaced by one byte that no text contains.
+//! Statements with the same key have the same class: no verdict depends on the value of a literal.
+
+/// Stands for a number in keys.
+const NUMBER: u8 = 1;
+/// Stands for a string in keys.
+const STRING: u8 = 2;
+
+/// Most statements that are told apart.
+pub(super) const MAX_STATEMENTS: usize = 64;
+
+/// What one pass finds.
+#[derive(Debug, Default)]
+pub(super) struct Lexed {
+    /// The normalised text.
+    pub(super) key: Vec<u8>,
+    /// Where each statement that is not empty begins in `key`.
+    pub(super) starts: Vec<u32>,
+    /// Tokens in all.
+    pub(super) tokens: usize,
+    /// Calls or names that matter to the session.
+    pub(super) flags: Flags,
+}
+
+/// Words that leave something behind wherever they stand, as identifiers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags {
+    /// `set_config` or `setseed`.
+    pub(super) setting: bool,
+    /// A session-level advisory lock function.
+    pub(super) advisory_lock: bool,
+    /// The schema of temporary objects.
+    pub(super) temporary: bool,
+}
+
+/// Text that is not lexed to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bail {
+    /// A string, comment or quoted name without its end, or a byte that no statement has.
+    Malformed,
+    /// `U&`: names and strings with escapes that the parser does not decode.
+    UnicodeEscape,
+    /// More than [`MAX_STATEMENTS`].
+    TooManyStatements,
+}
+
+impl Lexed {
+    /// Lexes `text`.
+    ///
+    /// # Errors
+    /// [`Bail`]; what has been found up to then stays.
+    pub(super) fn lex(&mut self, text: &[u8]) -> Result<(), Bail> {
+        self.key.clear();
+        self.starts.clear();
+        self.tokens = 0;
+        self.flags = Flags::default();
+        let mut at = 0;
+        let mut space = false;
+        let mut in_statement = false;
+        while let Some(&byte) = text.get(at) {
+            if is_space(byte) {
+                at += 1;
+                space = true;
+                continue;
+            }
+            if let Some(end) = comment(text, at)? {
+                at = end;
+                space = true;
+                continue;
+            }
+            if byte == b';' {
+                at += 1;
+                in_statement = false;
+                space = false;
+                self.key.push(b';');
+                continue;
+            }
+            if !in_statement {
+                if self.starts.len() == MAX_STATEMENTS {
+                    return Err(Bail::TooManyStatements);
+                }
+                in_statement = true;
+                self.starts
+                    .push(u32::try_from(self.key.len()).map_err(|_| Bail::Malformed)?);
+            } else if space {
+                self.key.push(b' ');
+            }
+            space = false;
+            self.tokens += 1;
+            at = self.token(text, at, byte)?;
+        }
+        Ok(())
+    }
+
+    fn token(&mut self, text: &[u8], at: usize, byte: u8) -> Result<usize, Bail> {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'_' | 0x80.. => self.word(text, at),
+            b'0'..=b'9' => {
+                self.key.push(NUMBER);
+                Ok(number(text, at))
+            }
+            b'\'' => {
+                self.key.push(STRING);
+                quoted(text, at + 1, b'\'')
+            }
+            b'"' => {
+                let end = quoted(text, at + 1, b'"')?;
+                self.key.extend_from_slice(&text[at..end]);
+                self.note(&text[at + 1..end - 1]);
+                Ok(end)
+            }
+            b'$' => self.dollar(text, at),
+            b'(' | b')' | b'[' | b']' | b',' | b':' | b'.' | b'+' | b'-' | b'*' | b'/' | b'<'
+            | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|' | b'`' | b'?' => {
+                self.key.push(byte);
+                Ok(at + 1)
+            }
+            _ => Err(Bail::Malformed),
+        }
+    }
+
+    /// An unquoted word, or a string with a prefix.
+    fn word(&mut self, text: &[u8], at: usize) -> Result<usize, Bail> {
+        let start = self.key.len();
+        let mut end = at;
+        while let Some(&byte) = text.get(end).filter(|byte| continues_word(**byte)) {
+            self.key.push(byte.to_ascii_lowercase());
+            end += 1;
+        }
+        let next = text.get(end).copied();
+        if end - at == 1 && matches!(next, Some(b'\'' | b'&')) {
+            match (self.key[start], next) {
+                (b'e', Some(b'\'')) => {
+                    self.key[start] = STRING;
+                    return escaped(text, end + 1);
+                }
+                (b'b' | b'x' | b'n', Some(b'\'')) => {
+                    self.key[start] = STRING;
+                    return quoted(text, end + 1, b'\'');
+                }
+                (b'u', Some(b'&')) if matches!(text.get(end + 1), Some(b'\'' | b'"')) => {
+                    return Err(Bail::UnicodeEscape);
+                }
+                _ => {}
+            }
+        }
+        let (flags, word) = (&mut self.flags, &self.key[start..]);
+        flags.note(word);
+        Ok(end)
+    }
+
+    fn note(&mut self, word: &[u8]) {
+        self.flags.note(word);
+    }
+
+    /// A parameter, or a dollar-quoted string.
+    fn dollar(&mut self, text: &[u8], at: usize) -> Result<usize, Bail> {
+        let digits = text[at + 1..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        if digits > 0 {
+            let end = at + 1 + digits;
+            self.key.extend_from_slice(&text[at..end]);
+            return Ok(end);
+        }
+        let tag_end = text[at + 1..]
+            .iter()
+            .position(|byte| *byte == b'$' || !continues_word(*byte))
+            .map(|length| at + 1 + length)
+            .filter(|end| text[*end] == b'$')
+            .ok_or(Bail::Malformed)?;
+        let tag = &text[at..=tag_end];
+        let body = &text[tag_end + 1..];
+        let close = memchr::memmem::find(body, tag).ok_or(Bail::Malformed)?;
+        self.key.push(STRING);
+        Ok(tag_end + 1 + close + tag.len())
+    }
+}
+
+impl Flags {
+    #[inline]
+    fn note(&mut self, word: &[u8]) {
+        if !matches!(word.first(), Some(b's' | b'p')) || word.len() < 7 {
+            return;
+        }
+        match word {
+            b"set_config" | b"setseed" => self.setting = true,
+            b"pg_temp" => self.temporary = true,
+            _ if word.starts_with(b"pg_temp_") => self.temporary = true,
+            _ if word.starts_with(b"pg_advisory_") || word.starts_with(b"pg_try_advisory_") => {
+                self.advisory_lock |= memchr::memmem::find(word, b"_xact_").is_none();
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c')
+}
+
+fn continues_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
+}
+
+/// The end of the comment that begins here, if one does.
+pub(super) fn comment(text: &[u8], at: usize) -> Result<Option<usize>, Bail> {
+    match (text[at], text.get(at + 1)) {
+        (b'-', Some(b'-')) => {
+            let rest = &text[at..];
+            Ok(Some(
+                at + memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len()),
+            ))
+        }
+        (b'/', Some(b'*')) => block_comment(text, at + 2).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Block comments nest.
+fn block_comment(text: &[u8], mut at: usize) -> Result<usize, Bail> {
+    let mut depth = 1;
+    while depth > 0 {
+        at += memchr::memchr2(b'*', b'/', text.get(at..).ok_or(Bail::Malformed)?)
+            .ok_or(Bail::Malformed)?;
+        match (text[at], text.get(at + 1)) {
+            (b'*', Some(b'/')) => depth -= 1,
+            (b'/', Some(b'*')) => depth += 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+    }
+    Ok(at)
+}
+
+/// The end of a string or quoted name whose quote is written as two. A zero byte never gets here from a client, but the
+/// server would end the text at it.
+fn quoted(text: &[u8], mut at: usize, quote: u8) -> Result<usize, Bail> {
+    loop {
+        at += memchr::memchr2(quote, 0, text.get(at..).ok_or(Bail::Malformed)?)
+            .ok_or(Bail::Malformed)?;
+        match (text[at], text.get(at + 1)) {
+            (0, _) => return Err(Bail::Malformed),
+            (_, Some(next)) if *next == quote => at += 2,
+            _ => return Ok(at + 1),
+        }
+    }
+}
+
+/// The end of a string with backslash escapes.
+fn escaped(text: &[u8], mut at: usize) -> Result<usize, Bail> {
+    loop {
+        at += memchr::memchr3(b'\'', b'\\', 0, text.get(at..).ok_or(Bail::Malformed)?)
+            .ok_or(Bail::Malformed)?;
+        match (text[at], text.get(at + 1)) {
+            (b'\\', Some(_)) | (b'\'', Some(b'\'')) => at += 2,
+            (b'\'', _) => return Ok(at + 1),
+            _ => return Err(Bail::Malformed),
+        }
+    }
+}
+
+/// The end of a number. What follows without a space is lexed as a word of its own, which is not always what the server
+/// does, but never hides one.
+fn number(text: &[u8], mut at: usize) -> usize {
+    let digits = |mut at: usize| {
+        while text.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+        at
+    };
+    at = digits(at);
+    if text.get(at) == Some(&b'.') && text.get(at + 1) != Some(&b'.') {
+        at = digits(at + 1);
+    }
+    if matches!(text.get(at), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
+        if text.get(at + 1 + sign).is_some_and(u8::is_ascii_digit) {
+            at = digits(at + 1 + sign);
+        }
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lex(text: &str) -> Result<(String, Vec<u32>), Bail> {
+        let mut lexed = Lexed::default();
+        lexed.lex(text.as_bytes())?;
+        let key = String::from_utf8_lossy(&lexed.key)
+            .replace('\u{1}', "«n»")
+            .replace('\u{2}', "«s»");
+        Ok((key, lexed.starts))
+    }
+
+    #[test]
+    fn keys() {
+        let check = |text: &str, key: &str| {
+            assert_eq!(lex(text).map(|(key, _)| key), Ok(key.to_owned()), "{text}")
+        };
+        check("SELECT  A, \"B\" FROM\n\tt", "select a, \"B\" from t");
+        check(
+            "select 1, 1.5, 1e10, .5, 1.e-3",
+            "select «n», «n», «n», .«n», «n»",
+        );
+        check(
+            "select 'it''s', E'a\\'b', $$x'y$$, $a$ $$ $a$, b'1'",
+            "select «s», «s», «s», «s», «s»",
+        );
+        check("select $1, $22", "select $1, $22");
+        check("select 1 -- x\n+ /* a /* b */ c */ 2", "select «n» + «n»");
+        check("select a$x$ from t", "select a$x$ from t");
+        check("select '\\' , 'x'", "select «s» , «s»");
+        check("select \"a\"\"b\"", "select \"a\"\"b\"");
+        check("select 1::int[]", "select «n»::int[]");
+        check("select a-1, a- -1", "select a-«n», a- -«n»");
+        check("SELECT ÄÖ", "select ÄÖ");
+        check("select 0x1F", "select «n»x1f");
+    }
+
+    #[test]
+    fn statements_are_counted() {
+        let check = |text: &str, count: usize| {
+            assert_eq!(
+                lex(text).map(|(_, starts)| starts.len()),
+                Ok(count),
+                "{text}"
+            )
+        };
+        check("", 0);
+        check(" -- only this", 0);
+        check(";;", 0);
+        check("select 1;", 1);
+        check("select 1; select ';' ; /* ; */ select $$;$$", 3);
+    }
+
+    #[test]
+    fn what_is_not_lexed() {
+        for (text, bail) in [
+            ("select 'abc", Bail::Malformed),
+            ("select \"abc", Bail::Malformed),
+            ("select /* /* */", Bail::Malformed),
+            ("select $a$ x $b$", Bail::Malformed),
+            ("select E'abc\\'", Bail::Malformed),
+            ("select \\ 1", Bail::Malformed),
+            ("select a\u{1}b", Bail::Malformed),
+            ("select U&\"d\\0061t\"", Bail::UnicodeEscape),
+            ("select u&'x'", Bail::UnicodeEscape),
+        ] {
+            assert_eq!(lex(text).err(), Some(bail), "{text}");
+        }
+        assert_eq!(
+            lex(&"select 1;".repeat(65)).err(),
+            Some(Bail::TooManyStatements)
+        );
+        assert!(lex("select u & 1").is_ok());
+    }
+
+    #[test]
+    fn words_that_matter_are_found() {
+        let flags = |text: &str| {
+            let mut lexed = Lexed::default();
+            lexed.lex(text.as_bytes()).expect("lexable");
+            lexed.flags
+        };
+        assert!(flags("insert into t select SET_CONFIG('a','b',false)").setting);
+        assert!(flags("select \"set_config\"('a','b',false)").setting);
+        assert!(flags("select pg_advisory_lock(1)").advisory_lock);
+        assert!(flags("select pg_try_advisory_lock_shared(1)").advisory_lock);
+        assert!(!flags("select pg_advisory_xact_lock(1)").advisory_lock);
+        assert!(flags("create table pg_temp.x (i int)").temporary);
+        assert_eq!(
+            flags("select 'set_config', setting from s"),
+            Flags::default()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut lexed = Lexed::default();
+            let _ = lexed.lex(&text);
+            prop_assert!(lexed.key.len() <= text.len() * 2 + 1);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What a statement does: read, write, or something to its session.
+//!
+//! `sql` sees text and gives a [`Class`]. It has never met a node or a session. When it does not know, it says write: a
+//! read sent to the primary costs a little, a write sent to a standby is a bug.
+//!
+//! ```text
+//!   text ──lexer──▶ normalised key, keywords, flags ──keywords──▶ Class      for everything but reads
+//!                                     └──cache──▶ Class                      for what starts like a read
+//!                                          └─miss──▶ sqlparser ──walk──▶ Class
+//! ```
+
+mod class;
+mod classify;
+mod function;
+mod keyword;
+mod lexer;
+pub mod setting;
+#[cfg(test)]
+mod tests;
+mod types;
+mod walk;
+
+pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+pub use classify::{Classifier, Explanation, Lexing};
+pub use setting::deallocate_target;

@@ -1,0 +1,321 @@
+//! SET and RESET as changes of one setting, and the name in DEALLOCATE.
+//!
+//! PostgreSQL manual, "SET", sql-set.html. Values are kept as typed: a server has accepted the text and will accept it
+//! again.
+
+use super::lexer::{comment, is_space};
+
+/// For how long a setting changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// For the session.
+    Session,
+    /// For the transaction.
+    Local,
+}
+
+/// To what a setting changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// To this value, as SQL.
+    Set(&'a [u8]),
+    /// To its default.
+    Default,
+    /// RESET ALL.
+    All,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting<'a> {
+    /// For how long.
+    pub scope: Scope,
+    /// The setting, in lower case; empty for RESET ALL.
+    pub name: String,
+    /// To what.
+    pub change: Change<'a>,
+}
+
+/// Opens one SET or RESET. `None` for anything else, and for forms that are not about one setting of the session: SET
+/// TRANSACTION, SET CONSTRAINTS, SET SESSION CHARACTERISTICS.
+pub fn parse(text: &[u8]) -> Option<Setting<'_>> {
+    let mut scanner = Scanner { text, at: 0 };
+    match scanner.word()?.as_str() {
+        "set" => parse_set(&mut scanner),
+        "reset" => parse_reset(&mut scanner),
+        _ => None,
+    }
+}
+
+fn parse_set<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
+    let mut scope = Scope::Session;
+    let mut name = scanner.name()?;
+    if matches!(name.as_str(), "session" | "local") && !scanner.is_assignment() {
+        if name == "local" {
+            scope = Scope::Local;
+        }
+        name = scanner.name()?;
+    }
+    let name = match name.as_str() {
+        "transaction" | "constraints" | "characteristics" => return None,
+        "time" => {
+            scanner.keyword("zone")?;
+            return scanner.value(scope, "timezone");
+        }
+        "names" => return scanner.value(scope, "client_encoding"),
+        "schema" => return scanner.value(scope, "search_path"),
+        "role" if !scanner.is_assignment() => return scanner.value(scope, "role"),
+        "authorization" => return scanner.value(scope, "session_authorization"),
+        _ => name,
+    };
+    if !scanner.assignment() {
+        return None;
+    }
+    scanner.value(scope, &name)
+}
+
+fn parse_reset<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
+    let name = scanner.name()?;
+    let (name, change) = match name.as_str() {
+        "all" => (String::new(), Change::All),
+        "time" => {
+            scanner.keyword("zone")?;
+            ("timezone".to_owned(), Change::Default)
+        }
+        "session" => {
+            scanner.keyword("authorization")?;
+            ("session_authorization".to_owned(), Change::Default)
+        }
+        _ => (name, Change::Default),
+    };
+    scanner.is_at_end().then_some(Setting {
+        scope: Scope::Session,
+        name,
+        change,
+    })
+}
+
+/// The statement that DEALLOCATE [PREPARE] names, as the server folds the name. `None` for DEALLOCATE ALL.
+pub fn deallocate_target(text: &[u8]) -> Option<Vec<u8>> {
+    let mut scanner = Scanner { text, at: 0 };
+    scanner.keyword("deallocate")?;
+    let mut name = scanner.identifier()?;
+    if name.eq(b"prepare") && !scanner.is_at_end() {
+        name = scanner.identifier()?;
+    }
+    (scanner.is_at_end() && name != b"all").then_some(name)
+}
+
+struct Scanner<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    fn skip_space(&mut self) {
+        while let Some(byte) = self.text.get(self.at) {
+            match comment(self.text, self.at) {
+                Ok(Some(end)) => self.at = end,
+                _ if is_space(*byte) => self.at += 1,
+                _ => return,
+            }
+        }
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        self.skip_space();
+        &self.text[self.at..]
+    }
+
+    /// A word in lower case.
+    fn word(&mut self) -> Option<String> {
+        let rest = self.rest();
+        let length = rest
+            .iter()
+            .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..))
+            .count();
+        self.at += length;
+        let word = std::str::from_utf8(&rest[..length])
+            .ok()?
+            .to_ascii_lowercase();
+        (!word.is_empty()).then_some(word)
+    }
+
+    fn keyword(&mut self, expected: &str) -> Option<()> {
+        (self.word()? == expected).then_some(())
+    }
+
+    /// A word, or a quoted name without its quotes.
+    fn identifier(&mut self) -> Option<Vec<u8>> {
+        let rest = self.rest();
+        if rest.first() != Some(&b'"') {
+            return self.word().map(String::into_bytes);
+        }
+        let mut name = Vec::new();
+        let mut at = 1;
+        loop {
+            match (rest.get(at)?, rest.get(at + 1)) {
+                (b'"', Some(b'"')) => {
+                    name.push(b'"');
+                    at += 2;
+                }
+                (b'"', _) => break,
+                (byte, _) => {
+                    name.push(*byte);
+                    at += 1;
+                }
+            }
+        }
+        self.at += at + 1;
+        Some(name)
+    }
+
+    /// The name of a setting: words with dots between them. Names of settings ignore case, quoted or not.
+    fn name(&mut self) -> Option<String> {
+        let mut name = String::from_utf8(self.identifier()?)
+            .ok()?
+            .to_ascii_lowercase();
+        while self.rest().first() == Some(&b'.') {
+            self.at += 1;
+            name.push('.');
+            name.push_str(
+                &String::from_utf8(self.identifier()?)
+                    .ok()?
+                    .to_ascii_lowercase(),
+            );
+        }
+        Some(name)
+    }
+
+    fn is_assignment(&mut self) -> bool {
+        let before = self.at;
+        let assignment = self.assignment();
+        self.at = before;
+        assignment
+    }
+
+    fn assignment(&mut self) -> bool {
+        if self.rest().first() == Some(&b'=') {
+            self.at += 1;
+            return true;
+        }
+        self.word().as_deref() == Some("to")
+    }
+
+    fn value(&mut self, scope: Scope, name: &str) -> Option<Setting<'a>> {
+        let value = trimmed(self.rest());
+        if value.is_empty() {
+            return None;
+        }
+        let change = if value.eq_ignore_ascii_case(b"default") {
+            Change::Default
+        } else {
+            Change::Set(value)
+        };
+        Some(Setting {
+            scope,
+            name: name.to_owned(),
+            change,
+        })
+    }
+
+    fn is_at_end(&mut self) -> bool {
+        trimmed(self.rest()).is_empty()
+    }
+}
+
+/// Without the semicolon and white space at the end. A comment there stays with the value, where it does no harm: block
+/// comments are closed, and a line comment is only kept if its line end is.
+fn trimmed(text: &[u8]) -> &[u8] {
+    let mut text = text.trim_ascii();
+    while let Some(rest) = text.strip_suffix(b";") {
+        text = rest.trim_ascii_end();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings() {
+        let check = |text: &str, expected: Option<(Scope, &str, Change<'_>)>| {
+            let got = parse(text.as_bytes());
+            let got = got
+                .as_ref()
+                .map(|setting| (setting.scope, setting.name.as_str(), setting.change));
+            assert_eq!(got, expected, "{text}");
+        };
+        let session =
+            |name, value: &'static str| Some((Scope::Session, name, Change::Set(value.as_bytes())));
+        check("SET work_mem = '4MB'", session("work_mem", "'4MB'"));
+        check(
+            "set Search_Path to \"$user\", public ;",
+            session("search_path", "\"$user\", public"),
+        );
+        check("SET SESSION a.b TO 1", session("a.b", "1"));
+        check(
+            "SET LOCAL x=1",
+            Some((Scope::Local, "x", Change::Set(b"1"))),
+        );
+        check("/* c */ set -- d\n x = on", session("x", "on"));
+        check("SET TIME ZONE 'UTC'", session("timezone", "'UTC'"));
+        check("SET TIME ZONE LOCAL", session("timezone", "LOCAL"));
+        check(
+            "SET timezone TO DEFAULT",
+            Some((Scope::Session, "timezone", Change::Default)),
+        );
+        check("SET NAMES 'utf8'", session("client_encoding", "'utf8'"));
+        check("SET SCHEMA 's'", session("search_path", "'s'"));
+        check("SET ROLE admin", session("role", "admin"));
+        check("SET role = admin", session("role", "admin"));
+        check(
+            "SET SESSION AUTHORIZATION joe",
+            session("session_authorization", "joe"),
+        );
+        check(
+            "RESET work_mem",
+            Some((Scope::Session, "work_mem", Change::Default)),
+        );
+        check("RESET ALL;", Some((Scope::Session, "", Change::All)));
+        check(
+            "RESET SESSION AUTHORIZATION",
+            Some((Scope::Session, "session_authorization", Change::Default)),
+        );
+        check(
+            "RESET TIME ZONE",
+            Some((Scope::Session, "timezone", Change::Default)),
+        );
+        for other in [
+            "SET TRANSACTION READ ONLY",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "SET CONSTRAINTS ALL DEFERRED",
+            "SET x",
+            "SET x =",
+            "SELECT 1",
+            "",
+        ] {
+            check(other, None);
+        }
+    }
+
+    #[test]
+    fn deallocated_names() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(
+                deallocate_target(text.as_bytes()),
+                expected.map(|name| name.as_bytes().to_vec()),
+                "{text}"
+            );
+        };
+        check("DEALLOCATE Foo", Some("foo"));
+        check("deallocate prepare \"Foo\";", Some("Foo"));
+        check("DEALLOCATE \"a\"\"b\"", Some("a\"b"));
+        check("DEALLOCATE prepare", Some("prepare"));
+        check("DEALLOCATE ALL", None);
+        check("DEALLOCATE PREPARE ALL", None);
+        check("DEALLOCATE a b", None);
+        check("SELECT 1", None);
+    }
+}

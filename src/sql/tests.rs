@@ -1,0 +1,472 @@
+//! Verdicts by statement. A row that reads `X` is a line of routing.md §2.2 or §2.4.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn classify(text: &str) -> Class {
+    Classifier::new(1 << 20).classify(text.as_bytes(), Lexing::default())
+}
+
+fn access(expected: Access, statements: &[&str]) {
+    for text in statements {
+        let class = classify(text);
+        assert_eq!(class.access, expected, "{text}: {class:?}");
+    }
+}
+
+#[test]
+fn reads() {
+    access(
+        Access::Read,
+        &[
+            "select 1",
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;",
+            "select * from t where a = $1 and b in ($2, $3) order by c desc nulls last limit 10 offset $4",
+            "values (1, 'a'), (2, 'b')",
+            "(select 1) union all (select 2) except select 3",
+            "with x as (select 1 as a) select a from x",
+            "with recursive t(n) as (values (1) union all select n + 1 from t where n < 100) select sum(n) from t",
+            "select count(*), max(a), string_agg(b, ',') from t group by grouping sets ((a), (b)) having count(*) > 1",
+            "select a, row_number() over (partition by b order by c) from t",
+            "select t.*, u.a from t left join u using (id) cross join lateral (select 1) v",
+            "select coalesce(a, b), nullif(a, 1), greatest(a, b), case when a then 1 else 2 end from t",
+            "select extract(year from now()), current_date, current_timestamp, localtime",
+            "select a::text, cast(b as numeric(10, 2)), '1'::int[], date '2020-01-01', interval '1 day' from t",
+            "select lower(a) || upper(b), substring(a from 1 for 2), trim(a), position('a' in b) from t",
+            "select a -> 'x' ->> 'y', a @> '{}', a ? 'x', b && c from t",
+            "select * from generate_series(1, 10) g",
+            "select * from unnest(array[1, 2, 3]) with ordinality",
+            "select exists (select 1 from t where t.a = any ($1))",
+            "select distinct on (a) a from t",
+            "select * from t tablesample bernoulli (10)",
+            "select random(), gen_random_uuid(), clock_timestamp(), pg_sleep(0.1)",
+            "select pg_catalog.lower('A')",
+            "select current_user, session_user",
+            "select 'set_config', 'nextval(''s'')', $$select nextval('s')$$",
+            "select 1; select 2",
+            "select a from t -- for update",
+            "/* comment */ select 1",
+            "explain select * from t",
+            "explain (analyze, buffers) select * from t",
+            "explain analyze select 1",
+        ],
+    );
+}
+
+#[test]
+fn writes() {
+    access(
+        Access::Write,
+        &[
+            "insert into t values (1)",
+            "INSERT INTO t SELECT * FROM u RETURNING *",
+            "update t set a = 1",
+            "delete from t",
+            "merge into t using u on t.a = u.a when matched then do nothing",
+            "with x as (insert into t values (1) returning *) select * from x",
+            "with x as (select 1), y as (delete from t returning a) select * from x, y",
+            "select * from (with x as (update t set a = 1 returning a) select a from x) s",
+            "select * from t for update",
+            "select * from t for no key update",
+            "select * from t for share",
+            "select * from t for key share skip locked",
+            "select * from (select * from t for update) s",
+            "select * from t where a in (select a from u for share)",
+            "with x as (select * from t for update) select * from x",
+            "select a into u from t",
+            "select * into temp u from t",
+            "create table t (a int)",
+            "alter table t add b int",
+            "drop table t",
+            "truncate t",
+            "vacuum",
+            "analyze t",
+            "lock table t",
+            "notify c",
+            "listen c",
+            "call p()",
+            "do $$ begin end $$",
+            "copy t from stdin",
+            "copy t to stdout",
+            "copy (with x as (insert into t values (1) returning a) select a from x) to stdout",
+            "refresh materialized view v",
+            "commit prepared 'x'",
+            "prepare transaction 'x'",
+            "execute p(nextval('s'))",
+            "declare c cursor for select 1",
+            "frobnicate the database",
+            "explain analyze insert into t values (1)",
+            "explain (analyze) delete from t",
+            "select 1; insert into t values (1)",
+            "select 1; set x = 1",
+            "selec 1",
+            "table t",
+            "select",
+            "select ((",
+        ],
+    );
+}
+
+#[test]
+fn functions_that_are_not_known_are_writes_wherever_they_stand() {
+    for call in [
+        "nextval('s')",
+        "myfunc(1)",
+        "public.lower('x')",
+        "\"Lower\"('x')",
+        "set_config('a', 'b', false)",
+        "dblink('x', 'y')",
+    ] {
+        for template in [
+            "select {}",
+            "select 1 where {} is null",
+            "select * from t where a = {}",
+            "select a from t order by {}",
+            "select a from t group by {}",
+            "select a from t group by a having {} > 1",
+            "select count(*) filter (where {} > 0) from t",
+            "select sum(a) over (order by {}) from t",
+            "select sum(a) over w from t window w as (partition by {})",
+            "select case when {} > 1 then 1 end",
+            "select case {} when 1 then 1 end",
+            "select array[{}]",
+            "select row({}, 1)",
+            "select ({})::text",
+            "select cast({} as text)",
+            "select coalesce(1, {})",
+            "select lower({}::text)",
+            "select * from t join u on {} = 1",
+            "select * from lateral (select {}) x",
+            "select * from t limit {}",
+            "select * from t offset {}",
+            "select * from t fetch first {} rows only",
+            "select 1 union select {}",
+            "select 1 in ({})",
+            "select 1 in (select {})",
+            "select exists (select {})",
+            "select 1 between 0 and {}",
+            "select a[{}] from t",
+            "select {} at time zone 'utc'",
+            "select 'a' like {}",
+            "select extract(year from {})",
+            "select substring('a' from {})",
+            "values ({})",
+            "with x as (select {}) select * from x",
+            "with recursive x as (select 1 union select {} from x) select * from x",
+            "select * from {}",
+            "select * from t, {} f",
+            "select * from rows from ({})",
+            "select distinct on ({}) 1",
+            "select string_agg(a, ',' order by {}) from t",
+            "select percentile_cont({}) within group (order by a) from t",
+            "select * from t tablesample bernoulli ({})",
+            "select 1; select {}",
+            "explain analyze select {}",
+            "select not {}",
+            "select - {}",
+            "select {} is not distinct from 1",
+            "select a = any (array[{}]) from t",
+            "select a = all (select {}) from t",
+            "select * from unnest(array[{}])",
+            "select * from generate_series(1, {})",
+            "select /* x */ {}",
+        ] {
+            let text = template.replace("{}", call);
+            let class = classify(&text);
+            assert_eq!(class.access, Access::Write, "{text}: {class:?}");
+        }
+    }
+}
+
+#[test]
+fn types_and_operators_that_are_not_known_are_writes() {
+    access(
+        Access::Write,
+        &[
+            "select 'x'::mytype",
+            "select cast('x' as public.mytype)",
+            "select mytype 'x'",
+            "select 'x'::uint8",
+            "select '{}'::mytype[]",
+            "select 1 operator(public.+) 2",
+            "select a <<<>>> b from t",
+            "select U&\"nextv\\0061l\"('s')",
+            "select * from pg_temp.t",
+            "select * from t tablesample mymethod (1)",
+        ],
+    );
+}
+
+#[test]
+fn the_primary_answers_for_itself() {
+    access(
+        Access::Primary,
+        &[
+            "select * from pg_class",
+            "select * from pg_catalog.pg_class",
+            "select * from information_schema.tables",
+            "select * from pg_stat_activity",
+            "select pg_is_in_recovery()",
+            "select pg_backend_pid()",
+            "select version()",
+            "select a, current_setting('x') from t",
+            "show transaction_read_only",
+            "show all",
+            "begin",
+            "start transaction read only",
+            "begin; commit",
+            "set transaction isolation level serializable",
+            "set session characteristics as transaction read only",
+            "set default_transaction_isolation = 'serializable'",
+            "explain insert into t values (1)",
+            "load 'x'",
+            "prepare p as select 1",
+        ],
+    );
+}
+
+#[test]
+fn no_place_of_their_own() {
+    access(
+        Access::Neutral,
+        &[
+            "commit",
+            "COMMIT AND CHAIN",
+            "end",
+            "rollback",
+            "abort",
+            "rollback to s",
+            "savepoint s",
+            "release s",
+            "fetch 1 from c",
+            "close c",
+            "set x = 1",
+            "set local x = 1",
+            "reset x",
+            "reset all",
+            "discard all",
+            "deallocate x",
+            "unlisten *",
+        ],
+    );
+    access(
+        Access::Empty,
+        &["", "  ", ";", "-- nothing", "/* nothing */ ;"],
+    );
+}
+
+#[test]
+fn what_stays_behind() {
+    use SessionEffect::*;
+    for (text, session) in [
+        ("select 1", None),
+        ("set x = 1", Set),
+        ("set session x to 1", Set),
+        ("reset x", Set),
+        ("discard all", DiscardAll),
+        ("discard temp", None),
+        ("deallocate x", Deallocate),
+        ("deallocate prepare all", DeallocateAll),
+        ("listen c", Pin(PinReason::Listen)),
+        (
+            "create temp table t (a int)",
+            Pin(PinReason::TemporaryObject),
+        ),
+        (
+            "CREATE OR REPLACE TEMPORARY VIEW v AS SELECT 1",
+            Pin(PinReason::TemporaryObject),
+        ),
+        (
+            "create table pg_temp.t (a int)",
+            Pin(PinReason::TemporaryObject),
+        ),
+        (
+            "select * into temp u from t",
+            Pin(PinReason::TemporaryObject),
+        ),
+        ("create table t (temp int)", None),
+        (
+            "declare c cursor with hold for select 1",
+            Pin(PinReason::HoldCursor),
+        ),
+        ("declare c cursor without hold for select 1", None),
+        ("select pg_advisory_lock(1)", Pin(PinReason::AdvisoryLock)),
+        (
+            "update t set a = 1 where pg_try_advisory_lock(a)",
+            Pin(PinReason::AdvisoryLock),
+        ),
+        ("select pg_advisory_xact_lock(1)", None),
+        ("load 'x'", Pin(PinReason::Load)),
+        ("prepare p as select 1", Pin(PinReason::Prepare)),
+        ("do $$ begin end $$", Unknown),
+        ("select set_config('a', 'b', false)", Unknown),
+        ("insert into t select set_config('a', 'b', false)", Unknown),
+        ("select 1; set x = 1", Unknown),
+        (
+            "begin; create temp table t (a int); commit",
+            Pin(PinReason::TemporaryObject),
+        ),
+        ("select 'unterminated", Unknown),
+    ] {
+        assert_eq!(classify(text).session, session, "{text}");
+    }
+}
+
+#[test]
+fn transactions() {
+    for (text, tx) in [
+        ("select 1", TxEffect::None),
+        ("begin", TxEffect::Begin),
+        ("commit", TxEffect::End),
+        ("rollback to savepoint s", TxEffect::None),
+        ("rollback work to s", TxEffect::None),
+        ("prepare transaction 'x'", TxEffect::End),
+        ("begin; select 1", TxEffect::Mixed),
+    ] {
+        assert_eq!(classify(text).tx, tx, "{text}");
+    }
+}
+
+#[test]
+fn text_that_the_server_lexes_in_another_way_is_a_write() {
+    let classifier = Classifier::new(1 << 20);
+    let old_strings = Lexing {
+        standard_conforming_strings: false,
+        ..Lexing::default()
+    };
+    let text = br"select '\', nextval('s'), '";
+    assert_eq!(
+        classifier.classify(text, old_strings).reason,
+        Reason::UnsafeText
+    );
+    assert_eq!(
+        classifier.classify(b"select 'a'", old_strings).access,
+        Access::Read
+    );
+    let sjis = Lexing {
+        safe_encoding: false,
+        ..Lexing::default()
+    };
+    assert_eq!(
+        classifier.classify(b"select '\x83\\'", sjis).reason,
+        Reason::UnsafeText
+    );
+    assert_eq!(
+        classifier.classify(b"select 'a'", sjis).access,
+        Access::Read
+    );
+    let fresh = Classifier::new(1 << 20);
+    assert_eq!(
+        fresh.classify(b"select '\xff'", Lexing::default()).access,
+        Access::Write
+    );
+}
+
+#[test]
+fn long_and_deep_text_is_a_write_and_does_no_harm() {
+    // In a thread with the stack of a runtime's worker.
+    let probe = || {
+        for (text, reason) in [
+            (format!("select 1{}", "+1".repeat(100_000)), Reason::TooLong),
+            (format!("select 1{}", "+1".repeat(5_000)), Reason::TooLong),
+            (
+                format!("select {}1{}", "(".repeat(8_000), ")".repeat(8_000)),
+                Reason::TooLong,
+            ),
+            (
+                format!("select {}1{}", "(".repeat(1_900), ")".repeat(1_900)),
+                Reason::Unparsable,
+            ),
+            ("select 1;".repeat(100), Reason::TooManyStatements),
+        ] {
+            assert_eq!(classify(&text).reason, reason, "{} bytes", text.len());
+        }
+        for text in [
+            format!("select 1{}", "+1".repeat(2_040)),
+            format!("select 1{}", "::int".repeat(1_300)),
+            format!("select a{}", " and a".repeat(2_000)),
+            format!("select a{} from t", "[1]".repeat(1_300)),
+            format!("select a{}", " is null".repeat(1_600)),
+            format!("select 1{}", " union all select 1".repeat(800)),
+            format!("select a{}", "||b".repeat(1_300)),
+            format!("select a{}", "->'x'".repeat(1_300)),
+            format!("select a{}", " at time zone 'x'".repeat(900)),
+            format!("select 1::int{}", "[]".repeat(1_900)),
+            format!("select {}", "f(".repeat(1_900)),
+            format!("select {} 1", "case when ".repeat(1_300)),
+            format!("select {} 1", "not ".repeat(2_000)),
+            format!("select {} 1", "- ".repeat(2_000)),
+            format!("select * from {} t", "(select * from ".repeat(1_000)),
+        ] {
+            assert_ne!(
+                classify(&text).reason,
+                Reason::TooLong,
+                "{} bytes",
+                text.len()
+            );
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(probe);
+    thread
+        .expect("a thread")
+        .join()
+        .expect("no statement overflows the stack");
+}
+
+#[test]
+fn the_cache_knows_statements_by_their_shape() {
+    let classifier = Classifier::new(1 << 20);
+    for aid in 0..100 {
+        let text = format!("SELECT abalance FROM accounts WHERE aid = {aid} AND name = 'n{aid}';");
+        assert_eq!(
+            classifier
+                .classify(text.as_bytes(), Lexing::default())
+                .access,
+            Access::Read
+        );
+    }
+    assert_eq!((classifier.misses(), classifier.hits()), (1, 99));
+}
+
+#[test]
+fn explanations_name_what_decided() {
+    let explain = |text: &str| {
+        Classifier::new(1 << 20)
+            .explain(text.as_bytes(), Lexing::default())
+            .detail
+    };
+    assert_eq!(explain("select nextval('s')"), "function nextval");
+    assert_eq!(explain("select 'x'::mytype"), "type mytype");
+    assert_eq!(explain("select 1"), "");
+    assert!(!explain("select ((").is_empty());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+        Classifier::new(1 << 20).classify(&text, Lexing::default());
+    }
+
+    /// Words in an order that makes the parser work.
+    #[test]
+    fn any_words_are_survived(words in proptest::collection::vec(
+        proptest::sample::select(vec!["select", "from", "t", "(", ")", ",", "nextval", "'s'", "1", "where", "=", "with", "as",
+            "union", "for", "update", "insert", "into", "values", ";", "::", "[", "]", "case", "when", "end", "explain"]), 0..40)) {
+        let text = words.join(" ");
+        let class = Classifier::new(1 << 20).classify(text.as_bytes(), Lexing::default());
+        // Whatever the parser makes of it: a call of nextval is never a read.
+        if text.contains("nextval (") {
+            prop_assert_ne!(class.access, Access::Read, "{}", text);
+        }
+    }
+
+    /// White space and comments change no verdict.
+    #[test]
+    fn space_changes_nothing(gap in proptest::sample::select(vec![" ", "\n", "\t\r\n", " -- x\n", "/* ; ' */", "  "])) {
+        for text in ["select a from t where b = 1", "insert into t values (1)", "begin", "set x = 1", "select f ( 1 )"] {
+            let spaced = text.replace(' ', gap);
+            prop_assert_eq!(classify(text), classify(&spaced), "{}", spaced);
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! A parsed statement to its class: everything in the tree must be on a list, and what is not is a write.
+//!
+//! The walk relies on sqlparser's visitor for reaching every expression, relation and sub-query; what it does there is
+//! decided here, by lists of what is known, never by lists of what is not wanted (routing.md §2.4).
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    BinaryOperator, DataType, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr,
+    Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod, UnaryOperator,
+    UtilityOption, Visit, Visitor,
+};
+
+use super::class::{Access, Reason};
+use super::{function, types};
+
+/// Why a statement is not a read, and what shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) access: Access,
+    pub(super) reason: Reason,
+    /// The name or construct, for people.
+    pub(super) what: String,
+    /// It makes a temporary table.
+    pub(super) temporary: bool,
+}
+
+/// Judges parsed statements together; `None` if all of them are reads.
+pub(super) fn judge(statements: &[Statement]) -> Option<Finding> {
+    let mut walk = Walk { found: None };
+    for statement in statements {
+        let (inner, explained) = match statement {
+            Statement::Explain {
+                statement,
+                analyze,
+                options,
+                query_plan: false,
+                estimate: false,
+                ..
+            } => (
+                &**statement,
+                !*analyze && !options.as_deref().is_some_and(analyzes),
+            ),
+            statement => (statement, false),
+        };
+        let before = walk.found.take();
+        if inner.visit(&mut walk).is_break() && explained {
+            // EXPLAIN without ANALYZE runs nothing, but what it plans belongs on the primary.
+            if let Some(found) = &mut walk.found
+                && found.reason != Reason::UnknownConstruct
+            {
+                found.access = Access::Primary;
+            }
+        }
+        walk.found = worse(before, walk.found.take());
+    }
+    walk.found
+}
+
+fn worse(a: Option<Finding>, b: Option<Finding>) -> Option<Finding> {
+    match (a, b) {
+        (Some(a), Some(b)) if a.access == Access::Write || b.access != Access::Write => Some(a),
+        (Some(_), Some(b)) => Some(b),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Whether EXPLAIN's options in parentheses ask for execution. Unless the value is known to mean no, they do.
+fn analyzes(options: &[UtilityOption]) -> bool {
+    let means_no = |value: &Expr| {
+        matches!(
+            value.to_string().to_ascii_lowercase().as_str(),
+            "false" | "off" | "0"
+        )
+    };
+    options
+        .iter()
+        .filter(|option| option.name.value.eq_ignore_ascii_case("analyze"))
+        .any(|option| !option.arg.as_ref().is_some_and(means_no))
+}
+
+struct Walk {
+    found: Option<Finding>,
+}
+
+type Step = ControlFlow<()>;
+
+impl Walk {
+    /// A write ends the walk; something for the primary only is remembered, because a write may follow.
+    fn find(&mut self, access: Access, reason: Reason, what: impl Into<String>) -> Step {
+        let finding = Finding {
+            access,
+            reason,
+            what: what.into(),
+            temporary: false,
+        };
+        self.found = worse(self.found.take(), Some(finding));
+        if access == Access::Write {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    fn write(&mut self, reason: Reason, what: impl Into<String>) -> Step {
+        self.find(Access::Write, reason, what)
+    }
+
+    fn function(&mut self, name: &ObjectName) -> Step {
+        let parts = names(name);
+        let known = match parts.as_deref() {
+            Some([name]) => Some(name.as_str()),
+            Some([schema, name]) if schema == "pg_catalog" => Some(name.as_str()),
+            _ => None,
+        };
+        match known {
+            Some(name) if function::STANDBY.binary_search(&name).is_ok() => {
+                ControlFlow::Continue(())
+            }
+            Some(name) if function::PRIMARY.binary_search(&name).is_ok() => {
+                self.find(Access::Primary, Reason::Catalog, format!("function {name}"))
+            }
+            _ => self.write(Reason::Function, format!("function {name}")),
+        }
+    }
+
+    fn data_type(&mut self, data_type: &DataType) -> Step {
+        if is_built_in(data_type) {
+            return ControlFlow::Continue(());
+        }
+        self.write(Reason::Type, format!("type {data_type}"))
+    }
+
+    fn operator(&mut self, operator: &BinaryOperator) -> Step {
+        use BinaryOperator as Op;
+        let known = !matches!(
+            operator,
+            Op::Custom(_)
+                | Op::PGCustomBinaryOperator(_)
+                | Op::DuckIntegerDivide
+                | Op::MyIntegerDivide
+                | Op::Match
+                | Op::Regexp
+                | Op::Glob
+                | Op::Spaceship
+                | Op::Xor
+                | Op::Assignment
+        );
+        if known {
+            ControlFlow::Continue(())
+        } else {
+            self.write(Reason::Operator, format!("operator {operator}"))
+        }
+    }
+
+    fn set_expression(&mut self, body: &SetExpr) -> Step {
+        // Arms of set operations lean to the left, thousands deep if a client likes.
+        let mut pending = vec![body];
+        while let Some(body) = pending.pop() {
+            match body {
+                // Visited on their own.
+                SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => {}
+                SetExpr::SetOperation { left, right, .. } => pending.extend([&**left, &**right]),
+                SetExpr::Table(table) => {
+                    let schema = table
+                        .schema_name
+                        .as_deref()
+                        .unwrap_or_default()
+                        .to_ascii_lowercase();
+                    let name = table
+                        .table_name
+                        .as_deref()
+                        .unwrap_or_default()
+                        .to_ascii_lowercase();
+                    self.relation(&schema, &name)?;
+                }
+                SetExpr::Insert(_)
+                | SetExpr::Update(_)
+                | SetExpr::Delete(_)
+                | SetExpr::Merge(_) => {
+                    return self.write(
+                        Reason::DataModifying,
+                        "a data-modifying statement inside the query",
+                    );
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn relation(&mut self, schema: &str, name: &str) -> Step {
+        if schema.starts_with("pg_temp") {
+            return self.write(Reason::Session, format!("relation {schema}.{name}"));
+        }
+        let catalog = match schema {
+            "" => name.starts_with("pg_"),
+            schema => schema == "information_schema" || schema.starts_with("pg_"),
+        };
+        if catalog {
+            return self.find(Access::Primary, Reason::Catalog, format!("relation {name}"));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn sample(&mut self, sample: Option<&TableSampleKind>) -> Step {
+        let sample: &TableSample = match sample {
+            None => return ControlFlow::Continue(()),
+            Some(
+                TableSampleKind::BeforeTableAlias(sample)
+                | TableSampleKind::AfterTableAlias(sample),
+            ) => sample,
+        };
+        match sample.name {
+            Some(TableSampleMethod::Bernoulli | TableSampleMethod::System) => {
+                ControlFlow::Continue(())
+            }
+            _ => self.write(Reason::UnknownConstruct, "TABLESAMPLE"),
+        }
+    }
+}
+
+impl Visitor for Walk {
+    type Break = ();
+
+    fn pre_visit_statement(&mut self, statement: &Statement) -> Step {
+        match statement {
+            Statement::Query(_) => ControlFlow::Continue(()),
+            Statement::Insert(_)
+            | Statement::Update { .. }
+            | Statement::Delete(_)
+            | Statement::Merge { .. } => {
+                self.write(Reason::DataModifying, "a data-modifying statement")
+            }
+            _ => self.write(Reason::UnknownConstruct, "a statement that is not a query"),
+        }
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> Step {
+        if let Some(lock) = query.locks.first() {
+            return self.write(Reason::Locking, lock.to_string());
+        }
+        let foreign = query.for_clause.is_some()
+            || query.settings.is_some()
+            || query.format_clause.is_some()
+            || !query.pipe_operators.is_empty();
+        if foreign {
+            return self.write(
+                Reason::UnknownConstruct,
+                "a clause that PostgreSQL does not have",
+            );
+        }
+        self.set_expression(&query.body)
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> Step {
+        if let Some(into) = &select.into {
+            let step = self.write(Reason::SelectInto, "SELECT INTO");
+            if let Some(found) = &mut self.found {
+                found.temporary = into.temporary;
+            }
+            return step;
+        }
+        let foreign = select.top.is_some()
+            || !select.lateral_views.is_empty()
+            || !select.connect_by.is_empty()
+            || select.prewhere.is_some()
+            || select.qualify.is_some()
+            || select.value_table_mode.is_some();
+        if foreign {
+            return self.write(
+                Reason::UnknownConstruct,
+                "a clause that PostgreSQL does not have",
+            );
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_ident(&mut self, ident: &Ident) -> Step {
+        // The parser takes `SELECT mytype 'x'` for a column with a string as its alias. PostgreSQL has no such aliases:
+        // it is a constant of a type, which may be a user's.
+        match ident.quote_style {
+            None | Some('"') => ControlFlow::Continue(()),
+            Some(_) => self.write(Reason::Type, format!("constant of a type before {ident}")),
+        }
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> Step {
+        match names(relation).as_deref() {
+            Some([name]) => self.relation("", name),
+            Some([schema, name] | [_, schema, name]) => self.relation(schema, name),
+            _ => self.write(Reason::UnknownConstruct, format!("relation {relation}")),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Step {
+        match factor {
+            TableFactor::Table {
+                name,
+                args: Some(_),
+                ..
+            } => self.function(name),
+            TableFactor::Table {
+                args: None,
+                with_hints,
+                version: None,
+                partitions,
+                json_path: None,
+                sample,
+                index_hints,
+                ..
+            } if with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty() => {
+                self.sample(sample.as_ref())
+            }
+            TableFactor::Derived { sample, .. } => self.sample(sample.as_ref()),
+            TableFactor::Function { name, .. } => self.function(name),
+            TableFactor::UNNEST { .. } | TableFactor::NestedJoin { .. } => {
+                ControlFlow::Continue(())
+            }
+            _ => self.write(Reason::UnknownConstruct, "a FROM item that is not known"),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> Step {
+        match expr {
+            Expr::Function(function) => self.function(&function.name),
+            Expr::Cast {
+                data_type,
+                format: None,
+                ..
+            } => self.data_type(data_type),
+            Expr::TypedString(typed) => self.data_type(&typed.data_type),
+            Expr::BinaryOp { op, .. } => self.operator(op),
+            Expr::AnyOp { compare_op, .. } | Expr::AllOp { compare_op, .. } => {
+                self.operator(compare_op)
+            }
+            Expr::UnaryOp {
+                op: UnaryOperator::BangNot | UnaryOperator::PGPostfixFactorial,
+                ..
+            } => self.write(Reason::Operator, "an operator that is not built in"),
+            // MATERIALIZED literals such as _utf8'x' are MySQL's.
+            Expr::Prefixed { .. } => self.write(Reason::UnknownConstruct, "a prefixed literal"),
+            Expr::Identifier(_)
+            | Expr::CompoundIdentifier(_)
+            | Expr::CompoundFieldAccess { .. }
+            | Expr::IsFalse(_)
+            | Expr::IsNotFalse(_)
+            | Expr::IsTrue(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsUnknown(_)
+            | Expr::IsNotUnknown(_)
+            | Expr::IsDistinctFrom(..)
+            | Expr::IsNotDistinctFrom(..)
+            | Expr::IsNormalized { .. }
+            | Expr::InList { .. }
+            | Expr::InSubquery { .. }
+            | Expr::Between { .. }
+            | Expr::Like { .. }
+            | Expr::ILike { .. }
+            | Expr::SimilarTo { .. }
+            | Expr::UnaryOp { .. }
+            | Expr::AtTimeZone { .. }
+            | Expr::Extract { .. }
+            | Expr::Ceil { .. }
+            | Expr::Floor { .. }
+            | Expr::Position { .. }
+            | Expr::Substring { .. }
+            | Expr::Trim { .. }
+            | Expr::Overlay { .. }
+            | Expr::Collate { .. }
+            | Expr::Nested(_)
+            | Expr::Value(_)
+            | Expr::Case { .. }
+            | Expr::Exists { .. }
+            | Expr::Subquery(_)
+            | Expr::GroupingSets(_)
+            | Expr::Cube(_)
+            | Expr::Rollup(_)
+            | Expr::Tuple(_)
+            | Expr::Array(_)
+            | Expr::Interval(_)
+            | Expr::Wildcard(_)
+            | Expr::QualifiedWildcard(..) => ControlFlow::Continue(()),
+            other => self.write(Reason::UnknownConstruct, format!("expression {other}")),
+        }
+    }
+}
+
+/// The parts of a name, folded as the server folds them; `None` for a name that is computed.
+fn names(name: &ObjectName) -> Option<Vec<String>> {
+    name.0
+        .iter()
+        .map(|part| match part {
+            ObjectNamePart::Identifier(ident) => Some(folded(ident)),
+            ObjectNamePart::Function(_) => None,
+        })
+        .collect()
+}
+
+fn folded(ident: &Ident) -> String {
+    if ident.quote_style.is_some() {
+        ident.value.clone()
+    } else {
+        ident.value.to_ascii_lowercase()
+    }
+}
+
+/// Types by the names that PostgreSQL has for them. sqlparser has types of its own for other dialects' names, which a
+/// user's type may bear in PostgreSQL: they are on no list.
+fn is_built_in(data_type: &DataType) -> bool {
+    use sqlparser::ast::ArrayElemTypeDef as Elem;
+    match data_type {
+        DataType::Character(_)
+        | DataType::Char(_)
+        | DataType::CharacterVarying(_)
+        | DataType::CharVarying(_)
+        | DataType::Varchar(_)
+        | DataType::Uuid
+        | DataType::Numeric(_)
+        | DataType::Decimal(_)
+        | DataType::Dec(_)
+        | DataType::Int2(_)
+        | DataType::SmallInt(_)
+        | DataType::Int(_)
+        | DataType::Int4(_)
+        | DataType::Int8(_)
+        | DataType::Integer(_)
+        | DataType::BigInt(_)
+        | DataType::Float(_)
+        | DataType::Float4
+        | DataType::Float8
+        | DataType::Real
+        | DataType::DoublePrecision
+        | DataType::Bool
+        | DataType::Boolean
+        | DataType::Date
+        | DataType::Time(..)
+        | DataType::Timestamp(..)
+        | DataType::Interval { .. }
+        | DataType::JSON
+        | DataType::JSONB
+        | DataType::Regclass
+        | DataType::Text
+        | DataType::Bytea
+        | DataType::Bit(_)
+        | DataType::BitVarying(_)
+        | DataType::VarBit(_)
+        | DataType::TsVector
+        | DataType::TsQuery
+        | DataType::GeometricType(_) => true,
+        DataType::Array(
+            Elem::SquareBracket(inner, _) | Elem::Parenthesis(inner) | Elem::AngleBracket(inner),
+        ) => is_built_in(inner),
+        DataType::Custom(name, _) => match names(name).as_deref() {
+            Some([name]) => types::is_built_in(name),
+            Some([schema, name]) => schema == "pg_catalog" && types::is_built_in(name),
+            _ => false,
+        },
+        _ => false,
+    }
+}
