@@ -66,10 +66,18 @@ impl Proxy {
         for address in &config.listeners {
             let listener = Listener::bind(address)
                 .await
-                .map_err(|error| StartError::Listen { address: address.to_string(), error })?;
+                .map_err(|error| StartError::Listen {
+                    address: address.to_string(),
+                    error,
+                })?;
             tracing::info!(address = %listener.address(), "listening");
             addresses.push(listener.address());
-            listeners.spawn(accept::accept(listener, built.clone(), sessions.clone(), stopped.clone()));
+            listeners.spawn(accept::accept(
+                listener,
+                built.clone(),
+                sessions.clone(),
+                stopped.clone(),
+            ));
         }
         let http = match &config.admin.http {
             Some(address) => Some(serve_http(address, &built, stopped.clone())?),
@@ -126,7 +134,10 @@ fn serve_http(
     built: &Arc<Built>,
     stopped: watch::Receiver<bool>,
 ) -> Result<(http::Handle, std::net::SocketAddr), StartError> {
-    let failed = |error| StartError::Listen { address: address.to_string(), error };
+    let failed = |error| StartError::Listen {
+        address: address.to_string(),
+        error,
+    };
     let Address::Tcp(host, port) = address else {
         return Err(failed(io::ErrorKind::Unsupported.into()));
     };

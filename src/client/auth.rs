@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use std::collections::HashMap;
 use pgwire::api::auth::sasl::scram::{ScramAuth, ScramSecret};
 use pgwire::api::auth::{AuthSource, LoginInfo, Password};
 use pgwire::error::{PgWireError, PgWireResult};
+use std::collections::HashMap;
 
 use crate::auth::{Keys, hmac_sha256};
 use crate::server::{Credentials, Secret};
@@ -74,18 +74,36 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// `users` is `None` without a users file. `seed` is random and secret.
-    pub fn new(method: Method, users: Option<Vec<(String, UserSecret)>>, seed: [u8; 32]) -> Authenticator {
+    pub fn new(
+        method: Method,
+        users: Option<Vec<(String, UserSecret)>>,
+        seed: [u8; 32],
+    ) -> Authenticator {
         let listed_only = users.is_some();
         let user = |(name, secret): (String, UserSecret)| {
             let proof = match &secret {
-                UserSecret::Plain(password) if !password.is_empty() => Some(Secret::Password(password.clone())),
+                UserSecret::Plain(password) if !password.is_empty() => {
+                    Some(Secret::Password(password.clone()))
+                }
                 _ => None,
             };
             let credentials = Arc::new(Credentials::new(proof));
-            (name, Arc::new(User { secret, verifier: OnceLock::new(), credentials }))
+            (
+                name,
+                Arc::new(User {
+                    secret,
+                    verifier: OnceLock::new(),
+                    credentials,
+                }),
+            )
         };
         let users = users.into_iter().flatten().map(user).collect();
-        Authenticator { method, users, listed_only, seed }
+        Authenticator {
+            method,
+            users,
+            listed_only,
+            seed,
+        }
     }
 
     /// Whether a user is let in without proof.
@@ -95,7 +113,10 @@ impl Authenticator {
 
     /// What proves the user to servers. A user who is not listed has nothing to show.
     pub fn credentials(&self, user: &str) -> Arc<Credentials> {
-        self.users.get(user).map(|user| user.credentials.clone()).unwrap_or_default()
+        self.users
+            .get(user)
+            .map(|user| user.credentials.clone())
+            .unwrap_or_default()
     }
 
     /// The verifier for a login. Users who do not exist, or have no password, get one that no password fits, so that
@@ -124,13 +145,23 @@ impl Authenticator {
 
     fn nobody(&self, name: &str, salt: Vec<u8>) -> Verifier {
         let key = |purpose: &str| hmac_sha256(&self.seed, format!("{purpose}\0{name}").as_bytes());
-        Verifier { iterations: ITERATIONS, salt, stored_key: key("stored"), server_key: key("server") }
+        Verifier {
+            iterations: ITERATIONS,
+            salt,
+            stored_key: key("stored"),
+            server_key: key("server"),
+        }
     }
 }
 
 fn derive(password: &str, salt: Vec<u8>) -> Verifier {
     let keys = Keys::derive(password, &salt, ITERATIONS);
-    Verifier { iterations: ITERATIONS, stored_key: keys.stored(), server_key: keys.server, salt }
+    Verifier {
+        iterations: ITERATIONS,
+        stored_key: keys.stored(),
+        server_key: keys.server,
+        salt,
+    }
 }
 
 /// The SCRAM exchange for one login, driven by pgwire.
@@ -145,11 +176,18 @@ struct OneVerifier(Verifier);
 #[async_trait]
 impl AuthSource for OneVerifier {
     async fn get_password(&self, login: &LoginInfo) -> PgWireResult<Password> {
-        Err(PgWireError::InvalidPassword(login.user().unwrap_or_default().to_owned()))
+        Err(PgWireError::InvalidPassword(
+            login.user().unwrap_or_default().to_owned(),
+        ))
     }
 
     async fn get_scram_secret(&self, _: &LoginInfo) -> PgWireResult<(ScramSecret, Option<()>)> {
-        let Verifier { iterations, salt, stored_key, server_key } = self.0.clone();
+        let Verifier {
+            iterations,
+            salt,
+            stored_key,
+            server_key,
+        } = self.0.clone();
         let secret = ScramSecret::Verifier {
             salt,
             iterations: iterations.get() as usize,

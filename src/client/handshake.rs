@@ -10,7 +10,9 @@ use bytes::Bytes;
 use pgwire::api::DefaultClient;
 use pgwire::api::auth::mechanism::{AuthMechanismFactory, AuthState};
 use pgwire::error::PgWireError;
-use pgwire::messages::startup::{Authentication, PasswordMessageFamily, SASLInitialResponse, SASLResponse};
+use pgwire::messages::startup::{
+    Authentication, PasswordMessageFamily, SASLInitialResponse, SASLResponse,
+};
 
 use super::auth::{Authenticator, Method, Verifier, mechanism};
 use crate::auth::{Keys, recover_client_key};
@@ -93,11 +95,15 @@ pub async fn first_packet(stream: &mut Stream) -> Result<First, ClientError> {
     // At most one request for each kind of encryption.
     let (mut ssl, mut gss) = (true, true);
     loop {
-        let Some(packet) = read_packet(stream).await? else { return Ok(First::Nothing) };
+        let Some(packet) = read_packet(stream).await? else {
+            return Ok(First::Nothing);
+        };
         match startup::packet(&packet)? {
             Packet::Ssl if std::mem::take(&mut ssl) => stream.write_all(b"N").await?,
             Packet::GssEnc if std::mem::take(&mut gss) => stream.write_all(b"N").await?,
-            Packet::Ssl | Packet::GssEnc => return Err(ClientError::Protocol("repeated encryption request")),
+            Packet::Ssl | Packet::GssEnc => {
+                return Err(ClientError::Protocol("repeated encryption request"));
+            }
             Packet::Cancel { process, key } => return Ok(First::Cancel { process, key }),
             Packet::Startup(startup) => return Ok(First::Startup(startup)),
         }
@@ -142,7 +148,11 @@ pub async fn log_in(
 ) -> Result<Login, ClientError> {
     let mut out = Vec::new();
     if startup.needs_negotiation() {
-        reply::negotiate(startup.negotiated(), startup.protocol_options.clone(), &mut out);
+        reply::negotiate(
+            startup.negotiated(),
+            startup.protocol_options.clone(),
+            &mut out,
+        );
     }
     let keys = match authenticator.method {
         Method::Trust if authenticator.trusts(&startup.user) => None,
@@ -162,7 +172,11 @@ pub async fn log_in(
     Ok(Login { keys })
 }
 
-async fn scram(stream: &mut Stream, startup: &Startup, verifier: &Verifier) -> Result<Keys, ClientError> {
+async fn scram(
+    stream: &mut Stream,
+    startup: &Startup,
+    verifier: &Verifier,
+) -> Result<Keys, ClientError> {
     let failed = |_: PgWireError| ClientError::Password(startup.user.clone());
     // The address is only for sources that look at it; ours does not.
     let client = DefaultClient::<()>::new(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false);
@@ -171,24 +185,44 @@ async fn scram(stream: &mut Stream, startup: &Startup, verifier: &Verifier) -> R
     send_step(stream, begun, &startup.user).await?;
     let first = initial_response(read_auth(stream).await?)?;
     let client_first = first.data.clone().unwrap_or_default();
-    let state =
-        mechanism.next(&client, PasswordMessageFamily::SASLInitialResponse(first)).await.map_err(failed)?;
+    let state = mechanism
+        .next(&client, PasswordMessageFamily::SASLInitialResponse(first))
+        .await
+        .map_err(failed)?;
     let server_first = send_step(stream, state, &startup.user).await?;
     let client_final = Bytes::from(read_auth(stream).await?);
     let answer = PasswordMessageFamily::SASLResponse(SASLResponse::new(client_final.clone()));
     let state = mechanism.next(&client, answer).await.map_err(failed)?;
     send_step(stream, state, &startup.user).await?;
-    let key = recover_client_key(&verifier.stored_key, &client_first, &server_first, &client_final)
-        .ok_or_else(|| ClientError::Password(startup.user.clone()))?;
-    Ok(Keys { client: key, server: verifier.server_key })
+    let key = recover_client_key(
+        &verifier.stored_key,
+        &client_first,
+        &server_first,
+        &client_final,
+    )
+    .ok_or_else(|| ClientError::Password(startup.user.clone()))?;
+    Ok(Keys {
+        client: key,
+        server: verifier.server_key,
+    })
 }
 
 /// Sends what pgwire answers, and returns the data of a SASLContinue.
-async fn send_step(stream: &mut Stream, state: AuthState, user: &str) -> Result<Bytes, ClientError> {
+async fn send_step(
+    stream: &mut Stream,
+    state: AuthState,
+    user: &str,
+) -> Result<Bytes, ClientError> {
     let message = match state {
         AuthState::InProgress(message) => message,
-        AuthState::Ok { final_message: Some(message), .. } => message,
-        AuthState::Ok { final_message: None, .. } => return Ok(Bytes::new()),
+        AuthState::Ok {
+            final_message: Some(message),
+            ..
+        } => message,
+        AuthState::Ok {
+            final_message: None,
+            ..
+        } => return Ok(Bytes::new()),
         AuthState::Failed(_) => return Err(ClientError::Password(user.to_owned())),
     };
     let mut out = Vec::new();
@@ -206,10 +240,13 @@ async fn read_auth(stream: &mut Stream) -> Result<Vec<u8>, ClientError> {
     if !read_exact(stream, &mut head).await? {
         return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
     }
-    let header = frame::header(&head, MAX_AUTH_BODY)
-        .ok()
-        .flatten()
-        .ok_or(ClientError::Protocol("invalid message length during authentication"))?;
+    let header =
+        frame::header(&head, MAX_AUTH_BODY)
+            .ok()
+            .flatten()
+            .ok_or(ClientError::Protocol(
+                "invalid message length during authentication",
+            ))?;
     if header.tag != b'p' {
         return Err(ClientError::Protocol("expected an authentication message"));
     }
@@ -241,13 +278,25 @@ mod tests {
     #[test]
     fn sasl_bodies() {
         let check = |body: &[u8], expected: Option<Option<&[u8]>>| {
-            let got = initial_response(body.to_vec()).ok().map(|response| response.data);
-            assert_eq!(got, expected.map(|data| data.map(Bytes::copy_from_slice)), "{body:?}");
+            let got = initial_response(body.to_vec())
+                .ok()
+                .map(|response| response.data);
+            assert_eq!(
+                got,
+                expected.map(|data| data.map(Bytes::copy_from_slice)),
+                "{body:?}"
+            );
         };
         check(b"SCRAM-SHA-256\0\0\0\0\x03n,,", Some(Some(b"n,,")));
         check(b"SCRAM-SHA-256\0\xff\xff\xff\xff", Some(None));
-        for bad in [&b""[..], b"SCRAM", b"SCRAM\0", b"SCRAM\0\0\0\0\x05abc", b"S\0\xff\xff\xff\xfe", b"S\0\0\0\0\x01ab"]
-        {
+        for bad in [
+            &b""[..],
+            b"SCRAM",
+            b"SCRAM\0",
+            b"SCRAM\0\0\0\0\x05abc",
+            b"S\0\xff\xff\xff\xfe",
+            b"S\0\0\0\0\x01ab",
+        ] {
             check(bad, None);
         }
     }

@@ -75,11 +75,19 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::State { from, to, .. } => write!(f, "node was {}, is {}", from.as_str(), to.as_str()),
-            Event::PrimaryAccepted { timeline, .. } => write!(f, "primary accepted on timeline {}", timeline.0),
+            Event::State { from, to, .. } => {
+                write!(f, "node was {}, is {}", from.as_str(), to.as_str())
+            }
+            Event::PrimaryAccepted { timeline, .. } => {
+                write!(f, "primary accepted on timeline {}", timeline.0)
+            }
             Event::PrimaryLost { .. } => f.write_str("primary lost, no node takes writes"),
-            Event::Split { .. } => f.write_str("several nodes claim to be primary, none takes writes"),
-            Event::Excluded { lag: Some(lag), .. } => write!(f, "standby not read any more, lag {lag:?}"),
+            Event::Split { .. } => {
+                f.write_str("several nodes claim to be primary, none takes writes")
+            }
+            Event::Excluded { lag: Some(lag), .. } => {
+                write!(f, "standby not read any more, lag {lag:?}")
+            }
             Event::Excluded { lag: None, .. } => f.write_str("standby not read any more"),
             Event::Admitted { .. } => f.write_str("standby is read"),
         }
@@ -106,13 +114,20 @@ struct Node {
 
 impl Node {
     fn is_answering(&self, now: Instant, policy: Policy) -> bool {
-        !matches!(self.silence, Some(Silence::Gone | Silence::Starting | Silence::Rejected(_)))
-            && self.seen.is_some_and(|seen| now.saturating_duration_since(seen) <= policy.silence_after)
+        !matches!(
+            self.silence,
+            Some(Silence::Gone | Silence::Starting | Silence::Rejected(_))
+        ) && self
+            .seen
+            .is_some_and(|seen| now.saturating_duration_since(seen) <= policy.silence_after)
     }
 
     /// The timeline that it claims to write.
     fn claim(&self) -> Option<Timeline> {
-        self.answer.as_ref().filter(|answer| !answer.in_recovery).and_then(|answer| answer.timeline)
+        self.answer
+            .as_ref()
+            .filter(|answer| !answer.in_recovery)
+            .and_then(|answer| answer.timeline)
     }
 }
 
@@ -163,7 +178,12 @@ impl Judge {
 
     /// Takes one observation in, and says what it changed.
     pub fn observe(&mut self, observation: Observation) -> Vec<Event> {
-        let Observation { node: index, sent, received: now, result } = observation;
+        let Observation {
+            node: index,
+            sent,
+            received: now,
+            result,
+        } = observation;
         self.started.get_or_insert(sent);
         self.epoch += 1;
         let node = &mut self.nodes[index];
@@ -171,7 +191,13 @@ impl Judge {
         match result {
             Ok(answer) => {
                 let repeated = node.claim().is_some() && node.claim() == answer_claim(&answer);
-                node.claims = if answer.in_recovery { 0 } else if repeated { node.claims + 1 } else { 1 };
+                node.claims = if answer.in_recovery {
+                    0
+                } else if repeated {
+                    node.claims + 1
+                } else {
+                    1
+                };
                 node.silence = None;
                 node.seen = Some(sent);
                 node.answer = Some(answer);
@@ -196,14 +222,26 @@ impl Judge {
         if self.system_id.is_some() || !self.everybody_was_asked(now) {
             return;
         }
-        let ids = || self.nodes.iter().filter_map(|node| node.answer.as_ref()).map(|answer| answer.system_id);
+        let ids = || {
+            self.nodes
+                .iter()
+                .filter_map(|node| node.answer.as_ref())
+                .map(|answer| answer.system_id)
+        };
         let votes = |id: u64| ids().filter(|other| *other == id).count();
         // max_by_key takes the last of equals.
-        self.system_id = ids().collect::<Vec<_>>().into_iter().rev().max_by_key(|id| votes(*id));
+        self.system_id = ids()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .max_by_key(|id| votes(*id));
     }
 
     fn is_foreign(&self, node: usize) -> bool {
-        let id = self.nodes[node].answer.as_ref().map(|answer| answer.system_id);
+        let id = self.nodes[node]
+            .answer
+            .as_ref()
+            .map(|answer| answer.system_id);
         self.system_id.is_some() && id.is_some() && id != self.system_id
     }
 
@@ -211,7 +249,9 @@ impl Judge {
 
     fn elect(&mut self, now: Instant, events: &mut Vec<Event>) {
         let claimants: Vec<(usize, Timeline)> = (0..self.nodes.len())
-            .filter(|node| !self.is_foreign(*node) && self.nodes[*node].is_answering(now, self.policy))
+            .filter(|node| {
+                !self.is_foreign(*node) && self.nodes[*node].is_answering(now, self.policy)
+            })
             .filter_map(|node| Some((node, self.nodes[node].claim()?)))
             .collect();
         let elected = match self.accepted {
@@ -223,34 +263,66 @@ impl Judge {
     }
 
     /// routing.md §5.4, rules 1 to 5.
-    fn successor(&self, primary: usize, timeline: Timeline, claimants: &[(usize, Timeline)]) -> Elected {
-        let newer: Vec<_> = claimants.iter().copied().filter(|(_, claim)| *claim > timeline).collect();
+    fn successor(
+        &self,
+        primary: usize,
+        timeline: Timeline,
+        claimants: &[(usize, Timeline)],
+    ) -> Elected {
+        let newer: Vec<_> = claimants
+            .iter()
+            .copied()
+            .filter(|(_, claim)| *claim > timeline)
+            .collect();
         if !newer.is_empty() {
             return match strictly_highest(&newer) {
-                Elected::Node(node, _) if self.nodes[node].claims < CLAIMS => self.incumbent(primary, timeline, claimants),
+                Elected::Node(node, _) if self.nodes[node].claims < CLAIMS => {
+                    self.incumbent(primary, timeline, claimants)
+                }
                 elected => elected,
             };
         }
-        if claimants.iter().any(|(node, claim)| *claim == timeline && *node != primary) {
+        if claimants
+            .iter()
+            .any(|(node, claim)| *claim == timeline && *node != primary)
+        {
             return Elected::Split;
         }
         self.incumbent(primary, timeline, claimants)
     }
 
-    fn incumbent(&self, primary: usize, timeline: Timeline, claimants: &[(usize, Timeline)]) -> Elected {
-        if claimants.contains(&(primary, timeline)) { Elected::Node(primary, timeline) } else { Elected::Nobody }
+    fn incumbent(
+        &self,
+        primary: usize,
+        timeline: Timeline,
+        claimants: &[(usize, Timeline)],
+    ) -> Elected {
+        if claimants.contains(&(primary, timeline)) {
+            Elected::Node(primary, timeline)
+        } else {
+            Elected::Nobody
+        }
     }
 
     /// Before the first primary is accepted every node gets the chance to contradict.
     fn everybody_was_asked(&self, now: Instant) -> bool {
-        let waited = self.started.is_some_and(|at| now.saturating_duration_since(at) > self.policy.silence_after);
+        let waited = self
+            .started
+            .is_some_and(|at| now.saturating_duration_since(at) > self.policy.silence_after);
         waited || self.nodes.iter().all(|node| node.asked)
     }
 
-    fn settle(&mut self, elected: Elected, claimants: &[(usize, Timeline)], events: &mut Vec<Event>) {
+    fn settle(
+        &mut self,
+        elected: Elected,
+        claimants: &[(usize, Timeline)],
+        events: &mut Vec<Event>,
+    ) {
         let split = matches!(elected, Elected::Split);
         if split && !self.split {
-            events.push(Event::Split { nodes: claimants.iter().map(|(node, _)| *node).collect() });
+            events.push(Event::Split {
+                nodes: claimants.iter().map(|(node, _)| *node).collect(),
+            });
         }
         self.split = split;
         match elected {
@@ -278,8 +350,18 @@ impl Judge {
         if self.primary != Some(index) || self.nodes[index].seen != Some(sent) {
             return;
         }
-        let Some(insert) = self.nodes[index].answer.as_ref().and_then(|answer| answer.insert) else { return };
-        if self.ring.newest().is_some_and(|(_, newest)| insert < newest) {
+        let Some(insert) = self.nodes[index]
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.insert)
+        else {
+            return;
+        };
+        if self
+            .ring
+            .newest()
+            .is_some_and(|(_, newest)| insert < newest)
+        {
             self.incarnation += 1;
             self.ring.clear();
         }
@@ -297,10 +379,17 @@ impl Judge {
                 node.over = 0;
                 node.under = 0;
                 node.judged = false;
-                events.push(Event::State { node: index, from, to });
+                events.push(Event::State {
+                    node: index,
+                    from,
+                    to,
+                });
             }
             if to != NodeState::Standby && std::mem::take(&mut node.eligible) {
-                events.push(Event::Excluded { node: index, lag: None });
+                events.push(Event::Excluded {
+                    node: index,
+                    lag: None,
+                });
             }
         }
     }
@@ -311,7 +400,11 @@ impl Judge {
             return NodeState::Starting;
         }
         if !node.is_answering(now, self.policy) {
-            return if node.asked { NodeState::Down } else { NodeState::Unknown };
+            return if node.asked {
+                NodeState::Down
+            } else {
+                NodeState::Unknown
+            };
         }
         if self.is_foreign(index) {
             return NodeState::Quarantined;
@@ -328,7 +421,9 @@ impl Judge {
     fn standby_timeline(&self, answer: &Answer) -> Option<Timeline> {
         let (_, accepted) = self.accepted?;
         // A monitor user without rights sees none; as long as there has been one timeline only, it is that one.
-        answer.timeline.or_else(|| (!self.failed_over).then_some(accepted))
+        answer
+            .timeline
+            .or_else(|| (!self.failed_over).then_some(accepted))
     }
 
     /// A standby that has just answered: may it be read? With hysteresis, so that it does not flap at the bound.
@@ -355,7 +450,11 @@ impl Judge {
             }
             Some(lag) => {
                 node.over = 0;
-                node.under = if lag.as_secs_f64() <= max.as_secs_f64() * READMIT { node.under + 1 } else { 0 };
+                node.under = if lag.as_secs_f64() <= max.as_secs_f64() * READMIT {
+                    node.under + 1
+                } else {
+                    0
+                };
                 node.eligible |= !node.judged || node.under >= UNDER;
                 node.judged = true;
             }
@@ -384,12 +483,17 @@ impl Judge {
         let samples = self.accepted.map_or_else(Vec::new, |(_, timeline)| {
             self.ring
                 .last(View::SAMPLES)
-                .map(|(sent, lsn)| Sample { sent, position: Position { timeline, lsn } })
+                .map(|(sent, lsn)| Sample {
+                    sent,
+                    position: Position { timeline, lsn },
+                })
                 .collect()
         });
         View {
             epoch: self.epoch,
-            nodes: (0..self.nodes.len()).map(|index| self.node_view(index)).collect(),
+            nodes: (0..self.nodes.len())
+                .map(|index| self.node_view(index))
+                .collect(),
             primary: self.primary,
             timeline: self.accepted.map(|(_, timeline)| timeline),
             incarnation: self.incarnation,
@@ -402,19 +506,32 @@ impl Judge {
         let node = &self.nodes[index];
         let answer = node.answer.as_ref();
         let standby = node.state == NodeState::Standby;
-        let lsn = answer.and_then(|answer| if answer.in_recovery { answer.replay } else { answer.insert });
+        let lsn = answer.and_then(|answer| {
+            if answer.in_recovery {
+                answer.replay
+            } else {
+                answer.insert
+            }
+        });
         let timeline = answer.and_then(|answer| match answer.in_recovery {
             true => self.standby_timeline(answer),
             false => answer.timeline,
         });
-        let lag = lsn.filter(|_| standby && self.bound(index).is_some()).and_then(|lsn| self.ring.lag(lsn));
+        let lag = lsn
+            .filter(|_| standby && self.bound(index).is_some())
+            .and_then(|lsn| self.ring.lag(lsn));
         let newest = self.ring.newest().map(|(_, lsn)| lsn);
         NodeView {
             state: node.state,
             eligible: node.eligible,
-            position: lsn.zip(timeline).map(|(lsn, timeline)| Position { timeline, lsn }),
+            position: lsn
+                .zip(timeline)
+                .map(|(lsn, timeline)| Position { timeline, lsn }),
             received: answer.and_then(|answer| answer.receive),
-            lag_bytes: newest.zip(lsn).filter(|_| standby).map(|(newest, lsn)| Lsn::bytes_since(newest, lsn)),
+            lag_bytes: newest
+                .zip(lsn)
+                .filter(|_| standby)
+                .map(|(newest, lsn)| Lsn::bytes_since(newest, lsn)),
             lag: lag.map(|lag| lag.bound),
             lag_estimate: lag.map(|lag| lag.estimate),
             paused: answer.is_some_and(|answer| answer.paused),
@@ -430,12 +547,18 @@ enum Elected {
 }
 
 fn answer_claim(answer: &Answer) -> Option<Timeline> {
-    if answer.in_recovery { None } else { answer.timeline }
+    if answer.in_recovery {
+        None
+    } else {
+        answer.timeline
+    }
 }
 
 /// The claimant on the highest timeline, if it is alone there.
 fn strictly_highest(claimants: &[(usize, Timeline)]) -> Elected {
-    let Some(highest) = claimants.iter().map(|(_, claim)| *claim).max() else { return Elected::Nobody };
+    let Some(highest) = claimants.iter().map(|(_, claim)| *claim).max() else {
+        return Elected::Nobody;
+    };
     let mut best = claimants.iter().filter(|(_, claim)| *claim == highest);
     match (best.next(), best.next()) {
         (Some((node, timeline)), None) => Elected::Node(*node, *timeline),

@@ -90,7 +90,9 @@ impl Ring {
 
     /// The last `count` samples, oldest first.
     pub fn last(&self, count: usize) -> impl Iterator<Item = (Instant, Lsn)> {
-        self.samples.range(self.samples.len().saturating_sub(count)..).copied()
+        self.samples
+            .range(self.samples.len().saturating_sub(count)..)
+            .copied()
     }
 
     /// The lag of a standby that has replayed up to `replay`; `None` if it has not replayed any sample.
@@ -98,8 +100,14 @@ impl Ring {
         let (newest, _) = self.newest()?;
         let visible = self.samples.partition_point(|(_, lsn)| *lsn <= replay);
         let (fresh, _) = self.samples.get(visible.checked_sub(1)?)?;
-        let estimate = self.samples.get(visible).map_or(Duration::ZERO, |(sent, _)| newest - *sent);
-        Some(Lag { bound: newest - *fresh, estimate })
+        let estimate = self
+            .samples
+            .get(visible)
+            .map_or(Duration::ZERO, |(sent, _)| newest - *sent);
+        Some(Lag {
+            bound: newest - *fresh,
+            estimate,
+        })
     }
 
     fn thin(&mut self, now: Instant) {
@@ -136,7 +144,12 @@ mod tests {
         for (at, lsn) in samples {
             ring.push(start + ms(*at), Lsn(*lsn));
         }
-        let got = ring.lag(Lsn(replay)).map(|lag| (lag.bound.as_millis() as u64, lag.estimate.as_millis() as u64));
+        let got = ring.lag(Lsn(replay)).map(|lag| {
+            (
+                lag.bound.as_millis() as u64,
+                lag.estimate.as_millis() as u64,
+            )
+        });
         assert_eq!(got, expected, "{samples:?} at {replay}");
     }
 
@@ -147,7 +160,11 @@ mod tests {
         check(&[(0, 10)], 10, Some((0, 0)));
         check(&[(0, 10), (50, 20), (100, 30)], 30, Some((0, 0)));
         check(&[(0, 10), (50, 20), (100, 30)], 25, Some((50, 0)));
-        check(&[(0, 10), (50, 20), (100, 30), (150, 40)], 20, Some((100, 50)));
+        check(
+            &[(0, 10), (50, 20), (100, 30), (150, 40)],
+            20,
+            Some((100, 50)),
+        );
     }
 
     #[test]
@@ -167,9 +184,16 @@ mod tests {
         for i in 0..200_000 {
             ring.push(start + ms(50 * i), Lsn(i));
         }
-        assert!(ring.len() < 1200 + 600 + 9000 + THIN_EVERY, "{}", ring.len());
+        assert!(
+            ring.len() < 1200 + 600 + 9000 + THIN_EVERY,
+            "{}",
+            ring.len()
+        );
         let lag = ring.lag(Lsn(100_000)).expect("a sample is visible");
-        assert!(lag.bound >= ms(50 * 99_999) && lag.bound <= ms(50 * 99_999) + Duration::from_secs(10), "{lag:?}");
+        assert!(
+            lag.bound >= ms(50 * 99_999) && lag.bound <= ms(50 * 99_999) + Duration::from_secs(10),
+            "{lag:?}"
+        );
     }
 
     proptest! {

@@ -43,7 +43,11 @@ impl Lsn {
     pub fn normalised(self) -> Lsn {
         let offset = self.0 % PAGE;
         let long = self.0 % SMALLEST_SEGMENT <= LONG_HEADER;
-        if offset <= SHORT_HEADER || long { Lsn(self.0 - offset) } else { self }
+        if offset <= SHORT_HEADER || long {
+            Lsn(self.0 - offset)
+        } else {
+            self
+        }
     }
 
     /// Bytes from `earlier` to this; 0 if this is not later.
@@ -68,8 +72,11 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Lsn, ParseLsnError> {
         let half = |part: &str| {
-            let hex = (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-            hex.then(|| u64::from_str_radix(part, 16).ok()).flatten().ok_or(ParseLsnError)
+            let hex =
+                (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+            hex.then(|| u64::from_str_radix(part, 16).ok())
+                .flatten()
+                .ok_or(ParseLsnError)
         };
         let (high, low) = text.split_once('/').ok_or(ParseLsnError)?;
         Ok(Lsn(half(high)? << 32 | half(low)?))
@@ -87,8 +94,12 @@ mod tests {
 
     #[test]
     fn text() {
-        for (text, lsn) in [("0/0", 0), ("0/4248018", 0x424_8018), ("16/B374D848", 0x16_B374_D848), ("FFFFFFFF/ffffffff", u64::MAX)]
-        {
+        for (text, lsn) in [
+            ("0/0", 0),
+            ("0/4248018", 0x424_8018),
+            ("16/B374D848", 0x16_B374_D848),
+            ("FFFFFFFF/ffffffff", u64::MAX),
+        ] {
             assert_eq!(text.parse(), Ok(Lsn(lsn)), "{text}");
             assert_eq!(Lsn(lsn).to_string(), text.to_uppercase());
         }
@@ -99,7 +110,8 @@ mod tests {
 
     #[test]
     fn page_headers_are_taken_off() {
-        let check = |lsn: u64, expected: u64| assert_eq!(Lsn(lsn).normalised(), Lsn(expected), "{lsn:#x}");
+        let check =
+            |lsn: u64, expected: u64| assert_eq!(Lsn(lsn).normalised(), Lsn(expected), "{lsn:#x}");
         // The case that was measured: insert 0/4248018 while replay stopped at 0/4248000.
         check(0x424_8018, 0x424_8000);
         check(0x424_8000, 0x424_8000);
@@ -111,7 +123,10 @@ mod tests {
 
     #[test]
     fn wal_files_name_their_timeline() {
-        assert_eq!(timeline_of_wal_file("0000000200000000000000A3"), Some(Timeline(2)));
+        assert_eq!(
+            timeline_of_wal_file("0000000200000000000000A3"),
+            Some(Timeline(2))
+        );
         assert_eq!(timeline_of_wal_file("000"), None);
     }
 }

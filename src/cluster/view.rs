@@ -127,6 +127,8 @@ impl View {
 
     /// Whether a node has answered lately, by the caller's clock. Holds even if the monitor itself is stuck.
     pub fn is_fresh(&self, node: usize, now: Instant) -> bool {
-        self.nodes[node].seen.is_some_and(|seen| now.saturating_duration_since(seen) <= self.silence_after)
+        self.nodes[node]
+            .seen
+            .is_some_and(|seen| now.saturating_duration_since(seen) <= self.silence_after)
     }
 }

@@ -46,8 +46,23 @@ struct Board {
 
 /// Starts to watch a cluster.
 pub fn watch(watched: Watched, metrics: Arc<Metrics>) -> Monitor {
-    let Watched { name, nodes, first_node, probes, judge, interval, publish } = watched;
-    let board = Arc::new(Board { name, nodes, first_node, judge: Mutex::new(judge), publish, metrics });
+    let Watched {
+        name,
+        nodes,
+        first_node,
+        probes,
+        judge,
+        interval,
+        publish,
+    } = watched;
+    let board = Arc::new(Board {
+        name,
+        nodes,
+        first_node,
+        judge: Mutex::new(judge),
+        publish,
+        metrics,
+    });
     let mut tasks = JoinSet::new();
     for (node, probe) in probes.into_iter().enumerate() {
         tasks.spawn(poll(board.clone(), node, probe, interval));
@@ -61,9 +76,18 @@ async fn poll(board: Arc<Board>, node: usize, probe: Probe, interval: Duration) 
     loop {
         let sent = tokio::time::Instant::now().into_std();
         let result = ask(&probe, &mut session).await;
-        failures = if result.is_ok() { 0 } else { failures.saturating_add(1) };
+        failures = if result.is_ok() {
+            0
+        } else {
+            failures.saturating_add(1)
+        };
         let received = tokio::time::Instant::now().into_std();
-        board.report(Observation { node, sent, received, result });
+        board.report(Observation {
+            node,
+            sent,
+            received,
+            result,
+        });
         tokio::time::sleep(pause(interval, failures, sent, received)).await;
     }
 }
@@ -72,16 +96,24 @@ async fn poll(board: Arc<Board>, node: usize, probe: Probe, interval: Duration) 
 fn pause(interval: Duration, failures: u32, sent: Instant, received: Instant) -> Duration {
     match failures {
         0 => interval.saturating_sub(received - sent).max(interval / 10),
-        n => interval.saturating_mul(1 << n.min(10)).min(MAX_BACKOFF.max(interval)),
+        n => interval
+            .saturating_mul(1 << n.min(10))
+            .min(MAX_BACKOFF.max(interval)),
     }
 }
 
 async fn ask(probe: &Probe, session: &mut Option<Session>) -> Result<Answer, Silence> {
     let mut open = match session.take() {
         Some(open) => open,
-        None => probe.connect().await.map_err(|error| probe::silence(&error))?,
+        None => probe
+            .connect()
+            .await
+            .map_err(|error| probe::silence(&error))?,
     };
-    let answer = probe.ask(&mut open).await.map_err(|error| probe::silence(&error))?;
+    let answer = probe
+        .ask(&mut open)
+        .await
+        .map_err(|error| probe::silence(&error))?;
     // Only a connection that has answered is asked again.
     *session = Some(open);
     Ok(answer)
@@ -117,10 +149,14 @@ impl Board {
             }
             Event::PrimaryLost { node } => tracing::warn!(cluster, node = name(node), "{event}"),
             Event::State { node, .. } => {
-                let why = silence.map(|silence| format!("{silence:?}")).unwrap_or_default();
+                let why = silence
+                    .map(|silence| format!("{silence:?}"))
+                    .unwrap_or_default();
                 tracing::info!(cluster, node = name(node), why, "{event}");
             }
-            Event::PrimaryAccepted { node, .. } | Event::Excluded { node, .. } | Event::Admitted { node } => {
+            Event::PrimaryAccepted { node, .. }
+            | Event::Excluded { node, .. }
+            | Event::Admitted { node } => {
                 tracing::info!(cluster, node = name(node), "{event}");
             }
         }

@@ -60,14 +60,20 @@ impl Probe {
         };
         let mut server = server::open(&self.endpoint, &login).await?;
         let rows = server::query(&mut server, IDENTITY, self.timeout).await?;
-        let (system_id, started) = identity(&rows).ok_or(ServerError::Protocol("a malformed identity"))?;
-        Ok(Session { server, system_id, started })
+        let (system_id, started) =
+            identity(&rows).ok_or(ServerError::Protocol("a malformed identity"))?;
+        Ok(Session {
+            server,
+            system_id,
+            started,
+        })
     }
 
     /// Asks once.
     pub(super) async fn ask(&self, session: &mut Session) -> Result<Answer, ServerError> {
         let rows = server::query(&mut session.server, STATE, self.timeout).await?;
-        answer(&rows, session.system_id, session.started).ok_or(ServerError::Protocol("a malformed answer"))
+        answer(&rows, session.system_id, session.started)
+            .ok_or(ServerError::Protocol("a malformed answer"))
     }
 }
 
@@ -84,20 +90,35 @@ pub(super) fn silence(error: &ServerError) -> Silence {
 }
 
 fn identity(rows: &Rows) -> Option<(u64, i64)> {
-    let [Some(system_id), Some(started)] = rows.first()?.as_slice() else { return None };
+    let [Some(system_id), Some(started)] = rows.first()?.as_slice() else {
+        return None;
+    };
     // PostgreSQL prints the identifier as a signed number.
     let system_id = system_id.parse::<i64>().ok()?.cast_unsigned();
     Some((system_id, started.parse().ok()?))
 }
 
 fn answer(rows: &Rows, system_id: u64, started: i64) -> Option<Answer> {
-    let [standby, insert, flush, wal_file, replay, receive, paused, timeline] = rows.first()?.as_slice() else {
+    let [
+        standby,
+        insert,
+        flush,
+        wal_file,
+        replay,
+        receive,
+        paused,
+        timeline,
+    ] = rows.first()?.as_slice()
+    else {
         return None;
     };
     let in_recovery = standby.as_deref()? == "t";
     let lsn = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Lsn>().ok());
     let timeline = match in_recovery {
-        true => timeline.as_deref().and_then(|text| text.parse().ok()).map(Timeline),
+        true => timeline
+            .as_deref()
+            .and_then(|text| text.parse().ok())
+            .map(Timeline),
         false => wal_file.as_deref().and_then(timeline_of_wal_file),
     };
     Some(Answer {
@@ -118,18 +139,35 @@ mod tests {
     use super::*;
 
     fn row(values: &[&str]) -> Rows {
-        vec![values.iter().map(|value| (!value.is_empty()).then(|| (*value).to_owned())).collect()]
+        vec![
+            values
+                .iter()
+                .map(|value| (!value.is_empty()).then(|| (*value).to_owned()))
+                .collect(),
+        ]
     }
 
     #[test]
     fn answers_of_both_roles() {
-        let primary = row(&["f", "0/4248018", "0/4248000", "0000000200000000000000A3", "", "", "", ""]);
+        let primary = row(&[
+            "f",
+            "0/4248018",
+            "0/4248000",
+            "0000000200000000000000A3",
+            "",
+            "",
+            "",
+            "",
+        ]);
         let got = answer(&primary, 7, 9).expect("an answer");
         assert_eq!((got.in_recovery, got.timeline), (false, Some(Timeline(2))));
         assert_eq!(got.insert, Some(Lsn(0x424_8000)), "normalised");
         let standby = row(&["t", "", "", "", "0/4248000", "0/4248000", "t", "1"]);
         let got = answer(&standby, 7, 9).expect("an answer");
-        assert_eq!((got.in_recovery, got.timeline, got.paused), (true, Some(Timeline(1)), true));
+        assert_eq!(
+            (got.in_recovery, got.timeline, got.paused),
+            (true, Some(Timeline(1)), true)
+        );
         assert_eq!((got.replay, got.insert), (Some(Lsn(0x424_8000)), None));
         assert_eq!(answer(&row(&["t"]), 7, 9), None);
         assert_eq!(answer(&Vec::new(), 7, 9), None);

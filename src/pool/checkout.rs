@@ -55,13 +55,17 @@ impl std::ops::Deref for Pooled {
     type Target = Server;
 
     fn deref(&self) -> &Server {
-        self.object.as_ref().expect("only into_closed takes the object, and it takes self")
+        self.object
+            .as_ref()
+            .expect("only into_closed takes the object, and it takes self")
     }
 }
 
 impl std::ops::DerefMut for Pooled {
     fn deref_mut(&mut self) -> &mut Server {
-        self.object.as_mut().expect("only into_closed takes the object, and it takes self")
+        self.object
+            .as_mut()
+            .expect("only into_closed takes the object, and it takes self")
     }
 }
 
@@ -94,18 +98,29 @@ pub enum CheckoutError {
 impl ClientFacing for CheckoutError {
     fn notice(&self) -> Notice {
         match self {
-            CheckoutError::Timeout(_) => {
-                Notice::error(SqlState::InsufficientResources, "query_wait_timeout: no server connection became free")
-                    .hint("All connections of the pool are in use. Shorten transactions, or raise pool.size.")
-            }
+            CheckoutError::Timeout(_) => Notice::error(
+                SqlState::InsufficientResources,
+                "query_wait_timeout: no server connection became free",
+            )
+            .hint(
+                "All connections of the pool are in use. Shorten transactions, or raise pool.size.",
+            ),
             CheckoutError::Server(error) => match error.refusal() {
                 Some(refusal) => Notice::error(
                     SqlState::ConnectionFailure,
-                    format!("a server refused the login: {} ({})", refusal.message, refusal.code),
+                    format!(
+                        "a server refused the login: {} ({})",
+                        refusal.message, refusal.code
+                    ),
                 ),
-                None => Notice::error(SqlState::ConnectionFailure, "no connection to the server could be made"),
+                None => Notice::error(
+                    SqlState::ConnectionFailure,
+                    "no connection to the server could be made",
+                ),
             },
-            CheckoutError::Closed => Notice::error(SqlState::AdminShutdown, "the pool is being closed"),
+            CheckoutError::Closed => {
+                Notice::error(SqlState::AdminShutdown, "the pool is being closed")
+            }
         }
     }
 }
@@ -113,12 +128,19 @@ impl ClientFacing for CheckoutError {
 impl Pool {
     /// An idle connection, if there is one. Never waits.
     pub fn try_checkout(&self) -> Option<Pooled> {
-        const NOW: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
+        const NOW: Timeouts = Timeouts {
+            wait: Some(Duration::ZERO),
+            create: None,
+            recycle: None,
+        };
         let outstanding = Outstanding::new(&self.outstanding);
         let future = pin!(self.inner.timeout_get(&NOW));
         let mut cx = Context::from_waker(Waker::noop());
         match idle_only(|| future.poll(&mut cx)) {
-            Poll::Ready(Ok(object)) => Some(Pooled { object: Some(object), outstanding }),
+            Poll::Ready(Ok(object)) => Some(Pooled {
+                object: Some(object),
+                outstanding,
+            }),
             // A pending future is dropped: whatever it waited for, it was not an idle connection.
             _ => None,
         }
@@ -133,10 +155,19 @@ impl Pool {
     /// Dropping the future gives its place in the queue up.
     pub async fn checkout(&self) -> Result<Pooled, CheckoutError> {
         let outstanding = Outstanding::new(&self.outstanding);
-        let timeouts = Timeouts { wait: Some(self.limits.wait), create: None, recycle: None };
+        let timeouts = Timeouts {
+            wait: Some(self.limits.wait),
+            create: None,
+            recycle: None,
+        };
         match self.inner.timeout_get(&timeouts).await {
-            Ok(object) => Ok(Pooled { object: Some(object), outstanding }),
-            Err(PoolError::Timeout(TimeoutType::Wait)) => Err(CheckoutError::Timeout(self.limits.wait)),
+            Ok(object) => Ok(Pooled {
+                object: Some(object),
+                outstanding,
+            }),
+            Err(PoolError::Timeout(TimeoutType::Wait)) => {
+                Err(CheckoutError::Timeout(self.limits.wait))
+            }
             Err(PoolError::Backend(Opening::Failed(error))) => Err(CheckoutError::Server(error)),
             Err(_) => Err(CheckoutError::Closed),
         }

@@ -50,7 +50,13 @@ impl Manager {
         credentials: Arc<Credentials>,
         limits: Limits,
     ) -> Manager {
-        Manager { endpoint, database: database.into(), user: user.into(), credentials, limits }
+        Manager {
+            endpoint,
+            database: database.into(),
+            user: user.into(),
+            credentials,
+            limits,
+        }
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -92,7 +98,9 @@ impl managed::Manager for Manager {
         // that the server says to nobody: in both cases another connection is better.
         match server.stream.try_read(&mut [0; 1]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            _ => Err(RecycleError::message("closed by the server, or no longer idle")),
+            _ => Err(RecycleError::message(
+                "closed by the server, or no longer idle",
+            )),
         }
     }
 }

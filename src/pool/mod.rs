@@ -63,7 +63,11 @@ impl Pool {
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .expect("a runtime is given, which is all that building can fail for");
-        Pool { inner, limits, outstanding }
+        Pool {
+            inner,
+            limits,
+            outstanding,
+        }
     }
 
     /// The node's address and the bound for connecting to it.
@@ -74,7 +78,12 @@ impl Pool {
     /// Connections open, connections idle, and clients that wait.
     pub fn status(&self) -> Status {
         let status = self.inner.status();
-        Status { size: status.size, idle: status.available, waiting: status.waiting, max: status.max_size }
+        Status {
+            size: status.size,
+            idle: status.available,
+            waiting: status.waiting,
+            max: status.max_size,
+        }
     }
 
     /// Closes connections that have been idle for too long, or live for too long.

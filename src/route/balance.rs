@@ -20,7 +20,11 @@ mod tests {
     #[test]
     fn fewest_first_then_in_turn() {
         let check = |load: &[u32], turn, expected| {
-            assert_eq!(least_busy(0..load.len(), |node| load[node], turn), expected, "{load:?} turn {turn}");
+            assert_eq!(
+                least_busy(0..load.len(), |node| load[node], turn),
+                expected,
+                "{load:?} turn {turn}"
+            );
         };
         check(&[], 0, None);
         check(&[3, 1, 2], 0, Some(1));

@@ -34,16 +34,23 @@ impl Floor {
         if self.is_none() {
             return true;
         }
-        if self.position.is_some() && self.incarnation != view.incarnation && view.primary.is_some() {
+        if self.position.is_some() && self.incarnation != view.incarnation && view.primary.is_some()
+        {
             // Another primary, or another timeline: how much of the old one it has cannot be told from positions. Any
             // sample of the new primary covers everything that it has of ours (routing.md §3.5).
-            let Some(oldest) = view.samples.first() else { return false };
+            let Some(oldest) = view.samples.first() else {
+                return false;
+            };
             self.position = Some(oldest.position);
             self.incarnation = view.incarnation;
         }
-        let Some(written) = self.dirty else { return true };
+        let Some(written) = self.dirty else {
+            return true;
+        };
         let covering = view.samples.partition_point(|sample| sample.sent < written);
-        let Some(sample) = view.samples.get(covering) else { return false };
+        let Some(sample) = view.samples.get(covering) else {
+            return false;
+        };
         self.position = Some(sample.position);
         self.incarnation = view.incarnation;
         self.dirty = None;

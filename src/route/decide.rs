@@ -116,17 +116,27 @@ pub fn decide(
     match need {
         Need::Primary => primary(view, now, &outstanding, RouteReason::Class),
         Need::Any => match primary(view, now, &outstanding, RouteReason::NoPlace) {
-            Decision::Nowhere { reason } => match standby(view, now, &outstanding, turn, |_| true) {
-                Some(node) => Decision::Node { node, role: Role::Standby, reason },
-                None => Decision::Nowhere { reason },
-            },
+            Decision::Nowhere { reason } => {
+                match standby(view, now, &outstanding, turn, |_| true) {
+                    Some(node) => Decision::Node {
+                        node,
+                        role: Role::Standby,
+                        reason,
+                    },
+                    None => Decision::Nowhere { reason },
+                }
+            }
             decision => decision,
         },
         Need::Standby => {
             let resolved = floor.resolve(view);
             let shows = |node: &NodeView| resolved && floor.satisfied_by(node);
             match standby(view, now, &outstanding, turn, shows) {
-                Some(node) => Decision::Node { node, role: Role::Standby, reason: RouteReason::Standby },
+                Some(node) => Decision::Node {
+                    node,
+                    role: Role::Standby,
+                    reason: RouteReason::Standby,
+                },
                 None => primary(view, now, &outstanding, why_not(view, now)),
             }
         }
@@ -153,11 +163,18 @@ fn standby(
     least_busy(candidates, outstanding, turn)
 }
 
-fn primary(view: &View, now: Instant, outstanding: &impl Fn(usize) -> u32, reason: RouteReason) -> Decision {
+fn primary(
+    view: &View,
+    now: Instant,
+    outstanding: &impl Fn(usize) -> u32,
+    reason: RouteReason,
+) -> Decision {
     match view.primary {
-        Some(node) if view.is_fresh(node, now) && outstanding(node) != u32::MAX => {
-            Decision::Node { node, role: Role::Primary, reason }
-        }
+        Some(node) if view.is_fresh(node, now) && outstanding(node) != u32::MAX => Decision::Node {
+            node,
+            role: Role::Primary,
+            reason,
+        },
         _ => Decision::Nowhere { reason },
     }
 }

@@ -15,7 +15,12 @@ use crate::wire::startup::put_cancel;
 /// # Errors
 /// [`ServerError`] if the node could not be reached, or did not close within `deadline`. Then a cancel may still be on
 /// its way, and the server connection must not be used for anybody else.
-pub async fn cancel(address: &Address, process: i32, key: &[u8], deadline: Duration) -> Result<(), ServerError> {
+pub async fn cancel(
+    address: &Address,
+    process: i32,
+    key: &[u8],
+    deadline: Duration,
+) -> Result<(), ServerError> {
     let exchange = async {
         let mut stream = net::connect(address).await.map_err(ServerError::Connect)?;
         let mut request = Vec::new();

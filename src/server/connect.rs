@@ -38,7 +38,9 @@ pub async fn open(endpoint: &Endpoint, login: &Login<'_>) -> Result<Server, Serv
 }
 
 async fn handshake(endpoint: &Endpoint, login: &Login<'_>) -> Result<Server, ServerError> {
-    let mut stream = net::connect(&endpoint.address).await.map_err(ServerError::Connect)?;
+    let mut stream = net::connect(&endpoint.address)
+        .await
+        .map_err(ServerError::Connect)?;
     let mut startup = Vec::new();
     let mut parameters = vec![("user", login.user), ("database", login.database)];
     parameters.extend_from_slice(login.parameters);
@@ -52,18 +54,25 @@ async fn handshake(endpoint: &Endpoint, login: &Login<'_>) -> Result<Server, Ser
         let message = messages.next(&mut stream).await?;
         match message.tag {
             b'S' => {
-                let (name, value) =
-                    parameter(&message.body).ok_or(ServerError::Protocol("a malformed ParameterStatus"))?;
-                reported.set(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+                let (name, value) = parameter(&message.body)
+                    .ok_or(ServerError::Protocol("a malformed ParameterStatus"))?;
+                reported.set(
+                    &String::from_utf8_lossy(name),
+                    &String::from_utf8_lossy(value),
+                );
             }
             b'K' => {
-                let (id, secret) =
-                    key_data(&message.body).ok_or(ServerError::Protocol("a malformed BackendKeyData"))?;
+                let (id, secret) = key_data(&message.body)
+                    .ok_or(ServerError::Protocol("a malformed BackendKeyData"))?;
                 (process, key) = (id, secret.to_vec());
             }
             b'Z' => break,
             b'N' | b'v' => {}
-            _ => return Err(ServerError::Protocol("an unexpected message before ReadyForQuery")),
+            _ => {
+                return Err(ServerError::Protocol(
+                    "an unexpected message before ReadyForQuery",
+                ));
+            }
         }
     }
     if !messages.is_empty() {

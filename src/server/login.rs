@@ -55,7 +55,10 @@ struct Derived {
 impl Credentials {
     /// Credentials of a user with this secret; with `None` only servers that trust let the user in.
     pub fn new(secret: Option<Secret>) -> Credentials {
-        Credentials { secret: Mutex::new(secret), derived: Mutex::default() }
+        Credentials {
+            secret: Mutex::new(secret),
+            derived: Mutex::default(),
+        }
     }
 
     /// A login has revealed keys; they are kept unless the password itself is known.
@@ -67,7 +70,10 @@ impl Credentials {
     }
 
     fn secret(&self) -> Option<Secret> {
-        self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.secret
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn password(&self, method: &'static str) -> Result<Arc<str>, ServerError> {
@@ -84,13 +90,22 @@ impl Credentials {
             None => return Err(ServerError::NoSecret("a SCRAM-SHA-256 login")),
         };
         let (salt, iterations) = (exchange.salt.clone(), exchange.iterations);
-        let known = self.derived.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(derived) = known.filter(|d| d.salt == salt && d.iterations == iterations.get()) {
+        let known = self
+            .derived
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(derived) = known.filter(|d| d.salt == salt && d.iterations == iterations.get())
+        {
             return Ok(derived.keys);
         }
         let derive = move || {
             let keys = Keys::derive(&password, &salt, iterations);
-            Derived { salt, iterations: iterations.get(), keys }
+            Derived {
+                salt,
+                iterations: iterations.get(),
+                keys,
+            }
         };
         let derived = tokio::task::spawn_blocking(derive)
             .await
@@ -117,12 +132,18 @@ pub(super) async fn authenticate(
             0 => return Ok(()),
             3 => send_password(stream, &credentials.password("a cleartext password")?).await?,
             5 => {
-                let salt = body.try_into().map_err(|_| ServerError::Protocol("a malformed MD5 salt"))?;
+                let salt = body
+                    .try_into()
+                    .map_err(|_| ServerError::Protocol("a malformed MD5 salt"))?;
                 let password = credentials.password("an MD5 password")?;
                 send_password(stream, &md5_response(login.user, &password, salt)).await?;
             }
             10 => scram(stream, messages, body, credentials).await?,
-            _ => return Err(ServerError::Protocol("an authentication method that is not supported")),
+            _ => {
+                return Err(ServerError::Protocol(
+                    "an authentication method that is not supported",
+                ));
+            }
         }
     }
 }
@@ -130,7 +151,9 @@ pub(super) async fn authenticate(
 fn request(message: &Message) -> Result<(i32, &[u8]), ServerError> {
     match message.body.split_first_chunk::<4>() {
         Some((code, body)) if message.tag == b'R' => Ok((i32::from_be_bytes(*code), body)),
-        _ => Err(ServerError::Protocol("something else than an authentication request")),
+        _ => Err(ServerError::Protocol(
+            "something else than an authentication request",
+        )),
     }
 }
 
@@ -150,18 +173,27 @@ async fn scram(
     mechanisms: &[u8],
     credentials: &Credentials,
 ) -> Result<(), ServerError> {
-    if !mechanisms.split(|byte| *byte == 0).any(|name| name == MECHANISM) {
+    if !mechanisms
+        .split(|byte| *byte == 0)
+        .any(|name| name == MECHANISM)
+    {
         return Err(ServerError::Protocol("no SASL mechanism that is supported"));
     }
     let mut random = [0; 18];
-    SystemRandom::new().fill(&mut random).map_err(|_| ServerError::Protocol("no random numbers to be had"))?;
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| ServerError::Protocol("no random numbers to be had"))?;
     let mut exchange = ClientExchange::new(random);
     let first = exchange.first();
     let mut out = Vec::new();
     put_header(&mut out, b'p', MECHANISM.len() + 1 + 4 + first.len());
     out.extend_from_slice(MECHANISM);
     out.push(0);
-    out.extend_from_slice(&u32::try_from(first.len()).expect("about 30 bytes").to_be_bytes());
+    out.extend_from_slice(
+        &u32::try_from(first.len())
+            .expect("about 30 bytes")
+            .to_be_bytes(),
+    );
     out.extend_from_slice(first.as_bytes());
     stream.write_all(&out).await?;
     exchange.challenge(sasl(&messages.next(stream).await?, 11)?)?;

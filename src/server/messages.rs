@@ -59,11 +59,19 @@ impl Messages {
         };
         let mut body = self.buffer.split_to(header.total());
         body.advance(HEADER);
-        Ok(Some(Message { tag: header.tag, body }))
+        Ok(Some(Message {
+            tag: header.tag,
+            body,
+        }))
     }
 }
 
 fn refusal(body: &[u8]) -> Refusal {
-    let text = |field| String::from_utf8_lossy(error_field(body, field).unwrap_or_default()).into_owned();
-    Refusal { code: text(b'C'), message: text(b'M'), body: body.to_vec() }
+    let text =
+        |field| String::from_utf8_lossy(error_field(body, field).unwrap_or_default()).into_owned();
+    Refusal {
+        code: text(b'C'),
+        message: text(b'M'),
+        body: body.to_vec(),
+    }
 }

@@ -57,12 +57,17 @@ impl Reported {
 
     /// A value by its name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -119,9 +124,13 @@ impl ServerError {
     /// nothing that another node would see otherwise.
     pub fn node_is_away(&self) -> bool {
         match self {
-            ServerError::Connect(_) | ServerError::Timeout | ServerError::Io(_) | ServerError::Closed => true,
+            ServerError::Connect(_)
+            | ServerError::Timeout
+            | ServerError::Io(_)
+            | ServerError::Closed => true,
             ServerError::Refused(refusal) => {
-                refusal.code.starts_with("57P") || refusal.code == SqlState::TooManyConnections.code()
+                refusal.code.starts_with("57P")
+                    || refusal.code == SqlState::TooManyConnections.code()
             }
             _ => false,
         }

@@ -15,7 +15,11 @@ pub type Rows = Vec<Vec<Option<String>>>;
 ///
 /// # Errors
 /// [`ServerError`]; [`ServerError::Timeout`] after `deadline`.
-pub async fn query(server: &mut Server, sql: &str, deadline: Duration) -> Result<Rows, ServerError> {
+pub async fn query(
+    server: &mut Server,
+    sql: &str,
+    deadline: Duration,
+) -> Result<Rows, ServerError> {
     match timeout(deadline, run(server, sql.as_bytes())).await {
         Ok(result) => result.map(|(rows, _)| rows),
         Err(_) => Err(ServerError::Timeout),
@@ -26,7 +30,11 @@ pub async fn query(server: &mut Server, sql: &str, deadline: Duration) -> Result
 ///
 /// # Errors
 /// As [`query`].
-pub async fn apply(server: &mut Server, sql: &[u8], deadline: Duration) -> Result<Reported, ServerError> {
+pub async fn apply(
+    server: &mut Server,
+    sql: &[u8],
+    deadline: Duration,
+) -> Result<Reported, ServerError> {
     match timeout(deadline, run(server, sql)).await {
         Ok(result) => result.map(|(_, reported)| reported),
         Err(_) => Err(ServerError::Timeout),
@@ -44,17 +52,29 @@ async fn run(server: &mut Server, sql: &[u8]) -> Result<(Rows, Reported), Server
         let message = messages.next(&mut server.stream).await?;
         match message.tag {
             b'D' => {
-                let row = columns(&message.body).ok_or(ServerError::Protocol("a malformed DataRow"))?;
-                rows.push(row.into_iter().map(|v| v.map(|v| String::from_utf8_lossy(v).into_owned())).collect());
+                let row =
+                    columns(&message.body).ok_or(ServerError::Protocol("a malformed DataRow"))?;
+                rows.push(
+                    row.into_iter()
+                        .map(|v| v.map(|v| String::from_utf8_lossy(v).into_owned()))
+                        .collect(),
+                );
             }
             b'Z' => return Ok((rows, reported)),
             b'S' => {
                 if let Some((name, value)) = parameter(&message.body) {
-                    reported.set(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+                    reported.set(
+                        &String::from_utf8_lossy(name),
+                        &String::from_utf8_lossy(value),
+                    );
                 }
             }
             b'T' | b'C' | b'N' | b'I' => {}
-            _ => return Err(ServerError::Protocol("an unexpected message in a query's answer")),
+            _ => {
+                return Err(ServerError::Protocol(
+                    "an unexpected message in a query's answer",
+                ));
+            }
         }
     }
 }

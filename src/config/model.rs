@@ -1,0 +1,269 @@
+//! The configuration as the program uses it: every value present, checked and in its own type.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+/// The whole of proxy.toml.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Worker threads.
+    pub workers: usize,
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Address>,
+    /// The clusters; at least one.
+    pub clusters: Vec<Cluster>,
+    /// The databases; at least one.
+    pub databases: Vec<Database>,
+    /// Who may log in.
+    pub auth: Auth,
+    /// Administration.
+    pub admin: Admin,
+    /// Bounds.
+    pub limits: Limits,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+    /// The log.
+    pub log: Log,
+}
+
+/// Where a node, or a listener, is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// Host name or IP address, and port.
+    Tcp(String, u16),
+    /// Path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One cluster: a primary and its standbys.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// Its nodes; at least one.
+    pub nodes: Vec<Node>,
+    /// How they are watched.
+    pub monitor: Monitor,
+    /// Which standbys are read.
+    pub reads: Reads,
+}
+
+/// One PostgreSQL instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name; the address as typed if none was given.
+    pub name: String,
+    /// Where it is.
+    pub address: Address,
+}
+
+/// How nodes are watched.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    /// The user that asks.
+    pub user: String,
+    /// Its password, if it has one.
+    pub password: Option<Secret>,
+    /// The database that it connects to.
+    pub database: String,
+    /// How often each node is asked.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+/// Which standbys are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The most that a standby may lag.
+    pub max_lag: Duration,
+}
+
+/// One database as clients know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its name; `*` stands for all that are not named.
+    pub name: String,
+    /// The cluster that it is on.
+    pub cluster: String,
+    /// Its name there, if that is another.
+    pub dbname: Option<String>,
+    /// Its pools.
+    pub pool: Pool,
+}
+
+/// The pools of a database: one for each node and user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// When a server connection goes back.
+    pub mode: PoolMode,
+    /// Most server connections of one pool.
+    pub size: usize,
+    /// How long a client waits for one.
+    pub wait_timeout: Duration,
+    /// Most prepared statements that a server connection holds.
+    pub max_prepared: usize,
+}
+
+/// When a server connection goes back to its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// After each transaction.
+    Transaction,
+    /// When the client leaves.
+    Session,
+}
+
+/// Who may log in.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// How clients prove who they are.
+    pub method: AuthMethod,
+    /// The users file, if there is one.
+    pub users: Option<Users>,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// They are believed.
+    Trust,
+    /// SCRAM-SHA-256.
+    ScramSha256,
+}
+
+/// Users and their secrets, in the order of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Users(pub Vec<(String, UserSecret)>);
+
+impl Users {
+    /// Names and secrets.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &UserSecret)> {
+        self.0.iter().map(|(name, secret)| (name.as_str(), secret))
+    }
+}
+
+/// What a users file has for a user.
+#[derive(Clone, Debug)]
+pub enum UserSecret {
+    /// The password; empty means that none fits.
+    Plain(Secret),
+    /// A SCRAM verifier.
+    Scram(ScramVerifier),
+}
+
+/// A SCRAM-SHA-256 verifier as PostgreSQL stores it in `pg_authid`.
+#[derive(Clone)]
+pub struct ScramVerifier {
+    /// PBKDF2 rounds.
+    pub iterations: NonZeroU32,
+    /// The salt.
+    pub salt: Vec<u8>,
+    /// SHA-256 of the client key.
+    pub stored_key: [u8; 32],
+    /// The server key.
+    pub server_key: [u8; 32],
+}
+
+impl std::fmt::Debug for ScramVerifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ScramVerifier(…)")
+    }
+}
+
+/// A secret: wiped when it is dropped, never printed.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes a secret over.
+    pub fn new(text: String) -> Secret {
+        Secret(Zeroizing::new(text))
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Administration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where HTTP is answered; nowhere if absent.
+    pub http: Option<Address>,
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most clients.
+    pub max_clients: usize,
+    /// Bytes of a pipelined group that are held before its place is chosen.
+    pub pipeline_buffer: usize,
+    /// Largest message of a client, in bytes.
+    pub max_message: usize,
+}
+
+/// Deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to the end of the login.
+    pub login: Duration,
+    /// Connect and login to a node.
+    pub connect: Duration,
+    /// From SIGTERM to the end.
+    pub shutdown: Duration,
+    /// A server connection that nobody uses is closed.
+    pub server_idle: Duration,
+    /// A server connection is closed at this age.
+    pub server_lifetime: Duration,
+}
+
+/// The log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// What is logged.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
