@@ -14,6 +14,7 @@ pub mod sql;
 pub mod wire;
 // ── IO rooms ──
 pub mod client;
+pub mod demo;
 pub mod http;
 pub mod metrics;
 pub mod monitor;

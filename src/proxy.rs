@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -15,9 +16,11 @@ pub use build::BuildError;
 use build::Built;
 
 use crate::client::Listener;
+use crate::cluster::View;
 use crate::config::Config;
 use crate::http;
 use crate::net::Address;
+use crate::route::Role;
 
 /// A running proxy.
 pub struct Proxy {
@@ -109,6 +112,40 @@ impl Proxy {
         self.http.as_ref().map(|(_, address)| *address)
     }
 
+    /// Waits until every cluster has a primary and all of its other nodes are read.
+    pub async fn ready(&self) {
+        // Views are published without a bell; a look at each is cheap.
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        while !self
+            .built
+            .clusters
+            .iter()
+            .all(|cluster| is_complete(&cluster.view.load()))
+        {
+            ticks.tick().await;
+        }
+    }
+
+    /// Statements given to each node so far.
+    pub fn statements(&self) -> Vec<NodeStatements> {
+        let nodes = self
+            .built
+            .clusters
+            .iter()
+            .flat_map(|cluster| cluster.nodes.iter());
+        let count = |node: &crate::relay::Node, role: Role| {
+            let counters = self.built.shared.metrics.node(node.metric);
+            counters.map_or(0, |counters| counters.statements.named(role.as_str()).get())
+        };
+        nodes
+            .map(|node| NodeStatements {
+                node: node.name.clone(),
+                as_primary: count(node, Role::Primary),
+                as_standby: count(node, Role::Standby),
+            })
+            .collect()
+    }
+
     /// Accepts nobody any more, lets transactions finish, tells every client goodbye (57P01), and returns when all are
     /// gone or the deadline has passed. Returns the number of sessions that had to be cut off.
     pub async fn shutdown(mut self) -> usize {
@@ -126,6 +163,40 @@ impl Proxy {
             http.shutdown();
         }
         left
+    }
+}
+
+/// Statements given to one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatements {
+    /// The node's name.
+    pub node: String,
+    /// Chosen as the primary.
+    pub as_primary: u64,
+    /// Chosen as a standby.
+    pub as_standby: u64,
+}
+
+/// Whether there is a primary, and every other node is read.
+fn is_complete(view: &View) -> bool {
+    view.primary.is_some_and(|primary| {
+        view.nodes
+            .iter()
+            .enumerate()
+            .all(|(index, node)| index == primary || node.eligible)
+    })
+}
+
+/// Waits for SIGTERM or SIGINT, and returns its name.
+///
+/// # Errors
+/// When the system does not let the process listen for signals.
+pub async fn stop_signal() -> io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
     }
 }
 

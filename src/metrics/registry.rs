@@ -82,6 +82,8 @@ pub struct Metrics {
 /// The counters of one node.
 #[derive(Debug)]
 pub struct NodeCounters {
+    /// Statements given to it, by index in [`Labels::targets`].
+    pub statements: Family,
     /// Changes of its state.
     pub state_changes: IntCounter,
     /// Probes not answered, by reason.
@@ -215,10 +217,12 @@ fn routed(registry: &Registry, labels: &Labels<'_>) -> Grid {
 }
 
 fn node_counters(registry: &Registry, labels: &Labels<'_>) -> Box<[NodeCounters]> {
+    let statements = register(registry, series::NODE_STATEMENTS_TOTAL.counters());
     let changes = register(registry, series::NODE_STATE_CHANGES_TOTAL.counters());
     let failures = register(registry, series::NODE_PROBE_FAILURES_TOTAL.counters());
     let connects = register(registry, series::POOL_CONNECTS_TOTAL.counters());
     let one = |&(cluster, node): &(&str, &str)| NodeCounters {
+        statements: Family::new(&statements, &[cluster, node], labels.targets),
         state_changes: changes.with_label_values(&[cluster, node]),
         probe_failures: Family::new(&failures, &[cluster, node], labels.probe_failures),
         connects: connects.with_label_values(&[cluster, node, "ok"]),

@@ -104,6 +104,8 @@ series! {
         "Time since the last answer of the node to a probe; absent before the first one.";
     NODE_OUTSTANDING_REQUESTS Gauge "pgweir_node_outstanding_requests" ["cluster" "node"]
         "Requests that the node has been given and has not yet answered.";
+    NODE_STATEMENTS_TOTAL Counter "pgweir_node_statements_total" ["cluster" "node" "role"]
+        "Statements given to the node, by the role that it was chosen for.";
     NODE_STATE_CHANGES_TOTAL Counter "pgweir_node_state_changes_total" ["cluster" "node"]
         "Changes of the state that the node is judged to be in.";
     NODE_PROBE_FAILURES_TOTAL Counter

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 
 use super::Limits;
+use crate::metrics::IntCounter;
 use crate::server::{self, Credentials, Endpoint, Login, Server, ServerError};
 
 thread_local! {
@@ -40,6 +41,8 @@ pub struct Manager {
     user: Box<str>,
     credentials: Arc<Credentials>,
     limits: Limits,
+    connects: IntCounter,
+    failed_connects: IntCounter,
 }
 
 impl Manager {
@@ -49,6 +52,7 @@ impl Manager {
         user: &str,
         credentials: Arc<Credentials>,
         limits: Limits,
+        [connects, failed_connects]: [IntCounter; 2],
     ) -> Manager {
         Manager {
             endpoint,
@@ -56,6 +60,8 @@ impl Manager {
             user: user.into(),
             credentials,
             limits,
+            connects,
+            failed_connects,
         }
     }
 
@@ -79,8 +85,12 @@ impl managed::Manager for Manager {
             parameters: &[],
         };
         match server::open(&self.endpoint, &login).await {
-            Ok(server) => Ok(Box::new(server)),
+            Ok(server) => {
+                self.connects.inc();
+                Ok(Box::new(server))
+            }
             Err(error) => {
+                self.failed_connects.inc();
                 tracing::warn!(
                     address = %self.endpoint.address, database = %self.database, user = %self.user, %error,
                     "server connection not opened"

@@ -16,6 +16,7 @@ use deadpool::managed::{self, PoolConfig, QueueMode, Timeouts};
 pub use checkout::{CheckoutError, Pooled};
 pub use manager::{Manager, Opening};
 
+use crate::metrics::IntCounter;
 use crate::server::{Credentials, Endpoint};
 
 /// How large a pool is and how long its connections live.
@@ -31,6 +32,17 @@ pub struct Limits {
     pub lifetime: Duration,
 }
 
+/// What all pools of a node count together.
+#[derive(Clone, Debug)]
+pub struct NodeCounts {
+    /// Clients that use a connection of the node, or wait for one.
+    pub outstanding: Arc<AtomicU32>,
+    /// Connections opened.
+    pub connects: IntCounter,
+    /// Attempts that failed.
+    pub failed_connects: IntCounter,
+}
+
 /// The pool of one node for one database and user.
 #[derive(Debug)]
 pub struct Pool {
@@ -41,16 +53,28 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// An empty pool. `outstanding` is shared by all pools of the node.
+    /// An empty pool.
     pub fn new(
         endpoint: Endpoint,
         database: &str,
         user: &str,
         credentials: Arc<Credentials>,
         limits: Limits,
-        outstanding: Arc<AtomicU32>,
+        node: NodeCounts,
     ) -> Pool {
-        let manager = Manager::new(endpoint, database, user, credentials, limits);
+        let NodeCounts {
+            outstanding,
+            connects,
+            failed_connects,
+        } = node;
+        let manager = Manager::new(
+            endpoint,
+            database,
+            user,
+            credentials,
+            limits,
+            [connects, failed_connects],
+        );
         let config = PoolConfig {
             max_size: limits.size,
             // No deadline here: checkout() brings its own, and a connect is bounded by its endpoint.

@@ -12,7 +12,7 @@ use crate::config::{self, Config};
 use crate::link::Statements;
 use crate::metrics::{Labels, Metrics};
 use crate::monitor::{Monitor, Probe, Watched};
-use crate::pool::Limits;
+use crate::pool::{Limits, NodeCounts};
 use crate::relay::{self, Cluster, Mode, Node, PoolSet, Registry, Shared};
 use crate::route::Role;
 use crate::server::{Credentials, Endpoint, Secret};
@@ -129,8 +129,8 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
     let mut first_node = 0;
     for cluster in &config.clusters {
         watched.push(to_watch(clusters.len(), first_node, cluster, config));
+        clusters.push(Arc::new(assemble(&metrics, first_node, cluster, config)));
         first_node += cluster.nodes.len();
-        clusters.push(Arc::new(assemble(cluster, config)));
     }
     let shared = Arc::new(Shared {
         classifier: Classifier::new(CLASSIFIER_BYTES),
@@ -179,17 +179,34 @@ fn metrics(config: &Config) -> Arc<Metrics> {
     })
 }
 
-fn assemble(cluster: &config::Cluster, config: &Config) -> Cluster {
-    let nodes = cluster.nodes.iter().map(|node| Node {
+fn assemble(
+    metrics: &Metrics,
+    first_node: usize,
+    cluster: &config::Cluster,
+    config: &Config,
+) -> Cluster {
+    let nodes = cluster.nodes.iter().enumerate().map(|(index, node)| Node {
         name: node.name.clone(),
+        metric: first_node + index,
         endpoint: endpoint(node, config),
-        outstanding: Arc::default(),
+        counts: counts(metrics, first_node + index),
     });
     Cluster::new(
         &cluster.name,
         nodes.collect(),
         View::empty(cluster.nodes.len()),
     )
+}
+
+fn counts(metrics: &Metrics, node: usize) -> NodeCounts {
+    let counters = metrics
+        .node(node)
+        .expect("the metrics were made for the same nodes");
+    NodeCounts {
+        outstanding: Arc::default(),
+        connects: counters.connects.clone(),
+        failed_connects: counters.failed_connects.clone(),
+    }
 }
 
 fn endpoint(node: &config::Node, config: &Config) -> Endpoint {

@@ -1,11 +1,11 @@
 //! A cluster as sessions see it: its nodes, and the picture that the monitor last published.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
 
 use crate::cluster::View;
+use crate::pool::NodeCounts;
 use crate::server::Endpoint;
 
 /// One cluster.
@@ -25,10 +25,12 @@ pub struct Cluster {
 pub struct Node {
     /// Its name in proxy.toml.
     pub name: String,
+    /// Its place among the nodes of all clusters, as the metrics count them.
+    pub metric: usize,
     /// How connections to it are made.
     pub endpoint: Endpoint,
-    /// Clients that use a connection to it or wait for one.
-    pub outstanding: Arc<AtomicU32>,
+    /// What all pools of the node count.
+    pub counts: NodeCounts,
 }
 
 impl Cluster {
@@ -44,7 +46,7 @@ impl Cluster {
 
     /// Clients on a node.
     pub fn outstanding(&self, node: usize) -> u32 {
-        self.nodes[node].outstanding.load(Ordering::Relaxed)
+        self.nodes[node].counts.outstanding.load(Ordering::Relaxed)
     }
 
     /// A number that breaks ties between nodes evenly.

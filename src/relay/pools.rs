@@ -60,7 +60,7 @@ impl PoolSet {
                 user,
                 credentials.clone(),
                 limits,
-                node.outstanding.clone(),
+                node.counts.clone(),
             )
         };
         PoolSet {

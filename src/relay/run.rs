@@ -339,6 +339,7 @@ impl Relay {
         let (client, output, session) = (&mut self.client, &mut self.output, &mut self.session);
         let standby = held.standby;
         let link = &mut held.server.link;
+        let sent = &self.shared.metrics.client_sent_bytes;
         let result = compose(|out| {
             let result = session.receive(link, chunk, standby, out);
             let bytes = match &result {
@@ -348,6 +349,7 @@ impl Relay {
                     .map_or(out.as_slice(), |range| &chunk[range]),
                 Err(_) => out.as_slice(),
             };
+            sent.inc_by(bytes.len() as u64);
             Relay::to_client(client, output, cx, bytes).map(|()| result)
         })?;
         match result {
@@ -435,6 +437,7 @@ impl Relay {
             if n == 0 {
                 return Err(End::Gone);
             }
+            self.shared.metrics.client_received_bytes.inc_by(n as u64);
             if self.input.is_empty() {
                 let used = self.process(cx, &buffer[..n])?;
                 self.input.extend_from_slice(&buffer[used..n]);
@@ -642,7 +645,11 @@ impl Relay {
         let Some(held) = &mut self.held else {
             return Ok(());
         };
+        if let Some(class) = class.filter(|_| !begin) {
+            unit::count_held(&shared, &self.pools.cluster, class, held.node, held.standby);
+        }
         let session = &mut self.session;
+        let pinned = session.pin().is_some();
         let server = &mut *held.server;
         let written = compose(|out| {
             if begin {
@@ -657,6 +664,9 @@ impl Relay {
             }
             send(&mut server.stream, &mut server.unsent, cx, out)
         });
+        if let Some(pin) = session.pin().filter(|_| !pinned) {
+            shared.metrics.pins.at(pin.index()).inc();
+        }
         if written.is_err() {
             return self.server_lost("write failed");
         }

@@ -49,14 +49,31 @@ pub(super) fn choose(
     match route::decide(need(class), floor, &view, now, outstanding, cluster.turn()) {
         Decision::Node { node, role, reason } if avoid >> node & 1 == 0 => {
             let standby = role == Role::Standby;
-            shared
-                .metrics
-                .routed(usize::from(standby), reason_index(class, reason))
-                .inc();
+            count(shared, cluster, node, standby, reason_index(class, reason));
             Ok((node, standby))
         }
         _ => Err(nowhere()),
     }
+}
+
+/// Counts a statement that goes to a node.
+fn count(shared: &Shared, cluster: &Cluster, node: usize, standby: bool, reason: usize) {
+    let target = usize::from(standby);
+    shared.metrics.routed(target, reason).inc();
+    if let Some(counters) = shared.metrics.node(cluster.nodes[node].metric) {
+        counters.statements.at(target).inc();
+    }
+}
+
+/// Counts a statement that goes to the connection that its session holds anyway.
+pub(super) fn count_held(
+    shared: &Shared,
+    cluster: &Cluster,
+    class: Class,
+    node: usize,
+    standby: bool,
+) {
+    count(shared, cluster, node, standby, class.reason.index());
 }
 
 /// Metric labels: the reasons of statements, then the reasons of routing.
