@@ -96,11 +96,14 @@ fn report(text: &str, code: u8) -> ExitCode {
 }
 
 /// Files and environment, for the configuration.
-struct System;
+struct System {
+    /// Where relative paths start: the directory of proxy.toml.
+    directory: PathBuf,
+}
 
 impl Sources for System {
     fn read(&self, path: &str) -> Result<String, String> {
-        std::fs::read_to_string(path).map_err(|error| error.to_string())
+        std::fs::read_to_string(self.directory.join(path)).map_err(|error| error.to_string())
     }
 
     fn env(&self, name: &str) -> Option<String> {
@@ -112,7 +115,8 @@ fn load(file: &Path) -> Result<Config, Failure> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::Input(format!("{name}: {error}")))?;
-    Config::parse(&text, &name, &System)
+    let directory = file.parent().map(Path::to_owned).unwrap_or_default();
+    Config::parse(&text, &name, &System { directory })
         .map_err(|faults: Faults| Failure::Input(faults.to_string()))
 }
 

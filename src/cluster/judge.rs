@@ -262,7 +262,8 @@ impl Judge {
         self.settle(elected, &claimants, events);
     }
 
-    /// routing.md §5.4, rules 1 to 5.
+    /// routing.md §5.4, rules 1 to 5. The first claim of a newer timeline stops writes to the old primary, which would be
+    /// lost; the second makes the claimant primary.
     fn successor(
         &self,
         primary: usize,
@@ -276,9 +277,7 @@ impl Judge {
             .collect();
         if !newer.is_empty() {
             return match strictly_highest(&newer) {
-                Elected::Node(node, _) if self.nodes[node].claims < CLAIMS => {
-                    self.incumbent(primary, timeline, claimants)
-                }
+                Elected::Node(node, _) if self.nodes[node].claims < CLAIMS => Elected::Nobody,
                 elected => elected,
             };
         }

@@ -30,8 +30,8 @@ pub struct Lag {
 
 /// Samples of one primary on one timeline, oldest first; positions never decrease.
 ///
-/// Full resolution for [`FINE`], then one a second for [`MIDDLE`], then one every ten seconds for [`COARSE`]: about
-/// 11,000 entries at 20 a second.
+/// Full resolution for a minute, then one a second for ten minutes, then one every ten seconds for a day: about 11,000
+/// entries at 20 a second.
 #[derive(Clone, Debug, Default)]
 pub struct Ring {
     samples: VecDeque<(Instant, Lsn)>,

@@ -143,23 +143,32 @@ impl Owing {
         self.queue.pop_front()
     }
 
-    /// The server reported an error: what it will skip is dropped, and given to `dropped`.
-    pub fn fail(&mut self, mut dropped: impl FnMut(Owed)) {
+    /// The server reported an error: what it will skip is dropped, and given to `dropped`. Settings that dropped
+    /// statements would have changed are counted with their group's Sync; those of a group whose Sync has not been
+    /// forwarded yet are returned.
+    pub fn fail(&mut self, mut dropped: impl FnMut(Owed)) -> u16 {
         match self.queue.front() {
             // Their ReadyForQuery follows without a Sync.
-            Some(Owed::Query { .. } | Owed::Call | Owed::Injected { .. }) | None => return,
+            Some(Owed::Query { .. } | Owed::Call | Owed::Injected { .. }) | None => return 0,
             // An error after the last reply of a group, at its commit: the ReadyForQuery follows.
-            Some(Owed::Sync { .. }) => return,
+            Some(Owed::Sync { .. }) => return 0,
             Some(_) => {}
         }
-        while let Some(owed) = self.queue.front() {
-            if matches!(owed, Owed::Sync { .. }) {
-                return;
+        let mut unset = 0;
+        while let Some(owed) = self.queue.front_mut() {
+            match owed {
+                Owed::Sync { sets, .. } => {
+                    *sets += unset;
+                    return 0;
+                }
+                Owed::Query { sets, .. } => unset += *sets,
+                _ => {}
             }
             dropped(*owed);
             self.queue.pop_front();
         }
         self.skipping = true;
+        unset
     }
 
     /// COPY FROM STDIN begins inside a group: the server ignores the Syncs that it has been sent already, and the
@@ -167,14 +176,18 @@ impl Owing {
     /// "the frontend must send […] Sync" afterwards, and "Flush and Sync messages received during copy-in mode are
     /// ignored".
     ///
-    /// Returns whether a Sync was dropped, that is, whether the group is open again.
-    pub fn copy_begins(&mut self) -> bool {
+    /// Returns the Sync that was dropped: the group is open again.
+    pub fn copy_begins(&mut self) -> Option<Owed> {
         if !matches!(self.queue.front(), Some(Owed::Execute)) {
-            return false;
+            return None;
         }
-        let before = self.queue.len();
+        let dropped = self
+            .queue
+            .iter()
+            .copied()
+            .find(|owed| matches!(owed, Owed::Sync { .. }));
         self.queue.retain(|owed| !matches!(owed, Owed::Sync { .. }));
-        self.queue.len() < before
+        dropped
     }
 }
 
@@ -240,9 +253,9 @@ mod tests {
     #[test]
     fn copy_in_ignores_earlier_syncs() {
         let mut owing = queue(&[Owed::Execute, SYNC]);
-        assert!(owing.copy_begins());
+        assert_eq!(owing.copy_begins(), Some(SYNC));
         assert_eq!(owing.iter().collect::<Vec<_>>(), [Owed::Execute]);
         let mut simple = queue(&[QUERY]);
-        assert!(!simple.copy_begins());
+        assert_eq!(simple.copy_begins(), None);
     }
 }

@@ -9,6 +9,9 @@ use super::probe::{self, Probe, Session};
 use crate::cluster::{Answer, Event, Judge, Observation, Silence, View};
 use crate::metrics::Metrics;
 
+/// Takes each new view, with what has changed since the one before.
+pub type Publish = Box<dyn Fn(View, &[Event]) + Send + Sync>;
+
 /// One cluster to be watched.
 pub struct Watched {
     /// Its name, for the log.
@@ -24,7 +27,7 @@ pub struct Watched {
     /// How often each node is asked.
     pub interval: Duration,
     /// Gets each new view, with what has changed.
-    pub publish: Box<dyn Fn(View, &[Event]) + Send + Sync>,
+    pub publish: Publish,
 }
 
 /// The tasks of one cluster; they end when this is dropped.
@@ -40,7 +43,7 @@ struct Board {
     nodes: Vec<String>,
     first_node: usize,
     judge: Mutex<Judge>,
-    publish: Box<dyn Fn(View, &[Event]) + Send + Sync>,
+    publish: Publish,
     metrics: Arc<Metrics>,
 }
 
@@ -122,10 +125,10 @@ async fn ask(probe: &Probe, session: &mut Option<Session>) -> Result<Answer, Sil
 impl Board {
     fn report(&self, observation: Observation) {
         let node = observation.node;
-        if let Err(silence) = &observation.result {
-            if let Some(counters) = self.metrics.node(self.first_node + node) {
-                counters.probe_failures.at(silence_index(silence)).inc();
-            }
+        if let Err(silence) = &observation.result
+            && let Some(counters) = self.metrics.node(self.first_node + node)
+        {
+            counters.probe_failures.at(silence_index(silence)).inc();
         }
         let silence = observation.result.as_ref().err().cloned();
         let (view, events) = {

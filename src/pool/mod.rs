@@ -24,6 +24,8 @@ use crate::server::{Credentials, Endpoint};
 pub struct Limits {
     /// Most server connections.
     pub size: usize,
+    /// Most prepared statements that a connection holds.
+    pub max_prepared: usize,
     /// How long a client waits for one.
     pub wait: Duration,
     /// Connections that nobody has used for so long are closed.

@@ -210,13 +210,8 @@ fn counts(metrics: &Metrics, node: usize) -> NodeCounts {
 }
 
 fn endpoint(node: &config::Node, config: &Config) -> Endpoint {
-    // Statements that one server connection may hold differ by database; a node's endpoint has the largest.
-    let max_prepared = config
-        .databases
-        .iter()
-        .map(|database| database.pool.max_prepared)
-        .max()
-        .unwrap_or(0);
+    // Databases have bounds of their own; connections outside of pools prepare nothing.
+    let max_prepared = 0;
     Endpoint {
         address: node.address.clone(),
         timeout: config.timeouts.connect,
@@ -280,6 +275,7 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>]) -> Databases {
             limits: Limits {
                 size: database.pool.size,
                 wait: database.pool.wait_timeout,
+                max_prepared: database.pool.max_prepared,
                 idle: config.timeouts.server_idle,
                 lifetime: config.timeouts.server_lifetime,
             },

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use super::{Cluster, Welcome};
 use crate::link::Params;
 use crate::pool::{Limits, Pool};
-use crate::server::Credentials;
+use crate::server::{Credentials, Endpoint};
 
 /// When a server connection goes back to its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,10 @@ impl PoolSet {
         credentials: Arc<Credentials>,
     ) -> PoolSet {
         let pool = |node: &super::Node| {
-            let endpoint = node.endpoint.clone();
+            let endpoint = Endpoint {
+                max_prepared: limits.max_prepared,
+                ..node.endpoint.clone()
+            };
             Pool::new(
                 endpoint,
                 database,

@@ -354,6 +354,7 @@ impl Relay {
         })?;
         match result {
             Ok(received) => {
+                self.flags.recheck |= !self.input.is_empty();
                 if received.wrote {
                     self.session.floor.wrote(Instant::now());
                 }
@@ -764,6 +765,7 @@ impl Relay {
         let node = &self.pools.cluster.nodes[held.node].name;
         let link = &held.server.link;
         let pinned = self.session.pin().is_some();
+        let open = self.session.has_open_group();
         let wrote = self.session.lost(link);
         self.flags.draining_link = false;
         self.flags.recheck = true;
@@ -789,16 +791,16 @@ impl Relay {
             )));
         }
         let owed: Vec<Owed> = link.owing.iter().collect();
-        let group_open = link.owing.skipping();
+        let told = link.owing.skipping();
         drop(held);
-        self.answer_lost(&owed, group_open, wrote);
+        self.answer_lost(&owed, told, open, wrote);
         Ok(())
     }
 
-    /// One error for each unit that was on its way, none for the proxy's own.
-    fn answer_lost(&mut self, owed: &[Owed], failed_already: bool, wrote: bool) {
+    /// One error for each unit that was on its way, none for the proxy's own. `told` says that the client has had an error
+    /// for the unit in front, `open` that the last group's Sync has not come.
+    fn answer_lost(&mut self, owed: &[Owed], mut told: bool, open: bool, wrote: bool) {
         let notice = lost_notice(wrote);
-        let mut told = failed_already;
         for owed in owed {
             match owed {
                 Owed::Injected { .. } | Owed::Sync { swallow: true, .. } => continue,
@@ -807,7 +809,6 @@ impl Relay {
                         self.tell(&notice);
                     }
                     self.ready();
-                    told = false;
                 }
                 _ if !told => {
                     self.tell(&notice);
@@ -816,7 +817,11 @@ impl Relay {
                 _ => {}
             }
         }
-        if told {
+        if open {
+            // What the group did without a Sync is undone, and its Sync must not sound like success.
+            if !told {
+                self.tell(&notice);
+            }
             self.session.skip_to_sync();
         }
     }

@@ -173,7 +173,11 @@ impl Session {
             b'G' => {
                 if !std::mem::take(&mut link.copy_ended_early) {
                     link.copy_in = true;
-                    self.group.open |= link.owing.copy_begins();
+                    if let Some(Owed::Sync { write, sets, .. }) = link.owing.copy_begins() {
+                        self.group.open = true;
+                        self.group.write |= write;
+                        self.group.sets += sets;
+                    }
                 }
             }
             b't' | b'N' | b'A' | b'H' | b'c' | b'V' | b'W' => {}
@@ -283,6 +287,8 @@ impl Session {
             return Verdict::Swallow;
         }
         link.failed = true;
+        link.copy_in = false;
+        link.copy_ended_early = false;
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
         if backend::is_fatal(body) {
             link.fatal = true;
@@ -292,9 +298,9 @@ impl Session {
             }
         }
         let mut lost_unnamed = false;
-        let (held, unnamed) = (&mut link.held, &mut link.unnamed);
+        let (held, unnamed, doubtful) = (&mut link.held, &mut link.unnamed, &mut link.doubtful);
         let cold = &mut self.cold;
-        link.owing.fail(|owed| match owed {
+        let unset = link.owing.fail(|owed| match owed {
             Owed::Parse { named, id, .. } => {
                 if let Some(id) = id {
                     held.remove(id);
@@ -305,8 +311,11 @@ impl Session {
                 }
             }
             Owed::Local(Local::ParseComplete) => forget_name(cold),
+            // The statement that was to make room is still there.
+            Owed::Close { swallow: true } => *doubtful = true,
             _ => {}
         });
+        self.group.sets += unset;
         if lost_unnamed {
             *unnamed = None;
             self.unnamed = None;

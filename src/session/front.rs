@@ -9,7 +9,7 @@ use crate::sql::{
 };
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
-use crate::wire::{ClientFacing, Notice, SqlState, reply};
+use crate::wire::{ClientFacing, Notice, SqlState, Status, reply};
 
 /// What all sessions share.
 #[derive(Clone, Copy, Debug)]
@@ -80,9 +80,6 @@ impl ClientFacing for Violation {
     }
 }
 
-/// Bytes of a statement that are enough to know that it is too long to be parsed (crates.md: 16 KiB).
-const PREVIEW: usize = 16 * 1024 + 64;
-
 /// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
 const STAND_IN: &[u8] = b"pgw_deallocated";
 const STAND_IN_CONTENT: &[u8] = b"SELECT 1\0\0\0";
@@ -148,7 +145,7 @@ impl Session {
         replies: &mut Vec<u8>,
     ) -> Next {
         match header.tag {
-            b'Q' => match whole_or_preview(input, header) {
+            b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
                 Some(len) => place(
                     len,
                     self.classify_query(&input[..len], header, context),
@@ -216,8 +213,11 @@ impl Session {
             let Some(take) = forwardable(frame, header, context.pipeline_buffer) else {
                 break;
             };
-            if standby && !self.may_stay(&frame[..take], header, context) {
+            if standby && !link.owing.skipping() && !self.may_stay(&frame[..take], header, context)
+            {
                 return match (len, self.group.executed) {
+                    // Whether the group has failed where it is must be known first.
+                    (0, false) if !link.owing.is_empty() => Next::More,
                     (0, false) => Next::Rehome,
                     (0, true) => self.refuse(),
                     _ => Next::Forward { len, class: None },
@@ -479,7 +479,9 @@ impl Session {
         while let Ok(Some(header)) = frame::header(&bytes[at..], usize::MAX) {
             let take = header.total().min(bytes.len() - at);
             let body = at + HEADER..at + take;
-            self.forward_one(header, body, class, link, context, &mut writer);
+            // The class of a group is not that of a Query at its end.
+            let own = class.filter(|_| at == 0);
+            self.forward_one(header, body, own, link, context, &mut writer);
             at += take;
             self.stream.left = header.total() - take;
         }
@@ -497,11 +499,18 @@ impl Session {
     ) {
         let at = body.start - HEADER;
         let bytes = writer.bytes;
+        if link.owing.skipping()
+            && matches!(header.tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F')
+        {
+            // The server discards it: it has no effect and no reply, whatever it names.
+            self.group.open = true;
+            return;
+        }
         match header.tag {
             b'Q' => {
                 let class = class
                     .unwrap_or_else(|| self.classify_query(&bytes[at..body.end], header, context));
-                self.forward_query(header, body, class, link, writer);
+                self.forward_query(body, class, link, writer);
             }
             b'P' => self.forward_parse(header, body, link, context, writer),
             b'B' => self.forward_bind(header, body, link, writer),
@@ -531,10 +540,8 @@ impl Session {
                 link.dirty = true;
                 link.owing.push(Owed::Call);
             }
-            b'c' | b'f' => {
-                if !std::mem::take(&mut link.copy_in) {
-                    link.copy_ended_early = true;
-                }
+            b'c' | b'f' if !std::mem::take(&mut link.copy_in) => {
+                link.copy_ended_early = true;
             }
             // Flush and CopyData ask for no reply of their own.
             _ => {}
@@ -543,7 +550,6 @@ impl Session {
 
     fn forward_query(
         &mut self,
-        header: Header,
         body: std::ops::Range<usize>,
         class: Class,
         link: &mut Link,
@@ -553,7 +559,11 @@ impl Session {
         let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
         let mut sets = self.group.sets;
         if class.session == SessionEffect::Deallocate {
-            if let Some(name) = self.deallocates(text) {
+            // In a failed transaction the server refuses it as it is.
+            if let Some(name) = self
+                .deallocates(text)
+                .filter(|_| link.status != Status::Failed)
+            {
                 self.cold().prepared.remove(&*name);
                 writer.replace(body.start - HEADER, |out| {
                     put_stand_in(link, out);
@@ -573,11 +583,7 @@ impl Session {
         self.group = Group::default();
         self.unnamed = None;
         link.unnamed = None;
-        if !link.owing.push(Owed::Query { write, sets }) {
-            // The server discards a Query, too, while it skips to a Sync.
-            self.group.open = true;
-        }
-        debug_assert!(header.total() >= HEADER);
+        link.owing.push(Owed::Query { write, sets });
     }
 
     fn forward_parse(
@@ -628,9 +634,7 @@ impl Session {
         cold.prepared.insert(name.clone(), statement.clone());
         if link.held.touch(id) {
             writer.replace(at, |_| ());
-            if link.owing.push(Owed::Local(Local::ParseComplete)) {
-                cold.unconfirmed.push_back((name, id));
-            }
+            link.owing.push(Owed::Local(Local::ParseComplete));
         } else {
             writer.replace(at, |out| {
                 make_room(link, id, out);
@@ -640,17 +644,13 @@ impl Session {
                     put_parse_as(id, statement.content(), out);
                 }
             });
-            if link.owing.push(Owed::Parse {
+            link.owing.push(Owed::Parse {
                 swallow: false,
                 named: true,
                 id: Some(id),
-            }) {
-                cold.unconfirmed.push_back((name, id));
-            } else {
-                link.held.remove(id);
-                cold.prepared.remove(&*name);
-            }
+            });
         }
+        cold.unconfirmed.push_back((name, id));
         writer.sent = at + header.total();
     }
 
@@ -732,14 +732,23 @@ impl Session {
         writer: &mut Writer<'_>,
     ) {
         if name.is_empty() {
-            if let Some(statement) = self.unnamed.clone().filter(|s| link.unnamed != Some(s.id)) {
-                writer.replace(at, |out| frontend::put_parse(b"", statement.content(), out));
-                link.unnamed = Some(statement.id);
-                link.owing.push(Owed::Parse {
-                    swallow: true,
-                    named: false,
-                    id: Some(statement.id),
-                });
+            match self.unnamed.clone() {
+                Some(statement) if link.unnamed != Some(statement.id) => {
+                    writer.replace(at, |out| frontend::put_parse(b"", statement.content(), out));
+                    link.unnamed = Some(statement.id);
+                    let id = Some(statement.id);
+                    link.owing.push(Owed::Parse {
+                        swallow: true,
+                        named: false,
+                        id,
+                    });
+                }
+                // Another client's is still there: it is not this one's to run.
+                None if link.unnamed.take().is_some() => {
+                    writer.replace(at, |out| frontend::put_close_statement(b"", out));
+                    link.owing.push(Owed::Close { swallow: true });
+                }
+                _ => {}
             }
             return;
         }
@@ -872,10 +881,10 @@ fn place(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
     }
 }
 
-/// Bytes of a Query that are enough to judge it: all of it, or so many that it is too long to be judged.
-fn whole_or_preview(input: &[u8], header: Header) -> Option<usize> {
+/// Bytes of a Query that are enough to judge it: all of it, or more than are held of a unit.
+fn whole_or_preview(input: &[u8], header: Header, buffer: usize) -> Option<usize> {
     let len = input.len().min(header.total());
-    (len == header.total() || len >= HEADER + PREVIEW).then_some(len)
+    (len == header.total() || len >= buffer).then_some(len)
 }
 
 /// Bytes of a message in a group that can be forwarded now; `None` if too little of it has arrived.
@@ -885,7 +894,7 @@ fn forwardable(frame: &[u8], header: Header, buffer: usize) -> Option<usize> {
         return Some(len);
     }
     match header.tag {
-        b'Q' => whole_or_preview(frame, header),
+        b'Q' => whole_or_preview(frame, header, buffer),
         // Parameters may be large: the names are enough once the buffer is full.
         b'B' if len >= buffer => frontend::bind(&frame[HEADER..len]).map(|_| len),
         b'd' | b'f' | b'F' => Some(len),

@@ -117,6 +117,11 @@ impl Session {
         self.group.open || self.stream.left > 0
     }
 
+    /// Whether a group has been forwarded without its Sync, and has not been failed by the proxy.
+    pub fn has_open_group(&self) -> bool {
+        self.group.open && !self.group.discard
+    }
+
     /// Before the first byte of a unit: brings the session's settings to the connection, in the same flight.
     pub fn begin(&mut self, link: &mut Link, out: &mut Vec<u8>) {
         if Arc::ptr_eq(&self.params, &link.params) {
@@ -150,11 +155,20 @@ impl Session {
                     Owed::Query { write: true, .. } | Owed::Sync { write: true, .. } | Owed::Call
                 )
             });
-        self.group = Group::default();
+        // A group that the proxy has failed already stays failed up to its Sync.
+        let discard = self.group.discard;
+        self.group = Group {
+            open: discard,
+            discard,
+            ..Group::default()
+        };
+        self.stream.drop = true;
         self.pin = None;
         if let Some(cold) = &mut self.cold {
             cold.settings.forget();
-            cold.unconfirmed.clear();
+            while let Some((name, _)) = cold.unconfirmed.pop_front() {
+                cold.prepared.remove(&name);
+            }
         }
         wrote
     }

@@ -95,7 +95,7 @@ fn parse_reset<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
     })
 }
 
-/// The statement that DEALLOCATE [PREPARE] names, as the server folds the name. `None` for DEALLOCATE ALL.
+/// The statement that `DEALLOCATE [PREPARE]` names, as the server folds the name. `None` for DEALLOCATE ALL.
 pub fn deallocate_target(text: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.keyword("deallocate")?;

@@ -478,6 +478,10 @@ impl Node {
 
     /// The port was free a moment ago, and somebody's outgoing connection may have it now. A node that
     /// has never run takes another, as nobody has been told of this one; any other waits.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the port's other user rings no bell"
+    )]
     fn avoid_conflict(&self) -> Result<(), Error> {
         match self.has_run.load(Ordering::Relaxed) {
             true => thread::sleep(CONFLICT_PAUSE),

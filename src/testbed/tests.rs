@@ -290,6 +290,11 @@ fn told_by(output: impl BufRead) -> Option<(PathBuf, Vec<Pid>)> {
 
 #[test]
 #[ignore = "run by servers_of_a_killed_process_are_ended_and_removed, which kills it"]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "it waits to be killed, and says where"
+)]
 fn holds_a_cluster_until_killed() {
     let cluster = Cluster::builder().standbys(1).start().unwrap();
     // A frozen server must be ended like any other.

@@ -12,6 +12,10 @@ use super::Error;
 ///
 /// # Errors
 /// [`Error::Timeout`] when `limit` has passed; whatever the condition itself fails with.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process is waited for, and it rings no bell"
+)]
 pub fn wait_for(
     mut condition: impl FnMut() -> Result<bool, Error>,
     limit: Duration,

@@ -1,0 +1,29 @@
+# The one entry. Rules are thin: the work is in the program or in scripts/.
+.PHONY: demo test check bench fuzz build
+
+# A throw-away primary and two standbys, the proxy before them, a little traffic. ARGS="--for 20s" ends by itself.
+demo:
+	@scripts/install-postgresql
+	cargo run --release --locked --quiet -- demo $(ARGS)
+
+# All that CI runs.
+test: check
+	@scripts/install-postgresql
+	scripts/test
+
+# Format, lints, documentation, who imports whom, the example configuration.
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
+	cargo test --locked --quiet --test layers
+
+# CPU per transaction and memory per idle client, beside PgBouncer; writes docs/benchmarks.md.
+bench:
+	@scripts/install-postgresql
+	cargo build --release --locked
+	scripts/bench $(ARGS)
+
+# Each fuzz target for FUZZ_SECONDS (default 60).
+fuzz:
+	scripts/fuzz

@@ -1,0 +1,346 @@
+//! The file as typed to a [`Config`]: defaults, bounds, and what must agree with what.
+
+use std::collections::HashMap;
+
+use super::raw::{Named, Table, nearest};
+use super::users;
+use super::{
+    Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Fault, Limits, Log, Monitor, Node,
+    Pool, Reads, Secret, Sources, Timeouts, Users, keys,
+};
+
+/// Reads the whole file. The value counts only if nothing was reported, and the faults of the users
+/// file, which has places of its own, are given back beside it.
+pub(super) fn config(root: &Table<'_>, sources: &dyn Sources) -> (Config, Vec<Fault>) {
+    let clusters = clusters(root);
+    let databases = databases(root, &clusters);
+    let (auth, faults) = auth(&root.table("auth"), sources);
+    let config = Config {
+        workers: root.table("process").get(&keys::WORKERS),
+        listeners: listeners(root),
+        clusters: clusters
+            .into_iter()
+            .map(|named| cluster(&named, sources))
+            .collect(),
+        databases,
+        auth,
+        admin: admin(&root.table("admin")),
+        limits: limits(&root.table("limits")),
+        timeouts: timeouts(&root.table("timeouts")),
+        log: log(&root.table("log")),
+    };
+    (config, faults)
+}
+
+fn listeners(root: &Table<'_>) -> Vec<Address> {
+    let tables = root.array("listener");
+    if tables.is_empty() && !root.mistyped_array("listener") {
+        root.missing(
+            "listener",
+            "at least one is needed: [[listener]] with an address",
+        );
+    }
+    let mut first = HashMap::new();
+    let mut listeners = Vec::new();
+    for (index, table) in tables.iter().enumerate() {
+        let Some(address) = table.find(&keys::LISTENER_ADDRESS) else {
+            continue;
+        };
+        // Port 0 is another port each time.
+        let chosen = !matches!(address.value, Address::Tcp(_, 0));
+        match first.get(&address.value).filter(|_| chosen) {
+            Some(other) => {
+                let message = format!("listener[{other}] has the same address");
+                table.fault(address.at, "address", message);
+            }
+            None => _ = first.insert(address.value.clone(), index),
+        }
+        listeners.push(address.value);
+    }
+    listeners
+}
+
+fn clusters<'t>(root: &Table<'t>) -> Vec<Named<'t>> {
+    let clusters = root.named("cluster");
+    if clusters.is_empty() && !root.mistyped_table("cluster") {
+        root.missing(
+            "cluster",
+            "at least one is needed: [cluster.main] with nodes",
+        );
+    }
+    for cluster in &clusters {
+        check_name(root, "cluster", cluster);
+    }
+    clusters
+}
+
+fn cluster(named: &Named<'_>, sources: &dyn Sources) -> Cluster {
+    let table = &named.table;
+    Cluster {
+        name: named.name.clone(),
+        nodes: nodes(table),
+        monitor: monitor(&table.table("monitor"), sources),
+        reads: Reads {
+            max_lag: table.table("reads").get(&keys::MAX_LAG),
+        },
+    }
+}
+
+fn nodes(cluster: &Table<'_>) -> Vec<Node> {
+    let tables = cluster.array("nodes");
+    if tables.is_empty() && !cluster.mistyped_array("nodes") {
+        cluster.missing(
+            "nodes",
+            "at least one is needed: nodes = [ { address = \"host:5432\" } ]",
+        );
+    }
+    if let Some(excess) = tables.get(keys::MAX_NODES) {
+        let (most, number) = (keys::MAX_NODES, tables.len());
+        excess.fault_here(format!(
+            "a cluster may have {most} nodes; this one has {number}"
+        ));
+    }
+    let mut addresses = HashMap::new();
+    let mut names = HashMap::new();
+    let mut nodes = Vec::new();
+    for (index, table) in tables.iter().enumerate() {
+        let typed = table.find(&keys::NODE_NAME);
+        let Some(address) = table.find(&keys::NODE_ADDRESS) else {
+            continue;
+        };
+        let text = table.text("address").unwrap_or_default();
+        let (name, at) = match typed {
+            Some(name) => (name.value, name.at),
+            None => (text.to_owned(), address.at),
+        };
+        if let Some(other) = addresses.insert(address.value.clone(), index) {
+            table.fault(
+                address.at,
+                "address",
+                format!("nodes[{other}] has the same address"),
+            );
+        } else if let Some(other) = names.insert(name.clone(), index) {
+            table.fault(at, "name", format!("nodes[{other}] has the same name"));
+        }
+        nodes.push(Node {
+            name,
+            address: address.value,
+        });
+    }
+    nodes
+}
+
+fn monitor(table: &Table<'_>, sources: &dyn Sources) -> Monitor {
+    Monitor {
+        user: table.get(&keys::MONITOR_USER),
+        password: password(table, sources),
+        database: table.get(&keys::MONITOR_DATABASE),
+        interval: table.get(&keys::MONITOR_INTERVAL),
+        timeout: table.get(&keys::MONITOR_TIMEOUT),
+    }
+}
+
+/// The password of the monitor user from the one place that the file names.
+fn password(table: &Table<'_>, sources: &dyn Sources) -> Option<Secret> {
+    let typed = table.find(&keys::MONITOR_PASSWORD);
+    let file = table.find(&keys::MONITOR_PASSWORD_FILE);
+    let env = table.find(&keys::MONITOR_PASSWORD_ENV);
+    let mut given = [
+        typed.as_ref().map(|typed| (typed.at, "password")),
+        file.as_ref().map(|file| (file.at, "password_file")),
+        env.as_ref().map(|env| (env.at, "password_env")),
+    ]
+    .into_iter()
+    .flatten();
+    if let (Some((_, one)), Some((at, other))) = (given.next(), given.next()) {
+        table.fault(
+            at,
+            other,
+            format!("{one} is given as well; only one of them may be"),
+        );
+        return None;
+    }
+    if let Some(file) = file {
+        return match sources.read(&file.value).map(Secret::new) {
+            Ok(content) => from_file(table, file.at, &content),
+            Err(error) => {
+                let message = format!("cannot read {:?}: {error}", file.value);
+                table.fault(file.at, "password_file", message);
+                None
+            }
+        };
+    }
+    if let Some(env) = env {
+        let password = sources
+            .env(&env.value)
+            .filter(|password| !password.is_empty());
+        if password.is_none() {
+            let message = format!(
+                "the environment variable {:?} is not set, or empty",
+                env.value
+            );
+            table.fault(env.at, "password_env", message);
+        }
+        return password.map(Secret::new);
+    }
+    typed.map(|typed| Secret::new(typed.value))
+}
+
+/// The password that a file holds, less the line end that editors put after it.
+fn from_file(table: &Table<'_>, at: usize, content: &Secret) -> Option<Secret> {
+    let content = content.expose();
+    let line = content.strip_suffix('\n').unwrap_or(content);
+    let password = line.strip_suffix('\r').unwrap_or(line);
+    if password.is_empty() {
+        table.fault(at, "password_file", "the file is empty");
+        return None;
+    }
+    Some(Secret::new(password.to_owned()))
+}
+
+fn databases(root: &Table<'_>, clusters: &[Named<'_>]) -> Vec<Database> {
+    let databases = root.named("database");
+    if databases.is_empty() && !root.mistyped_table("database") {
+        root.missing(
+            "database",
+            "at least one is needed: [database.\"*\"] serves any name",
+        );
+    }
+    for database in &databases {
+        check_name(root, "database", database);
+    }
+    databases
+        .iter()
+        .map(|named| database(named, clusters))
+        .collect()
+}
+
+fn database(named: &Named<'_>, clusters: &[Named<'_>]) -> Database {
+    let table = &named.table;
+    let dbname = table.find(&keys::DATABASE_DBNAME);
+    if let Some(dbname) = dbname.as_ref().filter(|_| named.name == ANY) {
+        let message = "is not for \"*\", where each name stands for itself; name the database";
+        table.fault(dbname.at, "dbname", message);
+    }
+    Database {
+        name: named.name.clone(),
+        cluster: cluster_of(table, clusters),
+        dbname: dbname.map(|dbname| dbname.value),
+        pool: pool(&table.table("pool")),
+    }
+}
+
+/// The cluster that a database names, or the only one there is.
+fn cluster_of(table: &Table<'_>, clusters: &[Named<'_>]) -> String {
+    let names: Vec<&str> = clusters
+        .iter()
+        .map(|cluster| cluster.name.as_str())
+        .collect();
+    let Some(typed) = table.find(&keys::DATABASE_CLUSTER) else {
+        match names[..] {
+            [only] => return only.to_owned(),
+            // Reported already: there is no cluster, or the key is there and is no text.
+            [] => {}
+            _ if table.has("cluster") => {}
+            _ => table.missing("cluster", format!("is needed; one of {}", names.join(", "))),
+        }
+        return String::new();
+    };
+    if !names.is_empty() && !names.contains(&typed.value.as_str()) {
+        let hint = match nearest(&typed.value, &names) {
+            Some(nearest) => format!("did you mean {nearest:?}?"),
+            None => format!("there are: {}", names.join(", ")),
+        };
+        table.fault(
+            typed.at,
+            "cluster",
+            format!("no cluster {:?}; {hint}", typed.value),
+        );
+    }
+    typed.value
+}
+
+fn pool(table: &Table<'_>) -> Pool {
+    Pool {
+        mode: table.get(&keys::POOL_MODE),
+        size: table.get(&keys::POOL_SIZE),
+        wait_timeout: table.get(&keys::POOL_WAIT_TIMEOUT),
+        max_prepared: table.get(&keys::POOL_MAX_PREPARED),
+    }
+}
+
+fn auth(table: &Table<'_>, sources: &dyn Sources) -> (Auth, Vec<Fault>) {
+    let method = table.get(&keys::AUTH_METHOD);
+    if method == AuthMethod::ScramSha256 && !table.has("users_file") {
+        let message = "is needed for method \"scram-sha-256\"";
+        table.missing("users_file", message);
+    }
+    let (users, faults) = users_of(table, sources);
+    (Auth { method, users }, faults)
+}
+
+fn users_of(table: &Table<'_>, sources: &dyn Sources) -> (Option<Users>, Vec<Fault>) {
+    let Some(file) = table.find(&keys::AUTH_USERS_FILE) else {
+        return (None, Vec::new());
+    };
+    match sources.read(&file.value).map(Secret::new) {
+        Ok(text) => match users::parse(text.expose(), &file.value) {
+            Ok(users) => (Some(users), Vec::new()),
+            Err(faults) => (None, faults.0),
+        },
+        Err(error) => {
+            let message = format!("cannot read {:?}: {error}", file.value);
+            table.fault(file.at, "users_file", message);
+            (None, Vec::new())
+        }
+    }
+}
+
+fn admin(table: &Table<'_>) -> Admin {
+    Admin {
+        http: table.find(&keys::ADMIN_HTTP).map(|http| http.value),
+    }
+}
+
+fn limits(table: &Table<'_>) -> Limits {
+    Limits {
+        max_clients: table.get(&keys::MAX_CLIENTS),
+        pipeline_buffer: table.get(&keys::PIPELINE_BUFFER),
+        max_message: table.get(&keys::MAX_MESSAGE),
+    }
+}
+
+fn timeouts(table: &Table<'_>) -> Timeouts {
+    Timeouts {
+        login: table.get(&keys::TIMEOUT_LOGIN),
+        connect: table.get(&keys::TIMEOUT_CONNECT),
+        shutdown: table.get(&keys::TIMEOUT_SHUTDOWN),
+        server_idle: table.get(&keys::TIMEOUT_SERVER_IDLE),
+        server_lifetime: table.get(&keys::TIMEOUT_SERVER_LIFETIME),
+    }
+}
+
+fn log(table: &Table<'_>) -> Log {
+    Log {
+        level: table.get(&keys::LOG_LEVEL),
+        format: table.get(&keys::LOG_FORMAT),
+    }
+}
+
+/// A name that the operator chose: not empty, and not longer than PostgreSQL lets a name be.
+fn check_name(root: &Table<'_>, kind: &str, named: &Named<'_>) {
+    let length = named.name.len();
+    if length == 0 {
+        root.fault(named.at, kind, "a name must not be empty");
+    } else if length > keys::MAX_NAME {
+        let most = keys::MAX_NAME;
+        root.fault(
+            named.at,
+            kind,
+            format!("a name may have {most} bytes; this one has {length}"),
+        );
+    }
+}
+
+/// The name of the database that stands for all others.
+pub(super) const ANY: &str = "*";

@@ -1,0 +1,466 @@
+//! Every key of proxy.toml: its shape with default and bounds, and what it does.
+//!
+//! This table is the only place for them. [`check`](super::check) reads the file by it, unknown
+//! keys are told by it, and the reference is written from it.
+
+use std::time::Duration;
+
+use super::shape::{Choice, Count, Place, Shape, Size, Text, TextOr, Time};
+use super::{AuthMethod, LogFormat, LogLevel, PoolMode};
+
+/// One key of the file.
+pub(super) struct Key<S> {
+    /// Where it stands. `<name>` is a name that the operator chooses, `[]` an element of an array.
+    pub(super) path: &'static str,
+    /// What it takes.
+    pub(super) shape: S,
+    /// Whether the file is refused without it.
+    pub(super) needed: Needed,
+    /// What it does and what its extremes do, for the reference.
+    pub(super) does: &'static str,
+}
+
+/// Whether a key must be present.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needed {
+    /// Always.
+    Yes,
+    /// Never; without a default its absence means what the text says.
+    No,
+}
+
+impl<S> Key<S> {
+    /// The last part of the path: what is typed before the equals sign.
+    pub(super) fn name(&self) -> &'static str {
+        self.path
+            .rsplit_once('.')
+            .map_or(self.path, |(_, name)| name)
+    }
+}
+
+/// A key as the reference sees it, whatever its values are.
+pub(super) trait Described: Sync {
+    /// See [`Key::path`].
+    fn path(&self) -> &'static str;
+    /// See [`Key::does`].
+    fn does(&self) -> &'static str;
+    /// See [`Key::needed`].
+    fn needed(&self) -> Needed;
+    /// See [`Shape::kind`].
+    fn kind(&self) -> &'static str;
+    /// See [`Shape::default_text`].
+    fn default_text(&self) -> Option<String>;
+    /// See [`Shape::range_text`].
+    fn range_text(&self) -> Option<String>;
+}
+
+impl<S: Shape + Sync> Described for Key<S> {
+    fn path(&self) -> &'static str {
+        self.path
+    }
+
+    fn does(&self) -> &'static str {
+        self.does
+    }
+
+    fn needed(&self) -> Needed {
+        self.needed
+    }
+
+    fn kind(&self) -> &'static str {
+        self.shape.kind()
+    }
+
+    fn default_text(&self) -> Option<String> {
+        self.shape.default_text()
+    }
+
+    fn range_text(&self) -> Option<String> {
+        self.shape.range_text()
+    }
+}
+
+/// All keys, in the order of the reference.
+pub(super) static KEYS: &[&dyn Described] = &[
+    &WORKERS,
+    &LISTENER_ADDRESS,
+    &NODE_ADDRESS,
+    &NODE_NAME,
+    &MONITOR_USER,
+    &MONITOR_PASSWORD,
+    &MONITOR_PASSWORD_FILE,
+    &MONITOR_PASSWORD_ENV,
+    &MONITOR_DATABASE,
+    &MONITOR_INTERVAL,
+    &MONITOR_TIMEOUT,
+    &MAX_LAG,
+    &DATABASE_CLUSTER,
+    &DATABASE_DBNAME,
+    &POOL_MODE,
+    &POOL_SIZE,
+    &POOL_WAIT_TIMEOUT,
+    &POOL_MAX_PREPARED,
+    &AUTH_METHOD,
+    &AUTH_USERS_FILE,
+    &ADMIN_HTTP,
+    &MAX_CLIENTS,
+    &PIPELINE_BUFFER,
+    &MAX_MESSAGE,
+    &TIMEOUT_LOGIN,
+    &TIMEOUT_CONNECT,
+    &TIMEOUT_SHUTDOWN,
+    &TIMEOUT_SERVER_IDLE,
+    &TIMEOUT_SERVER_LIFETIME,
+    &LOG_LEVEL,
+    &LOG_FORMAT,
+];
+
+/// Most nodes of one cluster. Each costs a connection and a probe an interval.
+pub(super) const MAX_NODES: usize = 64;
+
+/// Longest name in bytes. PostgreSQL cuts longer ones (manual, "Identifiers and Key Words",
+/// sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS: NAMEDATALEN is 64).
+pub(super) const MAX_NAME: usize = 63;
+
+pub(super) static WORKERS: Key<Count> = Key {
+    path: "process.workers",
+    shape: Count {
+        default: 1,
+        least: 1,
+        most: 256,
+    },
+    needed: Needed::No,
+    does: "Threads that carry traffic. One serves many thousand clients; add more when it uses a \
+           whole core. More threads than cores only cost time.",
+};
+
+pub(super) static LISTENER_ADDRESS: Key<Place> = Key {
+    path: "listener[].address",
+    shape: Place::Listener,
+    needed: Needed::Yes,
+    does: "Where clients connect. `0.0.0.0` and `[::]` stand for every interface. Port `0` leaves \
+           the choice to the system, which is of use in tests only.",
+};
+
+pub(super) static NODE_ADDRESS: Key<Place> = Key {
+    path: "cluster.<name>.nodes[].address",
+    shape: Place::Node,
+    needed: Needed::Yes,
+    does: "Where the node is. A host name is looked up at every connect. A Unix socket is named \
+           by its file, as in `unix:/run/postgresql/.s.PGSQL.5432`. No two nodes of a cluster may \
+           share an address.",
+};
+
+pub(super) static NODE_NAME: Key<Text> = Key {
+    path: "cluster.<name>.nodes[].name",
+    shape: Text,
+    needed: Needed::No,
+    does: "What logs and metrics call the node; its address as typed if absent. Unique in its \
+           cluster. Roles are measured, never configured: the order of nodes means nothing.",
+};
+
+pub(super) static MONITOR_USER: Key<TextOr> = Key {
+    path: "cluster.<name>.monitor.user",
+    shape: TextOr("pgweir"),
+    needed: Needed::No,
+    does: "The user that asks each node for its role and its position. It should be a member of \
+           `pg_monitor` and needs no other right.",
+};
+
+pub(super) static MONITOR_PASSWORD: Key<Text> = Key {
+    path: "cluster.<name>.monitor.password",
+    shape: Text,
+    needed: Needed::No,
+    does: "Its password, typed into the file. At most one of `password`, `password_file` and \
+           `password_env` may be given; with none of them the nodes must let the user in without \
+           a password.",
+};
+
+pub(super) static MONITOR_PASSWORD_FILE: Key<Text> = Key {
+    path: "cluster.<name>.monitor.password_file",
+    shape: Text,
+    needed: Needed::No,
+    does: "A file that holds the password; one line end after it is dropped. A relative path \
+           starts at the directory of proxy.toml.",
+};
+
+pub(super) static MONITOR_PASSWORD_ENV: Key<Text> = Key {
+    path: "cluster.<name>.monitor.password_env",
+    shape: Text,
+    needed: Needed::No,
+    does: "An environment variable that holds the password.",
+};
+
+pub(super) static MONITOR_DATABASE: Key<TextOr> = Key {
+    path: "cluster.<name>.monitor.database",
+    shape: TextOr("postgres"),
+    needed: Needed::No,
+    does: "The database that the monitor connects to, on every node.",
+};
+
+pub(super) static MONITOR_INTERVAL: Key<Time> = Key {
+    path: "cluster.<name>.monitor.interval",
+    shape: Time {
+        default: Duration::from_millis(50),
+        least: Duration::from_millis(1),
+        most: Duration::from_secs(10),
+    },
+    needed: Needed::No,
+    does: "Time between two questions to a node. A promotion is noticed, and a lag known, about \
+           this late. `\"1ms\"` asks each node a thousand times a second; `\"10s\"` leaves \
+           standbys that fell behind in use for that long.",
+};
+
+pub(super) static MONITOR_TIMEOUT: Key<Time> = Key {
+    path: "cluster.<name>.monitor.timeout",
+    shape: Time {
+        default: Duration::from_secs(1),
+        least: Duration::from_millis(10),
+        most: Duration::from_secs(60),
+    },
+    needed: Needed::No,
+    does: "How long one answer may take before the connection is given up. Very short values \
+           declare a busy node silent; long ones notice a dead one late.",
+};
+
+pub(super) static MAX_LAG: Key<Time> = Key {
+    path: "cluster.<name>.reads.max_lag",
+    shape: Time {
+        default: Duration::from_secs(10),
+        least: Duration::ZERO,
+        most: Duration::from_secs(86_400),
+    },
+    needed: Needed::No,
+    does: "The most that a standby may be behind the primary and still be read. Beyond it, reads \
+           go to the other standbys, or to the primary. `\"0s\"` reads only standbys that were seen \
+           to have replayed everything, which on a busy primary is none; `\"1d\"` reads any standby \
+           that answers, however old its data.",
+};
+
+pub(super) static DATABASE_CLUSTER: Key<Text> = Key {
+    path: "database.<name>.cluster",
+    shape: Text,
+    needed: Needed::No,
+    does: "The cluster that the database is on. May be left out if the file has one cluster only.",
+};
+
+pub(super) static DATABASE_DBNAME: Key<Text> = Key {
+    path: "database.<name>.dbname",
+    shape: Text,
+    needed: Needed::No,
+    does: "Its name on the nodes, if clients know it by another. Not for `\"*\"`, where each name \
+           stands for itself.",
+};
+
+pub(super) static POOL_MODE: Key<Choice<PoolMode>> = Key {
+    path: "database.<name>.pool.mode",
+    shape: Choice {
+        default: PoolMode::Transaction,
+        names: &[
+            ("transaction", PoolMode::Transaction),
+            ("session", PoolMode::Session),
+        ],
+    },
+    needed: Needed::No,
+    does: "When a server connection goes back to its pool: after each transaction, or when the \
+           client leaves. In session pooling a client keeps one server connection of the primary, \
+           or of a standby, for each that it has used.",
+};
+
+pub(super) static POOL_SIZE: Key<Count> = Key {
+    path: "database.<name>.pool.size",
+    shape: Count {
+        default: 20,
+        least: 1,
+        most: 10_000,
+    },
+    needed: Needed::No,
+    does: "Most server connections of one pool. Each node has a pool for each database and user, \
+           so a node sees up to this many times the users. `1` runs one transaction at a time; \
+           more than the nodes' `max_connections` turns waiting into failed connects.",
+};
+
+pub(super) static POOL_WAIT_TIMEOUT: Key<Time> = Key {
+    path: "database.<name>.pool.wait_timeout",
+    shape: Time {
+        default: Duration::from_secs(30),
+        least: Duration::from_millis(1),
+        most: Duration::from_secs(3_600),
+    },
+    needed: Needed::No,
+    does: "How long a client waits for a server connection before its statement fails with \
+           SQLSTATE 53000. `\"1ms\"` fails as soon as all are in use; `\"1h\"` outlasts most clients' \
+           own patience.",
+};
+
+pub(super) static POOL_MAX_PREPARED: Key<Count> = Key {
+    path: "database.<name>.pool.max_prepared",
+    shape: Count {
+        default: 200,
+        least: 1,
+        most: 10_000,
+    },
+    needed: Needed::No,
+    does: "Most named prepared statements that one server connection holds; the one unused longest \
+           makes room and is prepared again when needed. `1` prepares at almost every change of \
+           statement; large values cost memory on the nodes, a plan for each.",
+};
+
+pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {
+    path: "auth.method",
+    shape: Choice {
+        default: AuthMethod::ScramSha256,
+        names: &[
+            ("scram-sha-256", AuthMethod::ScramSha256),
+            ("trust", AuthMethod::Trust),
+        ],
+    },
+    needed: Needed::No,
+    does: "How clients prove who they are. `\"trust\"` believes them: any user name is let in, or \
+           with a `users_file` any that it lists.",
+};
+
+pub(super) static AUTH_USERS_FILE: Key<Text> = Key {
+    path: "auth.users_file",
+    shape: Text,
+    needed: Needed::No,
+    does: "Users and their secrets in the format of PgBouncer's `userlist.txt`; needed for \
+           `\"scram-sha-256\"`. A line is `\"user\" \"secret\"`, where `\"\"` inside quotes is a quote \
+           and `;` starts a comment line. The secret is a password or a SCRAM-SHA-256 verifier \
+           as in `pg_authid`; no password fits an empty one. Of a user listed twice the last \
+           secret counts, as in PgBouncer. MD5 secrets are refused. A relative path starts at \
+           the directory of proxy.toml.",
+};
+
+pub(super) static ADMIN_HTTP: Key<Place> = Key {
+    path: "admin.http",
+    shape: Place::Http,
+    needed: Needed::No,
+    does: "Where metrics and the state of the cluster are served over HTTP; nowhere if absent. \
+           There is no login, so keep it off public interfaces.",
+};
+
+pub(super) static MAX_CLIENTS: Key<Count> = Key {
+    path: "limits.max_clients",
+    shape: Count {
+        default: 10_000,
+        least: 1,
+        most: 1_000_000,
+    },
+    needed: Needed::No,
+    does: "Most clients at once, those that still log in included. The next one is refused with \
+           SQLSTATE 53300. The limit on open files of the process must allow for it.",
+};
+
+pub(super) static PIPELINE_BUFFER: Key<Size> = Key {
+    path: "limits.pipeline_buffer",
+    shape: Size {
+        default: 1 << 20,
+        least: 16 << 10,
+        most: 1 << 30,
+    },
+    needed: Needed::No,
+    does: "How much of a pipelined group is held until its end is seen and its place is chosen. A \
+           larger group goes to the primary without being held further. Small values send long \
+           batches of reads to the primary; large ones may be held once for each client.",
+};
+
+pub(super) static MAX_MESSAGE: Key<Size> = Key {
+    path: "limits.max_message",
+    shape: Size {
+        default: 1 << 30,
+        least: 16 << 10,
+        most: 1 << 30,
+    },
+    needed: Needed::No,
+    does: "Largest message that a client may send; a larger one ends its connection with SQLSTATE \
+           08P01. PostgreSQL's own bound is one gigabyte. Small values refuse large parameters.",
+};
+
+pub(super) static TIMEOUT_LOGIN: Key<Time> = Key {
+    path: "timeouts.login",
+    shape: Time {
+        default: Duration::from_secs(60),
+        least: Duration::from_secs(1),
+        most: Duration::from_secs(600),
+    },
+    needed: Needed::No,
+    does: "From accept to the end of the login, as PostgreSQL's `authentication_timeout`. Short \
+           values turn slow networks away; long ones let silent strangers hold places among \
+           `max_clients`.",
+};
+
+pub(super) static TIMEOUT_CONNECT: Key<Time> = Key {
+    path: "timeouts.connect",
+    shape: Time {
+        default: Duration::from_secs(5),
+        least: Duration::from_millis(10),
+        most: Duration::from_secs(300),
+    },
+    needed: Needed::No,
+    does: "TCP connect and login to a node together. Short values fail on a busy node; long ones \
+           keep clients waiting for a dead one.",
+};
+
+pub(super) static TIMEOUT_SHUTDOWN: Key<Time> = Key {
+    path: "timeouts.shutdown",
+    shape: Time {
+        default: Duration::from_secs(30),
+        least: Duration::ZERO,
+        most: Duration::from_secs(3_600),
+    },
+    needed: Needed::No,
+    does: "How long running transactions may go on after SIGTERM. `\"0s\"` ends all of them at once; \
+           a value beyond the patience of the service manager is cut short by its SIGKILL.",
+};
+
+pub(super) static TIMEOUT_SERVER_IDLE: Key<Time> = Key {
+    path: "timeouts.server_idle",
+    shape: Time {
+        default: Duration::from_secs(600),
+        least: Duration::from_secs(1),
+        most: Duration::from_secs(86_400),
+    },
+    needed: Needed::No,
+    does: "A server connection that nobody has used for so long is closed. Short values connect \
+           again and again; long ones hold the places of a peak for long after it.",
+};
+
+pub(super) static TIMEOUT_SERVER_LIFETIME: Key<Time> = Key {
+    path: "timeouts.server_lifetime",
+    shape: Time {
+        default: Duration::from_secs(3_600),
+        least: Duration::from_secs(1),
+        most: Duration::from_secs(30 * 86_400),
+    },
+    needed: Needed::No,
+    does: "A server connection of this age is closed once it is idle, which frees the memory of \
+           its caches on the node. Short values cost reconnects; long ones let that memory grow.",
+};
+
+pub(super) static LOG_LEVEL: Key<Choice<LogLevel>> = Key {
+    path: "log.level",
+    shape: Choice {
+        default: LogLevel::Info,
+        names: &[
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ],
+    },
+    needed: Needed::No,
+    does: "What is logged: this and all that is graver. `\"error\"` is silent about promotions; \
+           `\"trace\"` is for looking for a bug in pgweir itself.",
+};
+
+pub(super) static LOG_FORMAT: Key<Choice<LogFormat>> = Key {
+    path: "log.format",
+    shape: Choice {
+        default: LogFormat::Text,
+        names: &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+    },
+    needed: Needed::No,
+    does: "How a line looks: for people, or one JSON object. Lines go to standard error.",
+};
