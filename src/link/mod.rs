@@ -50,6 +50,8 @@ pub struct Link {
     pub failed: bool,
     /// The last command tag was ROLLBACK.
     pub rolled_back: bool,
+    /// The end of a transaction block is among what has been forwarded and not answered.
+    pub committing: bool,
     /// The transaction in progress contains a write.
     pub wrote: bool,
     /// The server said that it ends the session; nothing but the end of the stream is expected.

@@ -41,6 +41,21 @@ impl Params {
         self.0.get(name)
     }
 
+    /// Whether transactions are serializable unless they say otherwise, which no standby allows; `default` is the
+    /// server's own. PostgreSQL manual, hot-standby.html#HOT-STANDBY-CAVEATS.
+    pub fn serializable(&self, default: bool) -> bool {
+        let names = |text: &[u8]| {
+            text.to_ascii_lowercase()
+                .windows(12)
+                .any(|word| word == b"serializable")
+        };
+        match self.0.get("default_transaction_isolation") {
+            Some(Value::Plain(text)) => names(text.as_bytes()),
+            Some(Value::Sql(sql)) => names(sql),
+            None => default,
+        }
+    }
+
     /// Whether the setting may be tracked: its name can be written unquoted.
     pub fn trackable(name: &str) -> bool {
         !name.is_empty()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::build::Built;
@@ -51,7 +51,7 @@ pub(super) async fn accept(
                 tokio::spawn(async move {
                     let _counted = (built.shared.metrics.client(), guard);
                     // Boxed, so that the memory of the login is given back when the session begins.
-                    if let Some(relay) = Box::pin(serve(stream, peer, built)).await {
+                    if let Some((relay, _permit)) = Box::pin(serve(stream, peer, built)).await {
                         relay.run().await;
                     }
                 });
@@ -87,7 +87,11 @@ enum Refusal {
     Silent(&'static str),
 }
 
-async fn serve(mut stream: Stream, peer: Peer, built: Arc<Built>) -> Option<Relay> {
+async fn serve(
+    mut stream: Stream,
+    peer: Peer,
+    built: Arc<Built>,
+) -> Option<(Relay, OwnedSemaphorePermit)> {
     let result = match timeout(built.login_timeout, greet(&mut stream, &built)).await {
         Ok(result) => result,
         Err(_) => Err(Refusal::Notice(
@@ -126,19 +130,25 @@ struct Admitted {
     slot: Seat,
     welcome: Arc<Welcome>,
     home: Option<(Pooled, usize)>,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Admitted {
-    fn into_relay(self, stream: Stream, built: &Built) -> Relay {
-        let session = Session::new(self.welcome.params.clone(), self.welcome.lexing);
-        Relay::new(
+    fn into_relay(self, stream: Stream, built: &Built) -> (Relay, OwnedSemaphorePermit) {
+        let session = Session::new(
+            self.welcome.params.clone(),
+            self.welcome.lexing,
+            self.welcome.serializable,
+        );
+        let relay = Relay::new(
             built.shared.clone(),
             self.pools,
             self.slot,
             stream,
             session,
             self.home,
-        )
+        );
+        (relay, self.permit)
     }
 }
 
@@ -155,14 +165,14 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
         First::Startup(startup) => startup,
     };
     // Counted after the first packet, so that cancel requests get through a full house.
-    if built.shared.registry.len() >= built.max_clients {
+    let Ok(permit) = built.clients.clone().try_acquire_owned() else {
         built.shared.metrics.clients_rejected.inc();
         let notice = Notice::fatal(
             SqlState::TooManyConnections,
             "no more connections allowed (max_clients)",
         );
         return Err(Refusal::Notice("refused", notice));
-    }
+    };
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
     let login = log_in(stream, &startup, &built.authenticator)
         .await
@@ -219,6 +229,7 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
         slot,
         welcome,
         home,
+        permit,
     }))
 }
 

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 
@@ -44,7 +46,8 @@ pub(super) struct Built {
     pub(super) clusters: Vec<Arc<Cluster>>,
     pub(super) authenticator: Authenticator,
     pub(super) databases: Databases,
-    pub(super) max_clients: usize,
+    /// A permit for each client that may be connected.
+    pub(super) clients: Arc<Semaphore>,
     pub(super) login_timeout: Duration,
 }
 
@@ -146,7 +149,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         authenticator: authenticator(&config.auth, seed),
         shared,
         clusters,
-        max_clients: config.limits.max_clients,
+        clients: Arc::new(Semaphore::new(config.limits.max_clients)),
         login_timeout: config.timeouts.login,
     };
     Ok((built, watched))

@@ -82,6 +82,8 @@ enum End {
     Gone,
     /// The client is told why, then closed.
     Told(Notice),
+    /// The client has been told why.
+    Said,
     /// Nothing can be said to the client any more: a message has been cut off.
     Cut,
 }
@@ -152,8 +154,10 @@ impl Relay {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(End::Gone | End::Cut) => return Poll::Ready(()),
-                Err(End::Told(notice)) => {
-                    self.tell(&notice);
+                Err(end @ (End::Told(_) | End::Said)) => {
+                    if let End::Told(notice) = &end {
+                        self.tell(notice);
+                    }
                     self.ending = Some(Box::pin(tokio::time::sleep(LINGER)));
                     return self.linger(cx);
                 }
@@ -779,7 +783,11 @@ impl Relay {
         if link.mid_message() {
             return Err(End::Cut);
         }
-        if link.status != Status::Idle || pinned {
+        if (link.status != Status::Idle && !link.committing) || pinned {
+            if link.fatal {
+                // The server has said why.
+                return Err(End::Said);
+            }
             let what = if pinned {
                 "the session's server connection"
             } else {

@@ -24,6 +24,8 @@ pub struct Welcome {
     pub params: Arc<Params>,
     /// How the server lexes statements with them.
     pub lexing: Lexing,
+    /// Transactions are serializable by default: by the server's configuration, or the role's, or the database's.
+    pub serializable: bool,
 }
 
 /// Why a client cannot be welcomed.
@@ -74,6 +76,18 @@ pub async fn welcome(pools: &PoolSet, params: Params) -> Result<Arc<Welcome>, Un
         }
         server.link.params = params.clone();
     }
+    let serializable =
+        match server::query(&mut server, "SHOW default_transaction_isolation", APPLY).await {
+            Ok(rows) => rows
+                .iter()
+                .flatten()
+                .flatten()
+                .any(|level| level == "serializable"),
+            Err(error) => {
+                drop(server.into_closed());
+                return Err(refused(&error));
+            }
+        };
     drop(server);
     reported.set("in_hot_standby", "off");
     let mut messages = Vec::new();
@@ -84,6 +98,7 @@ pub async fn welcome(pools: &PoolSet, params: Params) -> Result<Arc<Welcome>, Un
         messages,
         params,
         lexing: lexing_of(reported.iter()),
+        serializable,
     });
     pools.remember(&welcome);
     Ok(welcome)

@@ -254,6 +254,7 @@ impl Session {
             _ => (false, 0),
         };
         link.status = status;
+        link.committing &= !link.owing.is_empty();
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {
             received.wrote = true;
@@ -269,7 +270,7 @@ impl Session {
     fn settings_answered(&mut self, link: &mut Link, sets: u16) {
         let Some(cold) = &mut self.cold else { return };
         if let Some(params) = cold.settings.answered(sets, link, &self.params) {
-            self.params = params;
+            self.set_params(params);
             link.params = self.params.clone();
         }
     }
@@ -293,7 +294,7 @@ impl Session {
         if backend::is_fatal(body) {
             link.fatal = true;
             // A session that has nothing on this connection outlives it: `relay` words the error then.
-            if self.pin.is_none() && link.status == Status::Idle {
+            if self.pin.is_none() && (link.status == Status::Idle || link.committing) {
                 return Verdict::Swallow;
             }
         }
@@ -331,11 +332,8 @@ impl Session {
             link.params = Default::default();
             link.dirty = false;
             self.pin = None;
-            self.params = self
-                .cold
-                .as_ref()
-                .map(|cold| cold.settings.defaults())
-                .unwrap_or_default();
+            let defaults = self.cold.as_ref().map(|cold| cold.settings.defaults());
+            self.set_params(defaults.unwrap_or_default());
         }
     }
 

@@ -146,11 +146,10 @@ impl Session {
     ) -> Next {
         match header.tag {
             b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
-                Some(len) => place(
-                    len,
-                    self.classify_query(&input[..len], header, context),
-                    held,
-                ),
+                Some(len) => {
+                    let class = self.classify_query(&input[..len], header, context);
+                    self.place(len, class, held)
+                }
                 None => Next::More,
             },
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => match self.survey(input, context) {
@@ -161,13 +160,25 @@ impl Session {
                 {
                     Next::Reply { len }
                 }
-                Survey::Group { len, class } => place(len, class, held),
+                Survey::Group { len, class } => self.place(len, class, held),
             },
-            b'F' => place(input.len().min(header.total()), FUNCTION_CALL, held),
+            b'F' => self.place(input.len().min(header.total()), FUNCTION_CALL, held),
             b'd' | b'c' | b'f' => self.next_copy(input, header, held),
             b'X' => Next::Terminate,
             tag => Next::Violation(Violation::Type(tag)),
         }
+    }
+
+    /// Where a unit of this class goes.
+    fn place(&self, len: usize, mut class: Class, held: Option<(&Link, bool)>) -> Next {
+        if self.serializable.now && class.access == Access::Read {
+            class = Class {
+                access: Access::Primary,
+                reason: Reason::Transaction,
+                ..class
+            };
+        }
+        place_class(len, class, held)
     }
 
     /// CopyData outside of a COPY that is known to have begun: it belongs to one that is about to begin, or to one
@@ -556,6 +567,7 @@ impl Session {
         writer: &mut Writer<'_>,
     ) {
         let write = class.access == Access::Write || self.group.write;
+        link.committing |= matches!(class.tx, TxEffect::End | TxEffect::Mixed);
         let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
         let mut sets = self.group.sets;
         if class.session == SessionEffect::Deallocate {
@@ -694,6 +706,7 @@ impl Session {
         };
         if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
             self.group.write |= statement.class.access == Access::Write;
+            link.committing |= statement.class.tx == TxEffect::End;
             if statement.class.session == SessionEffect::Deallocate {
                 if let Some(name) = self.deallocates(statement.text()) {
                     self.cold().prepared.remove(&*name);
@@ -869,7 +882,7 @@ fn merge(a: Class, b: Class) -> Class {
     if rank(b) > rank(a) { b } else { a }
 }
 
-fn place(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
+fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
     match held {
         Some((link, _)) if between_units(link) => Next::Place { len, class },
         Some((_, true)) if matches!(class.access, Access::Primary | Access::Write) => Next::Drain,

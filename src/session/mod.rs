@@ -46,11 +46,21 @@ pub struct Session {
     pin: Option<PinReason>,
     /// How the server lexes this session's statements.
     lexing: Lexing,
+    /// Reads are serializable transactions: no standby takes them.
+    serializable: Serializable,
     /// The unnamed prepared statement.
     unnamed: Option<Arc<Statement>>,
     group: Group,
     stream: Stream,
     cold: Option<Box<Cold>>,
+}
+
+/// Whether transactions are serializable unless they say otherwise.
+#[derive(Clone, Copy, Debug)]
+struct Serializable {
+    now: bool,
+    /// In a session that has not changed it.
+    default: bool,
 }
 
 /// The extended-protocol group that has begun on the held server connection.
@@ -87,8 +97,13 @@ struct Cold {
 }
 
 impl Session {
-    /// A session with the settings of its startup packet, which are also what RESET goes back to.
-    pub fn new(params: Arc<Params>, lexing: Lexing) -> Session {
+    /// A session with the settings of its startup packet, which are also what RESET goes back to. `serializable` tells the
+    /// server's default for transactions.
+    pub fn new(params: Arc<Params>, lexing: Lexing, serializable: bool) -> Session {
+        let serializable = Serializable {
+            now: params.serializable(serializable),
+            default: serializable,
+        };
         let cold = (!params.is_empty()).then(|| {
             Box::new(Cold {
                 settings: Settings::new(params.clone()),
@@ -96,6 +111,7 @@ impl Session {
             })
         });
         Session {
+            serializable,
             params,
             floor: Floor::default(),
             pin: None,
@@ -201,6 +217,11 @@ impl Session {
             self.skip_to_sync();
         }
         ends
+    }
+
+    fn set_params(&mut self, params: Arc<Params>) {
+        self.serializable.now = params.serializable(self.serializable.default);
+        self.params = params;
     }
 
     fn cold(&mut self) -> &mut Cold {

@@ -41,10 +41,17 @@ impl Settings {
             return Some(0);
         }
         let name = || Params::trackable(&setting.name).then(|| setting.name.as_str().into());
-        let pending = match setting.change {
+        let pending = match &setting.change {
             Change::All => Pending::ResetAll,
             Change::Default => Pending::Reset(name()?),
-            Change::Set(sql) => Pending::Set(name()?, Value::Sql(sql.into())),
+            Change::Set(sql) => Pending::Set(name()?, Value::Sql((*sql).into())),
+            Change::Several(changes) => {
+                let set = |(name, sql): &(&str, &str)| {
+                    Pending::Set((*name).into(), Value::Sql(sql.as_bytes().into()))
+                };
+                self.sent.extend(changes.iter().map(set));
+                return u16::try_from(changes.len()).ok();
+            }
         };
         self.sent.push_back(pending);
         Some(1)

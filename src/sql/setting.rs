@@ -15,7 +15,7 @@ pub enum Scope {
 }
 
 /// To what a setting changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
     /// To this value, as SQL.
     Set(&'a [u8]),
@@ -23,6 +23,8 @@ pub enum Change<'a> {
     Default,
     /// RESET ALL.
     All,
+    /// Several settings at once, each to a value as SQL: what SET SESSION CHARACTERISTICS AS TRANSACTION stands for.
+    Several(Vec<(&'static str, &'static str)>),
 }
 
 /// One change.
@@ -30,14 +32,14 @@ pub enum Change<'a> {
 pub struct Setting<'a> {
     /// For how long.
     pub scope: Scope,
-    /// The setting, in lower case; empty for RESET ALL.
+    /// The setting, in lower case; empty for RESET ALL and for several settings.
     pub name: String,
     /// To what.
     pub change: Change<'a>,
 }
 
 /// Opens one SET or RESET. `None` for anything else, and for forms that are not about one setting of the session: SET
-/// TRANSACTION, SET CONSTRAINTS, SET SESSION CHARACTERISTICS.
+/// TRANSACTION, SET CONSTRAINTS.
 pub fn parse(text: &[u8]) -> Option<Setting<'_>> {
     let mut scanner = Scanner { text, at: 0 };
     match scanner.word()?.as_str() {
@@ -57,7 +59,8 @@ fn parse_set<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
         name = scanner.name()?;
     }
     let name = match name.as_str() {
-        "transaction" | "constraints" | "characteristics" => return None,
+        "transaction" | "constraints" => return None,
+        "characteristics" => return characteristics(scanner),
         "time" => {
             scanner.keyword("zone")?;
             return scanner.value(scope, "timezone");
@@ -72,6 +75,44 @@ fn parse_set<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
         return None;
     }
     scanner.value(scope, &name)
+}
+
+/// SET SESSION CHARACTERISTICS AS TRANSACTION … changes the defaults of the session's transactions.
+fn characteristics<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
+    scanner.keyword("as")?;
+    scanner.keyword("transaction")?;
+    let mut changes = Vec::new();
+    while !scanner.is_at_end() {
+        let change = match (scanner.word()?.as_str(), scanner.word()?.as_str()) {
+            ("read", "only") => ("default_transaction_read_only", "on"),
+            ("read", "write") => ("default_transaction_read_only", "off"),
+            ("not", "deferrable") => ("default_transaction_deferrable", "off"),
+            ("isolation", "level") => ("default_transaction_isolation", isolation_level(scanner)?),
+            _ => return None,
+        };
+        changes.push(change);
+        if scanner.rest().first() == Some(&b',') {
+            scanner.at += 1;
+        }
+    }
+    (!changes.is_empty()).then(|| Setting {
+        scope: Scope::Session,
+        name: String::new(),
+        change: Change::Several(changes),
+    })
+}
+
+fn isolation_level(scanner: &mut Scanner<'_>) -> Option<&'static str> {
+    match scanner.word()?.as_str() {
+        "serializable" => Some("'serializable'"),
+        "repeatable" => scanner.keyword("read").map(|()| "'repeatable read'"),
+        "read" => match scanner.word()?.as_str() {
+            "committed" => Some("'read committed'"),
+            "uncommitted" => Some("'read uncommitted'"),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn parse_reset<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
@@ -244,7 +285,7 @@ mod tests {
             let got = parse(text.as_bytes());
             let got = got
                 .as_ref()
-                .map(|setting| (setting.scope, setting.name.as_str(), setting.change));
+                .map(|setting| (setting.scope, setting.name.as_str(), setting.change.clone()));
             assert_eq!(got, expected, "{text}");
         };
         let session =
@@ -287,9 +328,20 @@ mod tests {
             "RESET TIME ZONE",
             Some((Scope::Session, "timezone", Change::Default)),
         );
+        check(
+            "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+            Some((
+                Scope::Session,
+                "",
+                Change::Several(vec![
+                    ("default_transaction_isolation", "'repeatable read'"),
+                    ("default_transaction_read_only", "on"),
+                ]),
+            )),
+        );
         for other in [
+            "SET SESSION CHARACTERISTICS AS TRANSACTION",
             "SET TRANSACTION READ ONLY",
-            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
             "SET CONSTRAINTS ALL DEFERRED",
             "SET x",
             "SET x =",

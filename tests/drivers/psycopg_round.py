@@ -181,11 +181,13 @@ def pipeline(conn, url, table):
         say(rows=[c.fetchone() for c in cursors])
     # An error skips what follows it up to the next Sync, and no further.
     with psycopg.connect(url, autocommit=True) as other:
+        # The error may be raised by any call after it: the cursors must be there by then.
+        before, wrong, skipped = (other.cursor() for _ in range(3))
         try:
             with other.pipeline() as pipe:
-                before = other.execute("SELECT 'before'")
-                wrong = other.execute("SELECT 1/%s", (0,))
-                skipped = other.execute("SELECT 'skipped'")
+                before.execute("SELECT 'before'")
+                wrong.execute("SELECT 1/%s", (0,))
+                skipped.execute("SELECT 'skipped'")
                 pipe.sync()
         except psycopg.Error as error:
             tell(error)
