@@ -1,0 +1,254 @@
+//! Bad input gets a clear error, and costs nobody else anything.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use pgweir::config::{AuthMethod, Secret, UserSecret, Users};
+use pgweir::testbed::{Cluster, Mode, RawClient, request};
+
+use crate::support::{Rig, program, sqlstate, value};
+
+/// The SQLSTATE that a login fails with.
+fn refused(rig: &Rig, user: &str, database: &str) -> String {
+    match RawClient::connect(
+        &rig.raw_address(),
+        &[("user", user), ("database", database)],
+    ) {
+        Ok(_) => panic!("{user} was let into {database}"),
+        Err(error) => error
+            .sqlstate()
+            .unwrap_or_else(|| panic!("{error}"))
+            .to_owned(),
+    }
+}
+
+#[test]
+fn logins_that_cannot_be() {
+    let rig = Rig::start(0, |config| {
+        let postgres = (
+            "postgres".to_owned(),
+            UserSecret::Plain(Secret::new(String::new())),
+        );
+        config.auth.users = Some(Users(vec![postgres]));
+        config.databases[0].name = "shop".to_owned();
+        config.databases[0].dbname = Some("postgres".to_owned());
+        let mut other = config.databases[0].clone();
+        other.name = "broken".to_owned();
+        other.dbname = Some("nowhere".to_owned());
+        config.databases.push(other);
+    });
+    assert_eq!(refused(&rig, "nobody", "shop"), "28000");
+    assert_eq!(
+        refused(&rig, "postgres", "unknown"),
+        "3D000",
+        "not configured"
+    );
+    assert_eq!(
+        refused(&rig, "postgres", "broken"),
+        "3D000",
+        "configured, and not on the server"
+    );
+    assert_eq!(
+        value(&mut rig.client("shop"), "SELECT current_database()"),
+        "postgres"
+    );
+}
+
+#[test]
+fn wrong_passwords_and_unknown_users_look_alike() {
+    let rig = Rig::start(0, |config| {
+        config.auth.method = AuthMethod::ScramSha256;
+        let postgres = (
+            "postgres".to_owned(),
+            UserSecret::Plain(Secret::new("right".to_owned())),
+        );
+        config.auth.users = Some(Users(vec![postgres]));
+    });
+    let login = |user: &str, password: &str| {
+        let address = rig.address();
+        let mut psql = program(&rig.cluster, "psql");
+        psql.env("PGPASSWORD", password)
+            .args(["-XAt", "-c", "SELECT 'in'"]);
+        psql.arg(format!("postgresql://{user}@{address}/postgres"));
+        let output = psql.output().expect("psql runs");
+        (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    assert_eq!(login("postgres", "right").0, "in\n");
+    for (user, password) in [("postgres", "wrong"), ("nobody", "right")] {
+        let (out, err) = login(user, password);
+        assert_eq!(out, "");
+        assert!(
+            err.contains(&format!(
+                "password authentication failed for user \"{user}\""
+            )),
+            "{err}"
+        );
+    }
+    assert_eq!(login("postgres", "right").0, "in\n", "and once more");
+}
+
+#[test]
+fn first_packets_that_nobody_sends() {
+    let rig = Rig::start(0, |_| ());
+    let mut witness = rig.client("postgres");
+    let oversized = [&20_000u32.to_be_bytes()[..], &[0; 100]].concat();
+    let half = request::startup(
+        pgweir::testbed::ProtocolVersion::V3_0,
+        &[("user", "postgres")],
+    );
+    for (what, bytes, answered) in [
+        ("garbage", &b"GET / HTTP/1.1\r\n\r\n"[..], true),
+        ("a length of 0", &[0, 0, 0, 0, 0, 0, 0, 0], true),
+        ("a length of 7", &[0, 0, 0, 7, 0, 0, 0], true),
+        ("an oversized packet", &oversized, true),
+        ("protocol 2", &[0, 0, 0, 8, 0, 2, 0, 0], true),
+        ("half a packet", &half[..half.len() - 3], false),
+        ("nothing", b"", false),
+    ] {
+        let mut stream = TcpStream::connect(rig.address()).expect("connect");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("timeout");
+        stream.write_all(bytes).expect("write");
+        stream
+            .shutdown(std::net::Shutdown::Write)
+            .expect("shutdown");
+        let mut answer = Vec::new();
+        // A reset is as good as an end: the proxy did not read what it had refused.
+        let _ = stream.read_to_end(&mut answer);
+        assert_eq!(
+            answer.first() == Some(&b'E'),
+            answered,
+            "{what}: {answer:?}"
+        );
+        assert_eq!(value(&mut witness, "SELECT 1"), "1", "after {what}");
+    }
+}
+
+#[test]
+fn messages_that_nobody_sends() {
+    let rig = Rig::start(0, |_| ());
+    let mut witness = rig.client("postgres");
+    for bytes in [
+        &b"Q\0\0\0\x03"[..],
+        b"Q\0\0\0\0",
+        b"Q\xff\xff\xff\xff",
+        b"z\0\0\0\x04",
+        b"\0\0\0\0\0\0",
+    ] {
+        let mut client = rig.client("postgres");
+        client.send(bytes).expect("send");
+        let messages = client.recv_until_closed().expect("an error, then the end");
+        let error = messages.first().expect("an error").error().expect("fields");
+        assert_eq!(
+            (error.code(), error.severity()),
+            ("08P01", "FATAL"),
+            "{bytes:?}"
+        );
+        assert_eq!(value(&mut witness, "SELECT 1"), "1");
+    }
+    // A text that the protocol's layout does not allow: PostgreSQL says so, and the session lives.
+    let mut client = rig.client("postgres");
+    client.send(b"Q\0\0\0\x0cselect 1").expect("send");
+    let messages = client.recv_until_ready().expect("an error");
+    assert_eq!(messages[0].error().expect("fields").code(), "08P01");
+    assert_eq!(value(&mut client, "SELECT 1"), "1");
+}
+
+#[test]
+fn a_client_that_vanishes_takes_its_transaction_with_it() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    rig.client("postgres")
+        .query("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
+        .expect("DDL");
+    let mut vanishing = rig.client("postgres");
+    vanishing.query("BEGIN; UPDATE t SET n = 2; CREATE TEMP TABLE mine (n int); SET search_path = pg_catalog").expect("work");
+    drop(vanishing);
+    let mut next = rig.client("postgres");
+    assert_eq!(
+        value(&mut next, "SELECT n FROM t FOR UPDATE"),
+        "1",
+        "rolled back, and the lock is gone"
+    );
+    assert_eq!(
+        value(&mut next, "SHOW search_path"),
+        "\"$user\", public",
+        "and no setting is left"
+    );
+    assert_eq!(
+        sqlstate(&mut next, "SELECT * FROM mine FOR UPDATE"),
+        "42P01",
+        "and no table"
+    );
+    // In the middle of a statement: it is cancelled, not left to run.
+    let mut vanishing = rig.client("postgres");
+    vanishing
+        .send(&request::query(
+            "UPDATE t SET n = 3 WHERE pg_sleep(600) IS NOT NULL",
+        ))
+        .expect("send");
+    rig.wait("it to run", || {
+        let running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'UPDATE t SET n = 3%'";
+        rig.cluster.primary().value(running).is_ok_and(|count| count == "1")
+    });
+    drop(vanishing);
+    assert_eq!(value(&mut next, "UPDATE t SET n = 4 RETURNING n"), "4");
+}
+
+#[test]
+fn a_full_pool_says_so_and_recovers() {
+    let rig = Rig::start(0, |config| {
+        config.databases[0].pool.size = 1;
+        config.databases[0].pool.wait_timeout = Duration::from_millis(200);
+    });
+    let mut holder = rig.client("postgres");
+    holder.query("BEGIN").expect("begin");
+    let mut waiter = rig.client("postgres");
+    assert_eq!(sqlstate(&mut waiter, "SELECT 1"), "53000");
+    assert_eq!(
+        sqlstate(&mut waiter, "SELECT 1"),
+        "53000",
+        "the session stays"
+    );
+    holder.query("COMMIT").expect("commit");
+    assert_eq!(value(&mut waiter, "SELECT 1"), "1");
+    assert_eq!(
+        rig.metric("pgweir_primary_known", &[]),
+        1.0,
+        "a full pool says nothing of the node"
+    );
+}
+
+#[test]
+fn too_many_clients_are_told() {
+    let rig = Rig::start(0, |config| config.limits.max_clients = 2);
+    let first = rig.client("postgres");
+    let _second = rig.client("postgres");
+    assert_eq!(refused(&rig, "postgres", "postgres"), "53300");
+    drop(first);
+    rig.wait("the place to be free", || {
+        RawClient::connect(
+            &rig.raw_address(),
+            &[("user", "postgres"), ("database", "postgres")],
+        )
+        .is_ok()
+    });
+}
+
+#[test]
+fn no_node_at_start() {
+    let cluster = Cluster::builder().start().expect("a cluster");
+    cluster.primary().stop(Mode::Fast).expect("stop");
+    let rig = Rig::before(cluster, |_| ());
+    rig.wait("the proxy to have asked", || {
+        rig.metric("pgweir_node_probe_failures_total", &[]) > 0.0
+    });
+    assert_eq!(refused(&rig, "postgres", "postgres"), "57P03");
+    rig.cluster.primary().start().expect("start");
+    rig.wait_ready();
+    assert_eq!(value(&mut rig.client("postgres"), "SELECT 1"), "1");
+}

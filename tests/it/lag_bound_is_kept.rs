@@ -1,0 +1,73 @@
+//! `max_lag`: a standby whose replay stops while the primary writes is not read, and is again when it has caught up.
+
+use std::time::Duration;
+
+use pgweir::testbed::Node;
+
+use crate::support::{Rig, value};
+
+#[test]
+fn a_standby_over_the_bound_leaves_the_read_set_and_comes_back() {
+    let rig = Rig::start(2, |config| {
+        config.clusters[0].reads.max_lag = Duration::from_millis(500)
+    });
+    let mut writer = rig.client("postgres");
+    writer.query("CREATE TABLE t (n int)").expect("DDL");
+    rig.cluster.wait_caught_up().expect("standbys");
+    let (paused, other) = (rig.cluster.standbys()[0], rig.cluster.standbys()[1]);
+    let reads = |node: &Node| {
+        rig.metric(
+            "pgweir_node_statements_total",
+            &[("node", node.name()), ("role", "standby")],
+        )
+    };
+    paused.pause_replay().expect("pause");
+    let writer = std::cell::RefCell::new(writer);
+    rig.wait("the paused standby to leave the read set", || {
+        writer
+            .borrow_mut()
+            .query("INSERT INTO t VALUES (1)")
+            .expect("insert");
+        !rig.is_eligible(paused)
+    });
+    assert!(rig.is_eligible(other), "the other one keeps up");
+    let (before_paused, before_other) = (reads(paused), reads(other));
+    let mut reader = rig.client("postgres");
+    for _ in 0..50 {
+        value(&mut reader, "SELECT count(*) FROM t");
+    }
+    assert_eq!(
+        reads(paused),
+        before_paused,
+        "no read goes to a standby over the bound"
+    );
+    assert_eq!(reads(other), before_other + 50.0);
+    paused.resume_replay().expect("resume");
+    rig.wait("the standby to come back", || rig.is_eligible(paused));
+    let before = reads(paused);
+    rig.wait("reads on it", || {
+        value(&mut rig.client("postgres"), "SELECT count(*) FROM t");
+        reads(paused) > before
+    });
+}
+
+#[test]
+fn a_paused_standby_of_an_idle_primary_is_as_good_as_any() {
+    let rig = Rig::start(1, |config| {
+        config.clusters[0].reads.max_lag = Duration::from_millis(500)
+    });
+    rig.cluster.wait_caught_up().expect("standby");
+    let standby = rig.cluster.standbys()[0];
+    standby.pause_replay().expect("pause");
+    // Nothing is written: what it shows is all there is. Ten bounds' worth of samples must agree.
+    let probes = || rig.metric("pgweir_routed_statements_total", &[("target", "standby")]);
+    let before = probes();
+    let mut reader = rig.client("postgres");
+    let started = std::time::Instant::now();
+    while started.elapsed() < Duration::from_secs(3) {
+        value(&mut reader, "SELECT 1");
+        assert!(rig.is_eligible(standby), "after {:?}", started.elapsed());
+    }
+    assert!(probes() > before);
+    standby.resume_replay().expect("resume");
+}

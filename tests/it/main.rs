@@ -1,0 +1,13 @@
+//! Promises kept against real PostgreSQL: each file is named for one, and holds the tests that prove it.
+//!
+//! Every test makes its own cluster on free ports, with a proxy before it, and leaves nothing behind. A machine
+//! without PostgreSQL's server programs fails them, with advice; nothing is skipped.
+
+mod support;
+
+mod a_session_reads_its_own_writes;
+mod bad_input_costs_nobody_else;
+mod cancel_hits_its_own_query;
+mod lag_bound_is_kept;
+mod promotion_moves_writes;
+mod psql_works_as_against_the_server;
