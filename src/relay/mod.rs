@@ -3,10 +3,12 @@
 //! `relay` moves bytes and carries out what `session` says: check out, forward, release, cancel. It decides nothing about
 //! statements. No channel, no second task and no lock stands between the two sockets.
 
+mod answer;
 mod cluster;
 mod compose;
 mod finish;
 mod log;
+mod place;
 mod pools;
 mod registry;
 mod run;

@@ -21,11 +21,11 @@ use super::unit::{self, Waiting};
 use super::{PoolSet, Seat, Shared, log};
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
-use crate::pool::{CheckoutError, Pooled};
+use crate::pool::Pooled;
 use crate::server::{self, ServerError};
 use crate::session::{Next, Session};
 use crate::sql::Class;
-use crate::wire::{ClientFacing, Notice, SqlState, Status, reply};
+use crate::wire::{ClientFacing, Notice, SqlState, Status};
 
 /// Replies of the proxy's own that a client may leave unread before its messages are no longer read.
 const MAX_OUTPUT: usize = 64 * 1024;
@@ -46,38 +46,38 @@ type Cancelling = Pin<Box<dyn Future<Output = Result<(), ServerError>> + Send>>;
 
 /// One client and, while it needs one, its server connection.
 pub struct Relay {
-    shared: Arc<Shared>,
-    pools: Arc<PoolSet>,
-    slot: Seat,
-    client: Stream,
-    session: Session,
-    held: Option<Held>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pools: Arc<PoolSet>,
+    pub(super) slot: Seat,
+    pub(super) client: Stream,
+    pub(super) session: Session,
+    pub(super) held: Option<Held>,
     /// Session pooling: the connection on the primary, while a read uses one on a standby.
-    home: Option<Box<Held>>,
+    pub(super) home: Option<Box<Held>>,
     /// Client bytes that cannot be dealt with yet.
-    input: BytesMut,
+    pub(super) input: BytesMut,
     /// Bytes that the client has not taken yet.
-    output: BytesMut,
-    waiting: Option<Box<Waiting>>,
-    cancelling: Option<Cancelling>,
-    ending: Option<Timer>,
-    flags: Flags,
+    pub(super) output: BytesMut,
+    pub(super) waiting: Option<Box<Waiting>>,
+    pub(super) cancelling: Option<Cancelling>,
+    pub(super) ending: Option<Timer>,
+    pub(super) flags: Flags,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Flags {
+pub(super) struct Flags {
     /// `held` was just taken for the unit at the front of the input.
-    placed: bool,
+    pub(super) placed: bool,
     /// The client's bytes wait until `held` owes nothing.
-    draining_link: bool,
+    pub(super) draining_link: bool,
     /// The client has said goodbye; what it sent before is still carried out.
-    goodbye: bool,
+    pub(super) goodbye: bool,
     /// The input has not been looked at since something changed.
-    recheck: bool,
+    pub(super) recheck: bool,
 }
 
 /// The session is over.
-enum End {
+pub(super) enum End {
     /// The client has left, or cannot be written to.
     Gone,
     /// The client is told why, then closed.
@@ -166,7 +166,7 @@ impl Relay {
     }
 
     /// Writes what the client is still to read, for a bounded time.
-    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(timer) = &mut self.ending
             && timer.as_mut().poll(cx).is_ready()
         {
@@ -265,7 +265,7 @@ impl Relay {
 
     // ── server to client ─────────────────────────────────────────────────────────────────────────────────────────
 
-    fn flush_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+    pub(super) fn flush_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
         while !self.output.is_empty() {
             match self.client.poll_write(cx, &self.output) {
@@ -372,7 +372,7 @@ impl Relay {
     }
 
     /// Gives the server connection back if nothing needs it any more.
-    fn release(&mut self) -> Result<(), End> {
+    pub(super) fn release(&mut self) -> Result<(), End> {
         let Some(held) = &mut self.held else {
             return Ok(());
         };
@@ -528,118 +528,8 @@ impl Relay {
         }
     }
 
-    /// Finds a server connection for a unit and sends it. False if the unit has to wait; a unit that no node can take
-    /// has been answered.
-    fn place(&mut self, cx: &mut Context<'_>, unit: &[u8], class: Class) -> Result<bool, End> {
-        if self.held.is_some() && self.cancelling.is_some() {
-            // Not the next statement: the cancel was for the one before.
-            return Ok(false);
-        }
-        let has_connection = std::mem::take(&mut self.flags.placed)
-            || (self.held.is_some() && self.session.pin().is_some());
-        if !has_connection {
-            match self.obtain(class, 0) {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.flags.recheck = true;
-                    return Ok(false);
-                }
-                Err(notice) => {
-                    self.reject(cx, unit, &notice)?;
-                    return Ok(true);
-                }
-            }
-        }
-        self.forward(cx, unit, Some(class), true)?;
-        Ok(true)
-    }
-
-    /// Chooses a node for a unit, without those in `avoid`, and takes a connection to it: true if it is there, false if
-    /// the session has to wait for it.
-    fn obtain(&mut self, class: Class, avoid: u64) -> Result<bool, Notice> {
-        let now = Instant::now();
-        let floor = &mut self.session.floor;
-        let (node, standby) =
-            unit::choose(&self.shared, &self.pools.cluster, class, floor, avoid, now)?;
-        // Session pooling: the connection that the session keeps.
-        let home = self.held.take().map(Box::new).or_else(|| self.home.take());
-        match home {
-            Some(home) if home.node == node => {
-                self.held = Some(*home);
-                return Ok(true);
-            }
-            // Borrow a standby, then go home. A home that is not on the primary any more is given up.
-            home => self.home = home.filter(|_| standby && self.pools.mode == Mode::Session),
-        }
-        if let Some(server) = self.pools.pools[node].try_checkout() {
-            self.held = Some(Held {
-                server,
-                node,
-                standby,
-            });
-            return Ok(true);
-        }
-        let pools = self.pools.clone();
-        let checkout = Box::pin(async move { pools.pools[node].checkout().await });
-        self.waiting = Some(Box::new(Waiting {
-            node,
-            standby,
-            avoid,
-            class,
-            since: now,
-            checkout,
-        }));
-        Ok(false)
-    }
-
-    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let Some(waiting) = &mut self.waiting else {
-            return Ok(false);
-        };
-        let Poll::Ready(result) = waiting.checkout.as_mut().poll(cx) else {
-            return Ok(false);
-        };
-        let Some(waiting) = self.waiting.take() else {
-            return Ok(false);
-        };
-        self.shared
-            .metrics
-            .checkout_wait
-            .observe(waiting.since.elapsed().as_secs_f64());
-        self.flags.recheck = true;
-        match result {
-            Ok(server) => {
-                self.held = Some(Held {
-                    server,
-                    node: waiting.node,
-                    standby: waiting.standby,
-                });
-                self.flags.placed = true;
-            }
-            Err(error) => self.checkout_failed(&waiting, &error),
-        }
-        Ok(true)
-    }
-
-    /// Nothing has been sent, so another node may take the unit.
-    fn checkout_failed(&mut self, waiting: &Waiting, error: &CheckoutError) {
-        if matches!(error, CheckoutError::Timeout(_)) {
-            self.shared.metrics.checkout_timeouts.inc();
-        }
-        let avoid = waiting.avoid | 1 << waiting.node;
-        if let CheckoutError::Server(server) = error
-            && server.node_is_away()
-            && waiting.standby
-            && let Ok(there) = self.obtain(waiting.class, avoid)
-        {
-            self.flags.placed = there;
-            return;
-        }
-        self.reject_front(&unit::checkout_notice(error));
-    }
-
     /// Sends bytes to the held connection, settings first if a unit begins.
-    fn forward(
+    pub(super) fn forward(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
@@ -715,140 +605,6 @@ impl Relay {
         }
         self.settle(cx)
     }
-
-    // ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    fn tell(&mut self, notice: &Notice) {
-        self.shared.metrics.errors.named(notice.state.code()).inc();
-        let mut out = Vec::new();
-        notice.put(&mut out);
-        self.output.extend_from_slice(&out);
-    }
-
-    /// Answers a unit that found no server connection.
-    fn reject(&mut self, cx: &mut Context<'_>, unit: &[u8], notice: &Notice) -> Result<(), End> {
-        self.tell(notice);
-        if self.session.fail_unit(unit) {
-            self.ready();
-        }
-        self.flush_client(cx).map(|_| ())
-    }
-
-    /// The same for a unit at the front of the input, which is then dropped.
-    fn reject_front(&mut self, notice: &Notice) {
-        let input = std::mem::take(&mut self.input);
-        let mut replies = Vec::new();
-        let shared = self.shared.clone();
-        let len = match self
-            .session
-            .next(&input, None, shared.context(), &mut replies)
-        {
-            Next::Place { len, .. } => len,
-            _ => 0,
-        };
-        self.tell(notice);
-        if self.session.fail_unit(&input[..len]) {
-            self.ready();
-        }
-        self.input = input;
-        self.input.advance(len);
-        self.flags.recheck = true;
-    }
-
-    fn ready(&mut self) {
-        let mut out = Vec::new();
-        reply::ready_idle(&mut out);
-        self.output.extend_from_slice(&out);
-    }
-
-    /// The server connection is gone. What was asked of it is answered, where that can be done honestly.
-    fn server_lost(&mut self, cause: &str) -> Result<(), End> {
-        let Some(held) = self.held.take() else {
-            return Ok(());
-        };
-        let node = &self.pools.cluster.nodes[held.node].name;
-        let link = &held.server.link;
-        let pinned = self.session.pin().is_some();
-        let open = self.session.has_open_group();
-        let wrote = self.session.lost(link);
-        self.flags.draining_link = false;
-        self.flags.recheck = true;
-        self.cancelling = None;
-        if !link.settled() || link.status != Status::Idle || pinned {
-            log::server_lost(node, cause);
-        }
-        if wrote {
-            self.session.floor.wrote(Instant::now());
-        }
-        if link.mid_message() {
-            return Err(End::Cut);
-        }
-        if (link.status != Status::Idle && !link.committing) || pinned {
-            if link.fatal {
-                // The server has said why.
-                return Err(End::Said);
-            }
-            let what = if pinned {
-                "the session's server connection"
-            } else {
-                "the transaction's server connection"
-            };
-            return Err(End::Told(Notice::fatal(
-                SqlState::ConnectionFailure,
-                format!("{what} was lost"),
-            )));
-        }
-        let owed: Vec<Owed> = link.owing.iter().collect();
-        let told = link.owing.skipping();
-        drop(held);
-        self.answer_lost(&owed, told, open, wrote);
-        Ok(())
-    }
-
-    /// One error for each unit that was on its way, none for the proxy's own. `told` says that the client has had an error
-    /// for the unit in front, `open` that the last group's Sync has not come.
-    fn answer_lost(&mut self, owed: &[Owed], mut told: bool, open: bool, wrote: bool) {
-        let notice = lost_notice(wrote);
-        for owed in owed {
-            match owed {
-                Owed::Injected { .. } | Owed::Sync { swallow: true, .. } => continue,
-                Owed::Sync { .. } | Owed::Query { .. } | Owed::Call => {
-                    if !std::mem::take(&mut told) {
-                        self.tell(&notice);
-                    }
-                    self.ready();
-                }
-                _ if !told => {
-                    self.tell(&notice);
-                    told = true;
-                }
-                _ => {}
-            }
-        }
-        if open {
-            // What the group did without a Sync is undone, and its Sync must not sound like success.
-            if !told {
-                self.tell(&notice);
-            }
-            self.session.skip_to_sync();
-        }
-    }
-}
-
-/// What a client is told of a statement that was on its way when its server vanished.
-fn lost_notice(wrote: bool) -> Notice {
-    if wrote {
-        return Notice::error(
-            SqlState::TransactionResolutionUnknown,
-            "the server was lost before it confirmed the statement",
-        )
-        .hint("It may have been carried out. It is not sent again; find out before you do.");
-    }
-    Notice::error(
-        SqlState::ConnectionFailure,
-        "the server was lost while it ran the statement",
-    )
-    .hint("The statement changes nothing. It can be sent again.")
 }
 
 /// Sends what the socket takes, and keeps the rest.

@@ -165,9 +165,7 @@ fn what_is_lost_with_a_server_is_told_precisely() {
             .expect("send");
     };
     let mut client = rig.client("postgres");
-    client
-        .query("INSERT INTO t VALUES (1)")
-        .expect("a row");
+    client.query("INSERT INTO t VALUES (1)").expect("a row");
     send(
         &mut client,
         "UPDATE t SET n = n WHERE pg_sleep(60) IS NOT NULL",

@@ -1,0 +1,458 @@
+//! Client bytes as they are written for a particular server connection: names of prepared statements become the
+//! connection's own, what it lacks is put in front, and everything else goes as it is.
+
+use super::front::Context;
+use super::{Group, Session};
+use crate::link::{Link, Local, Owed, StatementId, put_name};
+use crate::sql::{Access, Class, SessionEffect, TxEffect, deallocate_target, setting};
+use crate::wire::Status;
+use crate::wire::frame::{self, HEADER, Header};
+use crate::wire::frontend::{self, Target};
+
+/// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
+const STAND_IN: &[u8] = b"pgw_deallocated";
+const STAND_IN_CONTENT: &[u8] = b"SELECT 1\0\0\0";
+
+impl Session {
+    /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they
+    /// are, and then leaves `out` alone.
+    pub fn forward(
+        &mut self,
+        bytes: &[u8],
+        class: Option<Class>,
+        link: &mut Link,
+        context: Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if self.stream.left > 0 {
+            self.stream.left -= bytes.len();
+            return true;
+        }
+        let mut writer = Writer {
+            bytes,
+            sent: 0,
+            out,
+            rewritten: false,
+        };
+        let mut at = 0;
+        while let Ok(Some(header)) = frame::header(&bytes[at..], usize::MAX) {
+            let take = header.total().min(bytes.len() - at);
+            let body = at + HEADER..at + take;
+            // The class of a group is not that of a Query at its end.
+            let own = class.filter(|_| at == 0);
+            self.forward_one(header, body, own, link, context, &mut writer);
+            at += take;
+            self.stream.left = header.total() - take;
+        }
+        writer.finish()
+    }
+
+    fn forward_one(
+        &mut self,
+        header: Header,
+        body: std::ops::Range<usize>,
+        class: Option<Class>,
+        link: &mut Link,
+        context: Context<'_>,
+        writer: &mut Writer<'_>,
+    ) {
+        let at = body.start - HEADER;
+        let bytes = writer.bytes;
+        if link.owing.skipping()
+            && matches!(header.tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F')
+        {
+            // The server discards it: it has no effect and no reply, whatever it names.
+            self.group.open = true;
+            return;
+        }
+        match header.tag {
+            b'Q' => {
+                let class = class
+                    .unwrap_or_else(|| self.classify_query(&bytes[at..body.end], header, context));
+                self.forward_query(body, class, link, writer);
+            }
+            b'P' => self.forward_parse(header, body, link, context, writer),
+            b'B' => self.forward_bind(header, body, link, writer),
+            b'D' => {
+                self.group.open = true;
+                if let Some(Target::Statement(name)) = frontend::target(&bytes[body.clone()]) {
+                    self.name_for(at, header, 1, name, body.end, link, writer);
+                }
+                link.owing.push(Owed::Describe);
+            }
+            b'C' => self.forward_close(header, body, link, writer),
+            b'E' => {
+                self.group.open = true;
+                self.group.executed = true;
+                link.owing.push(Owed::Execute);
+            }
+            b'S' => {
+                let Group { write, sets, .. } = std::mem::take(&mut self.group);
+                link.owing.push(Owed::Sync {
+                    swallow: false,
+                    write,
+                    sets,
+                });
+            }
+            b'F' => {
+                self.group = Group::default();
+                link.dirty = true;
+                link.owing.push(Owed::Call);
+            }
+            b'c' | b'f' if !std::mem::take(&mut link.copy_in) => {
+                link.copy_ended_early = true;
+            }
+            // Flush and CopyData ask for no reply of their own.
+            _ => {}
+        }
+    }
+
+    fn forward_query(
+        &mut self,
+        body: std::ops::Range<usize>,
+        class: Class,
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
+        let write = class.access == Access::Write || self.group.write;
+        link.committing |= matches!(class.tx, TxEffect::End | TxEffect::Mixed);
+        let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
+        let mut sets = self.group.sets;
+        if class.session == SessionEffect::Deallocate {
+            // In a failed transaction the server refuses it as it is.
+            if let Some(name) = self
+                .deallocates(text)
+                .filter(|_| link.status != Status::Failed)
+            {
+                self.cold().prepared.remove(&*name);
+                writer.replace(body.start - HEADER, |out| {
+                    put_stand_in(link, out);
+                    out.extend_from_slice(frontend::SYNC);
+                    frontend::put_query(&[b"DEALLOCATE ", STAND_IN].concat(), out);
+                });
+                writer.sent = body.end;
+                link.owing.push(Owed::Sync {
+                    swallow: true,
+                    write: false,
+                    sets: 0,
+                });
+            }
+        } else {
+            sets += self.effect(class, text, link);
+        }
+        self.group = Group::default();
+        self.unnamed = None;
+        link.unnamed = None;
+        link.owing.push(Owed::Query { write, sets });
+    }
+
+    fn forward_parse(
+        &mut self,
+        header: Header,
+        body: std::ops::Range<usize>,
+        link: &mut Link,
+        context: Context<'_>,
+        writer: &mut Writer<'_>,
+    ) {
+        self.group.open = true;
+        let at = body.start - HEADER;
+        let Some(parse) = frontend::parse(&writer.bytes[body.clone()]) else {
+            link.dirty = true;
+            link.owing.push(Owed::Parse {
+                swallow: false,
+                named: false,
+                id: None,
+            });
+            return;
+        };
+        let statement = self.intern(parse, context);
+        let id = statement.id;
+        let deallocates = statement.class.session == SessionEffect::Deallocate
+            && self.deallocates(parse.text).is_some();
+        if parse.name.is_empty() {
+            if deallocates {
+                writer.replace(at, |out| {
+                    frontend::put_parse(b"", &stand_in_deallocate(), out)
+                });
+                writer.sent = body.end;
+            }
+            self.unnamed = Some(statement);
+            link.unnamed = Some(id);
+            link.owing.push(Owed::Parse {
+                swallow: false,
+                named: false,
+                id: Some(id),
+            });
+            return;
+        }
+        if self.prepared(parse.name).is_some() {
+            self.provoke_duplicate(at, parse.name, link, writer);
+            return;
+        }
+        let name: Box<[u8]> = parse.name.into();
+        let cold = self.cold();
+        cold.prepared.insert(name.clone(), statement.clone());
+        if link.held.touch(id) {
+            writer.replace(at, |_| ());
+            link.owing.push(Owed::Local(Local::ParseComplete));
+        } else {
+            writer.replace(at, |out| {
+                make_room(link, id, out);
+                if deallocates {
+                    put_parse_as(id, &stand_in_deallocate(), out);
+                } else {
+                    put_parse_as(id, statement.content(), out);
+                }
+            });
+            link.owing.push(Owed::Parse {
+                swallow: false,
+                named: true,
+                id: Some(id),
+            });
+        }
+        cold.unconfirmed.push_back((name, id));
+        writer.sent = at + header.total();
+    }
+
+    /// The client prepares a name that it has already. PostgreSQL words that error best: it is given the name twice.
+    /// The connection then has a statement that nobody tracks, so it does not go back to its pool.
+    fn provoke_duplicate(
+        &mut self,
+        at: usize,
+        name: &[u8],
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
+        writer.replace(at, |out| frontend::put_parse(name, STAND_IN_CONTENT, out));
+        link.doubtful = true;
+        link.owing.push(Owed::Parse {
+            swallow: true,
+            named: false,
+            id: None,
+        });
+        link.owing.push(Owed::Parse {
+            swallow: false,
+            named: false,
+            id: None,
+        });
+    }
+
+    fn forward_bind(
+        &mut self,
+        header: Header,
+        body: std::ops::Range<usize>,
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
+        self.group.open = true;
+        let at = body.start - HEADER;
+        let bytes = writer.bytes;
+        let Some(bind) = frontend::bind(&bytes[body.clone()]) else {
+            link.dirty = true;
+            link.owing.push(Owed::Bind);
+            return;
+        };
+        if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
+            self.group.write |= statement.class.access == Access::Write;
+            link.committing |= statement.class.tx == TxEffect::End;
+            if statement.class.session == SessionEffect::Deallocate {
+                if let Some(name) = self.deallocates(statement.text()) {
+                    self.cold().prepared.remove(&*name);
+                    writer.replace(at, |out| put_stand_in(link, out));
+                }
+            } else if statement.class.session != SessionEffect::None {
+                self.group.sets += self.effect(statement.class, statement.text(), link);
+            }
+        }
+        self.name_for(
+            at,
+            header,
+            bind.portal.len() + 1,
+            bind.statement,
+            body.end,
+            link,
+            writer,
+        );
+        link.owing.push(Owed::Bind);
+    }
+
+    /// Makes sure that the connection has the statement that a Bind or Describe names, and writes the name that it
+    /// has there. `before` counts the body's bytes before the name, `end` is where the message ends in this chunk.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one message's layout, spelled out"
+    )]
+    fn name_for(
+        &mut self,
+        at: usize,
+        header: Header,
+        before: usize,
+        name: &[u8],
+        end: usize,
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
+        if name.is_empty() {
+            match self.unnamed.clone() {
+                Some(statement) if link.unnamed != Some(statement.id) => {
+                    writer.replace(at, |out| frontend::put_parse(b"", statement.content(), out));
+                    link.unnamed = Some(statement.id);
+                    let id = Some(statement.id);
+                    link.owing.push(Owed::Parse {
+                        swallow: true,
+                        named: false,
+                        id,
+                    });
+                }
+                // Another client's is still there: it is not this one's to run.
+                None if link.unnamed.take().is_some() => {
+                    writer.replace(at, |out| frontend::put_close_statement(b"", out));
+                    link.owing.push(Owed::Close { swallow: true });
+                }
+                _ => {}
+            }
+            return;
+        }
+        // An unknown name goes as it is: no server has it, and PostgreSQL says so with the client's own name.
+        let Some(statement) = self.prepared(name).cloned() else {
+            return;
+        };
+        let bytes = writer.bytes;
+        writer.replace(at, |out| {
+            if !link.held.touch(statement.id) {
+                make_room(link, statement.id, out);
+                put_parse_as(statement.id, statement.content(), out);
+                let owed = Owed::Parse {
+                    swallow: true,
+                    named: false,
+                    id: Some(statement.id),
+                };
+                if !link.owing.push(owed) {
+                    link.held.remove(statement.id);
+                }
+            }
+            let start = out.len();
+            frame::put_header(out, header.tag, 0);
+            out.extend_from_slice(&bytes[at + HEADER..at + HEADER + before]);
+            put_name(statement.id, out);
+            let own = out.len() - start - HEADER - before;
+            let length = u32::try_from(header.body - name.len() + own + 4).unwrap_or(u32::MAX);
+            out[start + 1..start + HEADER].copy_from_slice(&length.to_be_bytes());
+        });
+        writer.sent = at + HEADER + before + name.len();
+        debug_assert!(writer.sent <= end);
+    }
+
+    fn forward_close(
+        &mut self,
+        header: Header,
+        body: std::ops::Range<usize>,
+        link: &mut Link,
+        writer: &mut Writer<'_>,
+    ) {
+        self.group.open = true;
+        let at = body.start - HEADER;
+        match frontend::target(&writer.bytes[body]) {
+            Some(Target::Statement(b"")) => {
+                self.unnamed = None;
+                link.unnamed = None;
+            }
+            Some(Target::Statement(name)) if self.prepared(name).is_some() => {
+                self.cold().prepared.remove(name);
+                writer.replace(at, |_| ());
+                writer.sent = at + header.total();
+                link.owing.push(Owed::Local(Local::CloseComplete));
+                return;
+            }
+            _ => {}
+        }
+        link.owing.push(Owed::Close { swallow: false });
+    }
+
+    /// The known statement that a DEALLOCATE names.
+    fn deallocates(&self, text: &[u8]) -> Option<Vec<u8>> {
+        deallocate_target(text).filter(|name| self.prepared(name).is_some())
+    }
+
+    /// What a statement leaves behind in its session. Returns how many settings it changes.
+    fn effect(&mut self, class: Class, text: &[u8], link: &mut Link) -> u16 {
+        match class.session {
+            SessionEffect::None | SessionEffect::Deallocate => 0,
+            SessionEffect::Set => {
+                let sent =
+                    setting::parse(text).and_then(|setting| self.cold().settings.send(&setting));
+                link.dirty |= sent.is_none();
+                sent.unwrap_or(0)
+            }
+            SessionEffect::DiscardAll | SessionEffect::DeallocateAll => {
+                if let Some(cold) = &mut self.cold {
+                    cold.prepared.clear();
+                }
+                link.held.clear();
+                link.forgot = true;
+                0
+            }
+            SessionEffect::Pin(reason) => {
+                self.pin = Some(reason);
+                0
+            }
+            SessionEffect::Unknown => {
+                link.dirty = true;
+                0
+            }
+        }
+    }
+}
+
+fn make_room(link: &mut Link, id: StatementId, out: &mut Vec<u8>) {
+    if let Some(evicted) = link.held.insert(id) {
+        let mut name = Vec::with_capacity(24);
+        put_name(evicted, &mut name);
+        frontend::put_close_statement(&name, out);
+        link.owing.push(Owed::Close { swallow: true });
+    }
+}
+
+fn put_parse_as(id: StatementId, content: &[u8], out: &mut Vec<u8>) {
+    let mut name = Vec::with_capacity(24);
+    put_name(id, &mut name);
+    frontend::put_parse(&name, content, out);
+}
+
+fn put_stand_in(link: &mut Link, out: &mut Vec<u8>) {
+    frontend::put_parse(STAND_IN, STAND_IN_CONTENT, out);
+    link.owing.push(Owed::Parse {
+        swallow: true,
+        named: false,
+        id: None,
+    });
+}
+
+fn stand_in_deallocate() -> Vec<u8> {
+    [b"DEALLOCATE ", STAND_IN, b"\0\0\0"].concat()
+}
+
+/// Copies only from the first byte that changes.
+struct Writer<'a> {
+    bytes: &'a [u8],
+    sent: usize,
+    out: &'a mut Vec<u8>,
+    rewritten: bool,
+}
+
+impl Writer<'_> {
+    /// Writes something else from `at` on; the caller moves `sent` past what it stands for.
+    fn replace(&mut self, at: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        self.rewritten = true;
+        self.out.extend_from_slice(&self.bytes[self.sent..at]);
+        self.sent = at;
+        write(self.out);
+    }
+
+    fn finish(self) -> bool {
+        if self.rewritten {
+            self.out.extend_from_slice(&self.bytes[self.sent..]);
+        }
+        !self.rewritten
+    }
+}
