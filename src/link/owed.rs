@@ -110,6 +110,11 @@ impl Owing {
         self.queue.len()
     }
 
+    /// Whether the connection is being cleaned.
+    pub fn is_cleaning(&self) -> bool {
+        matches!(self.queue.front(), Some(Owed::Injected { discard: true }))
+    }
+
     /// Whether anything but the proxy's own statements is owed.
     pub fn owes_client(&self) -> bool {
         self.skipping

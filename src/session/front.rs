@@ -499,6 +499,8 @@ fn merge(a: Class, b: Class) -> Class {
 fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
     match held {
         Some((link, _)) if between_units(link) => Next::Place { len, class },
+        // What runs behind DISCARD ALL would run without the session's settings and statements.
+        Some((link, _)) if link.owing.is_cleaning() => Next::Drain,
         Some((_, true)) if matches!(class.access, Access::Primary | Access::Write) => Next::Drain,
         Some(_) => Next::Forward {
             len,

@@ -191,8 +191,10 @@ impl Flags {
             b"set_config" | b"setseed" => self.setting = true,
             b"pg_temp" => self.temporary = true,
             _ if word.starts_with(b"pg_temp_") => self.temporary = true,
-            _ if word.starts_with(b"pg_advisory_") || word.starts_with(b"pg_try_advisory_") => {
-                self.advisory_lock |= memchr::memmem::find(word, b"_xact_").is_none();
+            _ if word.starts_with(b"pg_advisory_lock")
+                || word.starts_with(b"pg_try_advisory_lock") =>
+            {
+                self.advisory_lock = true;
             }
             _ => {}
         }
@@ -378,6 +380,7 @@ mod tests {
         assert!(flags("select pg_advisory_lock(1)").advisory_lock);
         assert!(flags("select pg_try_advisory_lock_shared(1)").advisory_lock);
         assert!(!flags("select pg_advisory_xact_lock(1)").advisory_lock);
+        assert!(!flags("select pg_advisory_unlock_all()").advisory_lock);
         assert!(flags("create table pg_temp.x (i int)").temporary);
         assert_eq!(
             flags("select 'set_config', setting from s"),

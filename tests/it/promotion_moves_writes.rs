@@ -140,7 +140,7 @@ fn what_is_lost_with_a_server_is_told_precisely() {
              FOR EACH ROW WHEN (new.n = 0) EXECUTE FUNCTION slow()",
         )
         .expect("DDL");
-    let mut terminate = |what: &str| {
+    let terminate = |what: &str| {
         let sql = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '{what}%'"
         );

@@ -222,7 +222,7 @@ struct RunningProxy {
 
 impl RunningProxy {
     fn start(config: Config) -> RunningProxy {
-        let (report, started) = mpsc::channel();
+        let (report, started) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -379,12 +379,15 @@ pub fn script(messages: &[Message]) -> String {
         b'E' | b'N' => format!(
             "{}:{}",
             char::from(message.tag),
-            message.error().unwrap().code()
+            message.error().expect("fields").code()
         ),
-        b'C' => format!("C:{}", message.command_tag().unwrap()),
-        b'Z' => format!("Z:{}", char::from(message.transaction_status().unwrap())),
+        b'C' => format!("C:{}", message.command_tag().expect("a tag")),
+        b'Z' => format!(
+            "Z:{}",
+            char::from(message.transaction_status().expect("a status"))
+        ),
         b'D' => {
-            let row = message.text_row().unwrap();
+            let row = message.text_row().expect("a row");
             let values: Vec<String> = row
                 .into_iter()
                 .map(|value| value.unwrap_or("NULL".to_owned()))
