@@ -7,6 +7,8 @@ mod judge;
 mod lag;
 mod lsn;
 mod observation;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use judge::{Event, Judge, Policy};

@@ -127,7 +127,8 @@ impl Relay {
 
     /// What is left of the server connections when the client has gone.
     fn close(mut self) {
-        let pinned = self.session.pin().is_some();
+        // A group whose Sync has not come is a transaction that only the end of its connection rolls back.
+        let keep_state = self.session.pin().is_some() || self.session.mid_unit();
         let cancel_timeout = self.shared.cancel_timeout;
         let cancelling = self.cancelling.is_some();
         for mut held in self
@@ -140,7 +141,7 @@ impl Relay {
             held.server.link.dirty |= self.pools.mode == Mode::Session;
             held.server.link.doubtful |= cancelling;
             let address = self.pools.pools[held.node].endpoint().address.clone();
-            finish(held.server, &address, pinned, cancel_timeout);
+            finish(held.server, &address, keep_state, cancel_timeout);
         }
     }
 

@@ -6,6 +6,8 @@
 mod balance;
 mod consistency;
 mod decide;
+#[cfg(test)]
+mod tests;
 
 pub use balance::least_busy;
 pub use consistency::Floor;

@@ -2,12 +2,17 @@
 //! connection's own, what it lacks is put in front, and everything else goes as it is.
 
 use super::front::Context;
-use super::{Group, Session};
+use super::{Group, Session, Stream};
 use crate::link::{Link, Local, Owed, StatementId, put_name};
-use crate::sql::{Access, Class, SessionEffect, TxEffect, deallocate_target, setting};
+use crate::sql::{
+    self, Access, Class, PinReason, SessionEffect, TxEffect, deallocate_target, savepoint, setting,
+};
 use crate::wire::Status;
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
+
+/// What the names begin with that the proxy gives to prepared statements on servers.
+const OWN_NAMES: &[u8] = b"pgw_";
 
 /// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
 const STAND_IN: &[u8] = b"pgw_deallocated";
@@ -42,7 +47,10 @@ impl Session {
             let own = class.filter(|_| at == 0);
             self.forward_one(header, body, own, link, context, &mut writer);
             at += take;
-            self.stream.left = header.total() - take;
+            self.stream = Stream {
+                left: header.total() - take,
+                drop: false,
+            };
         }
         writer.finish()
     }
@@ -99,8 +107,9 @@ impl Session {
                 link.dirty = true;
                 link.owing.push(Owed::Call);
             }
+            // With nothing owed there is no COPY that could still begin: the server ignores it.
             b'c' | b'f' if !std::mem::take(&mut link.copy_in) => {
-                link.copy_ended_early = true;
+                link.copy_ended_early = !link.owing.is_empty();
             }
             // Flush and CopyData ask for no reply of their own.
             _ => {}
@@ -136,6 +145,8 @@ impl Session {
                     write: false,
                     sets: 0,
                 });
+            } else {
+                self.effect(class, text, link);
             }
         } else {
             sets += self.effect(class, text, link);
@@ -259,6 +270,8 @@ impl Session {
                 if let Some(name) = self.deallocates(statement.text()) {
                     self.cold().prepared.remove(&*name);
                     writer.replace(at, |out| put_stand_in(link, out));
+                } else {
+                    self.effect(statement.class, statement.text(), link);
                 }
             } else if statement.class.session != SessionEffect::None {
                 self.group.sets += self.effect(statement.class, statement.text(), link);
@@ -313,8 +326,18 @@ impl Session {
             }
             return;
         }
-        // An unknown name goes as it is: no server has it, and PostgreSQL says so with the client's own name.
         let Some(statement) = self.prepared(name).cloned() else {
+            // An unknown name goes as it is: no server has it, and PostgreSQL says so with the client's own name. Only
+            // the proxy's own names must not be found.
+            if name.starts_with(OWN_NAMES) {
+                let front = &writer.bytes[at + HEADER..at + HEADER + before + name.len()];
+                writer.replace(at, |out| {
+                    frame::put_header(out, header.tag, header.body + 1);
+                    out.extend_from_slice(front);
+                    out.push(b'?');
+                });
+                writer.sent = at + HEADER + before + name.len();
+            }
             return;
         };
         let bytes = writer.bytes;
@@ -364,6 +387,13 @@ impl Session {
                 link.owing.push(Owed::Local(Local::CloseComplete));
                 return;
             }
+            // Not the proxy's own, which another client may use: closing what one does not have is no error.
+            Some(Target::Statement(name)) if name.starts_with(OWN_NAMES) => {
+                writer.replace(at, |_| ());
+                writer.sent = at + header.total();
+                link.owing.push(Owed::Local(Local::CloseComplete));
+                return;
+            }
             _ => {}
         }
         link.owing.push(Owed::Close { swallow: false });
@@ -374,16 +404,46 @@ impl Session {
         deallocate_target(text).filter(|name| self.prepared(name).is_some())
     }
 
+    /// One SET or RESET. What cannot be tracked keeps its connection.
+    fn set(&mut self, text: &[u8]) -> u16 {
+        let Some(setting) = setting::parse(text) else {
+            // SET TRANSACTION and SET CONSTRAINTS end with their transaction.
+            return 0;
+        };
+        let sent = self.cold().settings.send(&setting);
+        if sent.is_none() {
+            self.pin = Some(PinReason::Settings);
+        }
+        sent.unwrap_or(0)
+    }
+
     /// What a statement leaves behind in its session. Returns how many settings it changes.
     fn effect(&mut self, class: Class, text: &[u8], link: &mut Link) -> u16 {
         match class.session {
-            SessionEffect::None | SessionEffect::Deallocate => 0,
-            SessionEffect::Set => {
-                let sent =
-                    setting::parse(text).and_then(|setting| self.cold().settings.send(&setting));
-                link.dirty |= sent.is_none();
-                sent.unwrap_or(0)
+            SessionEffect::None => 0,
+            SessionEffect::Deallocate => {
+                // If the name is one of the proxy's own, the connection is about to lose another client's statement.
+                link.doubtful |=
+                    deallocate_target(text).is_some_and(|name| name.starts_with(OWN_NAMES));
+                0
             }
+            SessionEffect::Set => self.set(text),
+            SessionEffect::SetSeveral => {
+                // With transactions of its own, an error tells little of what took effect before it.
+                link.dirty |= class.tx != TxEffect::None;
+                let starts = |text: &[u8], word: &[u8]| {
+                    text.get(..word.len())
+                        .is_some_and(|start| start.eq_ignore_ascii_case(word))
+                };
+                let changes = sql::statements(text).into_iter();
+                changes
+                    .filter(|text| starts(text, b"set") || starts(text, b"reset"))
+                    .map(|text| self.set(text))
+                    .sum()
+            }
+            SessionEffect::Savepoint => savepoint(text).map_or(0, |savepoint| {
+                self.cold().settings.send_savepoint(savepoint)
+            }),
             SessionEffect::DiscardAll | SessionEffect::DeallocateAll => {
                 if let Some(cold) = &mut self.cold {
                     cold.prepared.clear();

@@ -214,6 +214,9 @@ impl Session {
             Err(error) if len == 0 => return Next::Violation(error.into()),
             Err(_) => None,
         } {
+            if link.copy_in && matches!(header.tag, b'S' | b'H') {
+                break;
+            }
             let frame = &input[len..];
             let Some(take) = forwardable(frame, header, context.pipeline_buffer) else {
                 break;
@@ -331,7 +334,7 @@ impl Session {
         context: Context<'_>,
     ) -> Class {
         if frame.len() < header.total() {
-            return context.classifier.classify(&frame[HEADER..], self.lexing);
+            return begun(context.classifier.classify(&frame[HEADER..], self.lexing));
         }
         match frontend::query(&frame[HEADER..]) {
             Some(text) => context.classifier.classify(text, self.lexing),
@@ -478,6 +481,19 @@ enum Survey {
 
 const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
+
+/// The class of a text of which only the beginning has been seen: the rest may do anything.
+fn begun(class: Class) -> Class {
+    let session = match class.session {
+        pin @ SessionEffect::Pin(_) => pin,
+        _ => SessionEffect::Unknown,
+    };
+    Class {
+        access: Access::Write,
+        reason: Reason::TooLong,
+        ..class.with(session)
+    }
+}
 
 /// Groups that do not fit the buffer are placed before they are known.
 fn overflow() -> Class {

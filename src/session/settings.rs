@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::link::{Link, Params, Value};
+use crate::sql::Savepoint;
 use crate::sql::setting::{Change, Scope, Setting};
 use crate::wire::Status;
 
@@ -13,6 +14,9 @@ enum Pending {
     Set(Box<str>, Value),
     Reset(Box<str>),
     ResetAll,
+    /// Where ROLLBACK TO this name goes back to.
+    Savepoint(Vec<u8>),
+    RollBackTo(Vec<u8>),
 }
 
 /// The changes whose outcome is open.
@@ -57,6 +61,32 @@ impl Settings {
         Some(1)
     }
 
+    /// Notes a SAVEPOINT, or a ROLLBACK TO one, that is being sent.
+    pub(super) fn send_savepoint(&mut self, savepoint: Savepoint) -> u16 {
+        self.sent.push_back(match savepoint {
+            Savepoint::Define(name) => Pending::Savepoint(name),
+            Savepoint::RollBack(name) => Pending::RollBackTo(name),
+        });
+        1
+    }
+
+    /// A statement inside a transaction has succeeded.
+    fn succeeded(&mut self, pending: Pending) {
+        let Pending::RollBackTo(name) = pending else {
+            self.in_transaction.push(pending);
+            return;
+        };
+        let is_it =
+            |pending: &Pending| matches!(pending, Pending::Savepoint(other) if *other == name);
+        // The savepoint itself stays.
+        let keep = self
+            .in_transaction
+            .iter()
+            .rposition(is_it)
+            .map_or(0, |at| at + 1);
+        self.in_transaction.truncate(keep);
+    }
+
     /// A unit with `count` changes was answered; `link` has the status and whether it failed. Returns the session's
     /// settings if they have changed.
     pub(super) fn answered(
@@ -65,16 +95,17 @@ impl Settings {
         link: &Link,
         params: &Arc<Params>,
     ) -> Option<Arc<Params>> {
-        for pending in self.sent.drain(..usize::from(count).min(self.sent.len())) {
-            if !link.failed {
-                self.in_transaction.push(pending);
+        for _ in 0..count {
+            if let Some(pending) = self.sent.pop_front().filter(|_| !link.failed) {
+                self.succeeded(pending);
             }
         }
         if link.status != Status::Idle || self.in_transaction.is_empty() {
             return None;
         }
         let ended = std::mem::take(&mut self.in_transaction);
-        if link.rolled_back {
+        let changes = |pending: &Pending| !matches!(pending, Pending::Savepoint(_));
+        if link.rolled_back || !ended.iter().any(changes) {
             return None;
         }
         let mut params = Params::clone(params);
@@ -83,6 +114,7 @@ impl Settings {
                 Pending::Set(name, value) => params.set(&name, value),
                 Pending::Reset(name) => params.reset(&name, &self.defaults),
                 Pending::ResetAll => params = self.reset_all(&params),
+                Pending::Savepoint(_) | Pending::RollBackTo(_) => {}
             }
         }
         Some(Arc::new(params))

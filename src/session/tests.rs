@@ -1,1 +1,1685 @@
+//! Two scripted ends: what a client and a server say, and what each of them hears.
+//!
+//! A test is a transcript. `client:` and `server:` speak; `primary:`, `standby:` and `told:` are what must have been
+//! heard since, no more and no less. Messages are written with their type byte: `Q text`, `P name text`, `B name`,
+//! `D name`, `E`, `C name`, `H`, `S`, `d data`, `c`, `f`, `X` of clients; `1`, `2`, `3`, `T`, `D`, `n`, `G`, `C tag`,
+//! `E code`, `F code` (a FATAL error), `S name value` and `Z status` of servers. `-` is the empty name, ` / ` stands
+//! between messages.
 
+use proptest::prelude::*;
+
+use super::front::Violation;
+use super::*;
+use crate::link::{Statements, Value};
+
+use crate::sql::{Access, Class, Classifier};
+use crate::wire::frame::{put_header, split_cstr};
+use crate::wire::{Notice, SqlState, backend, reply};
+
+const PIPELINE_BUFFER: usize = 256;
+const MAX_MESSAGE: usize = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Node {
+    Primary,
+    Standby,
+}
+
+/// Drives a session and its links as `relay` does.
+struct Script {
+    session: Session,
+    classifier: Classifier,
+    statements: Statements,
+    links: [Link; 2],
+    held: Option<Node>,
+    /// No server can be found for new units.
+    down: bool,
+    draining: bool,
+    input: Vec<u8>,
+    sent: [Vec<u8>; 2],
+    told: Vec<u8>,
+    wrote: bool,
+    refused: bool,
+    ended: Option<Next>,
+    broken: Option<LinkError>,
+    max_prepared: usize,
+}
+
+impl Script {
+    fn new() -> Script {
+        Script::with(Params::default(), 100)
+    }
+
+    fn with(params: Params, max_prepared: usize) -> Script {
+        Script {
+            session: Session::new(Arc::new(params), Lexing::default(), false),
+            classifier: Classifier::new(1 << 20),
+            statements: Statements::new(1 << 20),
+            links: [Link::new(max_prepared), Link::new(max_prepared)],
+            held: None,
+            down: false,
+            draining: false,
+            input: Vec::new(),
+            sent: Default::default(),
+            told: Vec::new(),
+            wrote: false,
+            refused: false,
+            ended: None,
+            broken: None,
+            max_prepared,
+        }
+    }
+
+    fn client(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+        self.pump();
+    }
+
+    fn server(&mut self, bytes: &[u8]) {
+        let Some(node) = self.held else {
+            panic!("a server speaks that nobody holds: {}", show(bytes, SERVER))
+        };
+        let mut out = Vec::new();
+        let link = &mut self.links[node as usize];
+        match self
+            .session
+            .receive(link, bytes, node == Node::Standby, &mut out)
+        {
+            Ok(received) => {
+                match received.verbatim {
+                    Some(range) => self.told.extend_from_slice(&bytes[range]),
+                    None => self.told.extend_from_slice(&out),
+                }
+                self.wrote |= received.wrote;
+                self.refused |= received.refused;
+            }
+            Err(error) => {
+                self.told.extend_from_slice(&out);
+                self.broken = Some(error);
+                self.lost();
+                return;
+            }
+        }
+        self.release();
+        self.pump();
+    }
+
+    /// The held server vanishes. Returns what [`Session::lost`] says.
+    fn lost(&mut self) -> bool {
+        let Some(node) = self.held.take() else {
+            return false;
+        };
+        let open = self.session.has_open_group();
+        let wrote = self.session.lost(&self.links[node as usize]);
+        self.links[node as usize] = Link::new(self.max_prepared);
+        self.draining = false;
+        if open {
+            self.session.skip_to_sync();
+        }
+        wrote
+    }
+
+    fn release(&mut self) {
+        let Some(node) = self.held else { return };
+        let link = &mut self.links[node as usize];
+        if !link.settled() || link.status != Status::Idle || self.session.mid_unit() || link.copy_in
+        {
+            return;
+        }
+        self.draining = false;
+        if link.doubtful {
+            *link = Link::new(self.max_prepared);
+            self.held = None;
+        } else if self.session.pin().is_some() {
+            // It stays.
+        } else if link.dirty {
+            Session::clean(link, &mut self.sent[node as usize]);
+        } else {
+            assert!(link.reusable() || link.fatal, "{link:?}");
+            self.held = None;
+        }
+    }
+
+    fn pump(&mut self) {
+        let input = std::mem::take(&mut self.input);
+        let mut at = 0;
+        while self.ended.is_none() && !self.draining {
+            let rest = &input[at..];
+            let held = self
+                .held
+                .map(|node| (&self.links[node as usize], node == Node::Standby));
+            let context = Context {
+                classifier: &self.classifier,
+                statements: &self.statements,
+                pipeline_buffer: PIPELINE_BUFFER,
+                max_message: MAX_MESSAGE,
+            };
+            match self.session.next(rest, held, context, &mut self.told) {
+                Next::More => break,
+                Next::Place { len, class } => {
+                    self.place(&rest[..len], class);
+                    at += len;
+                }
+                Next::Forward { len, class } => {
+                    assert!(len > 0, "nothing moves");
+                    self.forward(&rest[..len], class, false);
+                    at += len;
+                }
+                Next::Skip { len } | Next::Reply { len } => {
+                    let before = (self.session.owes_refusal(), len);
+                    if before.0
+                        && let Some(node) = self.held
+                    {
+                        self.session.refused(&mut self.links[node as usize]);
+                        self.settle();
+                    }
+                    assert_ne!(before, (false, 0), "nothing moves");
+                    at += len;
+                }
+                Next::Drain => self.draining = true,
+                Next::Rehome => {
+                    let node = self
+                        .held
+                        .expect("a group is only rehomed from a connection");
+                    let out = &mut self.sent[node as usize];
+                    self.session.rehome(&mut self.links[node as usize], out);
+                    self.draining = true;
+                }
+                end => self.ended = Some(end),
+            }
+        }
+        self.input = input[at..].to_vec();
+    }
+
+    fn place(&mut self, unit: &[u8], class: Class) {
+        if self.down {
+            Notice::error(SqlState::CannotConnectNow, "down").put(&mut self.told);
+            if self.session.fail_unit(unit) {
+                reply::ready_idle(&mut self.told);
+            }
+            return;
+        }
+        if self.session.pin().is_none() || self.held.is_none() {
+            self.held = Some(match class.access {
+                Access::Read => Node::Standby,
+                _ => Node::Primary,
+            });
+        }
+        self.forward(unit, Some(class), true);
+    }
+
+    fn forward(&mut self, bytes: &[u8], class: Option<Class>, begin: bool) {
+        let node = self.held.expect("bytes are forwarded to a held connection");
+        let link = &mut self.links[node as usize];
+        let mut out = Vec::new();
+        if begin {
+            self.session.begin(link, &mut out);
+        }
+        let context = Context {
+            classifier: &self.classifier,
+            statements: &self.statements,
+            pipeline_buffer: PIPELINE_BUFFER,
+            max_message: MAX_MESSAGE,
+        };
+        if self.session.forward(bytes, class, link, context, &mut out) {
+            out.extend_from_slice(bytes);
+        }
+        self.sent[node as usize].extend_from_slice(&out);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if let Some(node) = self.held {
+            let link = &mut self.links[node as usize];
+            if matches!(link.owing.front(), Some(Owed::Local(_))) {
+                self.session.settle(link, &mut self.told);
+                self.release();
+            }
+        }
+    }
+
+    /// Plays a transcript.
+    fn play(&mut self, transcript: &str) -> &mut Script {
+        let lines = transcript.lines().map(str::trim).filter(|l| !l.is_empty());
+        for line in lines {
+            let (who, what) = line.split_once(':').expect("every line says who speaks");
+            let what = what.trim();
+            if matches!(who, "client" | "server" | "lost" | "down") {
+                self.everything_was_expected(line);
+            }
+            match who {
+                "client" => self.client(&write(what, CLIENT)),
+                "server" => self.server(&write(what, SERVER)),
+                "lost" => {
+                    let in_doubt = self.lost();
+                    assert_eq!(in_doubt, what == "in doubt", "{line}");
+                }
+                "down" => self.down = what == "yes",
+                "primary" | "standby" => {
+                    let sent = std::mem::take(&mut self.sent[usize::from(who == "standby")]);
+                    assert_eq!(show(&sent, CLIENT), what, "what {who} heard\n{transcript}");
+                }
+                "told" => {
+                    let told = std::mem::take(&mut self.told);
+                    assert_eq!(
+                        show(&told, SERVER),
+                        what,
+                        "what the client heard\n{transcript}"
+                    );
+                }
+                "held" => {
+                    let held = match self.held {
+                        Some(Node::Primary) => "primary",
+                        Some(Node::Standby) => "standby",
+                        None => "nothing",
+                    };
+                    assert_eq!(held, what, "what is held\n{transcript}");
+                }
+                "wrote" => {
+                    let wrote = std::mem::take(&mut self.wrote);
+                    assert_eq!(wrote, what == "yes", "{line}\n{transcript}");
+                }
+                _ => panic!("nobody is called {who}"),
+            }
+        }
+        self.everything_was_expected("the end");
+        self
+    }
+
+    fn everything_was_expected(&self, before: &str) {
+        let heard = [
+            show(&self.sent[0], CLIENT),
+            show(&self.sent[1], CLIENT),
+            show(&self.told, SERVER),
+        ];
+        assert_eq!(
+            heard,
+            ["", "", ""],
+            "heard by primary, standby, client before {before:?}"
+        );
+    }
+}
+
+const CLIENT: bool = true;
+const SERVER: bool = false;
+
+fn play(transcript: &str) {
+    Script::new().play(transcript);
+}
+
+/// Messages to bytes.
+fn write(text: &str, client: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    for message in text.split(" / ").filter(|m| !m.is_empty()) {
+        let (tag, rest) = message.split_at(1);
+        let rest = rest.trim_start();
+        let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
+        let name = if first == "-" { "" } else { first };
+        let body = match (client, tag) {
+            (CLIENT, "Q") => format!("{rest}\0"),
+            (CLIENT, "P") => format!("{name}\0{}\0\0\0", if second == "-" { "" } else { second }),
+            (CLIENT, "B") => format!("\0{name}\0\0\0\0\0\0\0"),
+            (CLIENT, "D" | "C") => format!("S{name}\0"),
+            (CLIENT, "E") => "\0\0\0\0\0".to_owned(),
+            (CLIENT, "d" | "f") | (SERVER, "d") => rest.to_owned(),
+            (SERVER, "C") => format!("{rest}\0"),
+            (SERVER, "Z") => rest.to_owned(),
+            (SERVER, "E") => format!("SERROR\0VERROR\0C{rest}\0Mx\0\0"),
+            (SERVER, "F") => format!("SFATAL\0VFATAL\0C{rest}\0Mx\0\0"),
+            (SERVER, "S") => format!("{first}\0{second}\0"),
+            (SERVER, "T") => "\0\0".to_owned(),
+            (SERVER, "D") => format!("\0\x01\0\0\0{}{rest}", char::from(rest.len() as u8)),
+            _ => String::new(),
+        };
+        let tag = if (client, tag) == (SERVER, "F") {
+            b'E'
+        } else {
+            tag.as_bytes()[0]
+        };
+        put_header(&mut out, tag, body.len());
+        out.extend_from_slice(body.as_bytes());
+    }
+    out
+}
+
+/// Bytes to messages; the inverse of [`write`].
+fn show(bytes: &[u8], client: bool) -> String {
+    let (mut rest, mut shown) = (bytes, Vec::new());
+    while let Ok(Some(header)) = frame::header(rest, usize::MAX) {
+        let end = header.total().min(rest.len());
+        let body = &rest[frame::HEADER..end];
+        rest = &rest[end..];
+        let tag = char::from(header.tag);
+        let name = |bytes| match split_cstr(bytes) {
+            Some((b"", _)) => "-".to_owned(),
+            Some((name, _)) => String::from_utf8_lossy(name).into_owned(),
+            None => "?".to_owned(),
+        };
+        let text = |bytes| {
+            String::from_utf8_lossy(bytes)
+                .trim_end_matches('\0')
+                .to_owned()
+        };
+        shown.push(match (client, tag) {
+            (CLIENT, 'Q') | (SERVER, 'C' | 'Z') | (_, 'd') => format!("{tag} {}", text(body)),
+            (CLIENT, 'f') if !body.is_empty() => format!("{tag} {}", text(body)),
+            (CLIENT, 'P') => {
+                let (_, after) = split_cstr(body).expect("a Parse has a name");
+                format!("P {} {}", name(body), name(after))
+            }
+            (CLIENT, 'B') => format!("B {}", name(&body[1..])),
+            (CLIENT, 'D' | 'C') => format!("{tag} {}", name(&body[1..])),
+            (SERVER, 'E') => {
+                let code = backend::error_field(body, b'C').unwrap_or_default();
+                let tag = if backend::is_fatal(body) { 'F' } else { 'E' };
+                format!("{tag} {}", text(code))
+            }
+            (SERVER, 'S') => {
+                let (name, value) = backend::parameter(body).expect("it is whole");
+                format!("S {} {}", text(name), text(value))
+            }
+            (SERVER, 'D') => format!("D {}", text(&body[6..])),
+            _ => tag.to_string(),
+        });
+    }
+    assert!(rest.is_empty(), "a part of a message: {rest:?}");
+    shown.join(" / ")
+}
+
+// ── simple queries ───────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_read_goes_to_a_standby_and_a_write_to_the_primary() {
+    play(
+        "client: Q select 1
+         standby: Q select 1
+         held: standby
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         held: nothing
+         wrote: no
+         client: Q insert into t values (1)
+         primary: Q insert into t values (1)
+         server: C INSERT 0 1 / Z I
+         told: C INSERT 0 1 / Z I
+         held: nothing
+         wrote: yes",
+    );
+}
+
+#[test]
+fn a_transaction_keeps_its_connection() {
+    play(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         held: primary
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q insert into t values (1)
+         primary: Q insert into t values (1)
+         server: C INSERT 0 1 / Z T
+         told: C INSERT 0 1 / Z T
+         wrote: no
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         wrote: yes
+         held: nothing",
+    );
+}
+
+#[test]
+fn several_statements_in_one_query_go_together() {
+    play(
+        "client: Q select 1; select 2
+         standby: Q select 1; select 2
+         server: T / C SELECT 1 / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / T / C SELECT 1 / Z I
+         client: Q select 1; insert into t values (1)
+         primary: Q select 1; insert into t values (1)
+         server: T / C SELECT 1 / E 23505 / Z I
+         told: T / C SELECT 1 / E 23505 / Z I
+         wrote: yes
+         held: nothing",
+    );
+}
+
+#[test]
+fn queries_in_a_pipeline_keep_their_order() {
+    play(
+        "client: Q select 1 / Q select 2
+         standby: Q select 1 / Q select 2
+         server: T / C SELECT 1 / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I / T / C SELECT 1 / Z I
+         held: nothing",
+    );
+    // The write has to wait until the standby has answered.
+    play(
+        "client: Q select 1 / Q delete from t
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         primary: Q delete from t
+         server: C DELETE 1 / Z I
+         told: C DELETE 1 / Z I",
+    );
+}
+
+#[test]
+fn a_session_ends() {
+    for (text, expected) in [
+        (&b"X\0\0\0\x04"[..], Next::Terminate),
+        (b"y\0\0\0\x04", Next::Violation(Violation::Type(b'y'))),
+        (
+            b"Q\0\0\0\x03",
+            Next::Violation(Violation::Frame(frame::FrameError::Short {
+                tag: b'Q',
+                length: 3,
+            })),
+        ),
+        (
+            b"Q\x7f\0\0\0",
+            Next::Violation(Violation::Frame(frame::FrameError::Long {
+                tag: b'Q',
+                body: 0x7eff_fffc,
+                max: MAX_MESSAGE,
+            })),
+        ),
+    ] {
+        let mut script = Script::new();
+        script.client(text);
+        assert_eq!(script.ended, Some(expected.clone()), "{text:?}");
+        let mut grouped = Script::new();
+        grouped.client(&write("P - select 1 / H", CLIENT));
+        grouped.client(text);
+        assert_eq!(grouped.ended, Some(expected), "in a group: {text:?}");
+    }
+}
+
+// ── the extended protocol ────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn an_unnamed_statement_passes_untouched() {
+    play(
+        "client: P - select 1 / B - / D - / E / S
+         standby: P - select 1 / B - / D - / E / S
+         server: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         told: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         held: nothing
+         client: P - delete from t / B - / E / S
+         primary: P - delete from t / B - / E / S
+         server: 1 / 2 / C DELETE 3 / Z I
+         told: 1 / 2 / C DELETE 3 / Z I
+         wrote: yes",
+    );
+}
+
+#[test]
+fn the_unnamed_statement_follows_its_session() {
+    // Another client has used the standby meanwhile, with a statement of its own.
+    let mut script = Script::new();
+    script.play(
+        "client: P - select 1 / D - / S
+         standby: P - select 1 / D - / S
+         server: 1 / t / T / Z I
+         told: 1 / t / T / Z I",
+    );
+    let other = script.statements.intern(b"select 9\0\0\0", || OTHER);
+    script.links[1].unnamed = Some(other.id);
+    script.play(
+        "client: B - / E / S
+         standby: P - select 1 / B - / E / S
+         server: 1 / 2 / D 1 / C SELECT 1 / Z I
+         told: 2 / D 1 / C SELECT 1 / Z I
+         client: B - / E / S
+         standby: B - / E / S
+         server: 2 / C SELECT 1 / Z I
+         told: 2 / C SELECT 1 / Z I",
+    );
+    // A simple Query destroys it, as PostgreSQL does.
+    script.play(
+        "client: Q select 2
+         standby: Q select 2
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: B - / E / S
+         primary: B - / E / S
+         server: E 26000 / Z I
+         told: E 26000 / Z I",
+    );
+}
+
+#[test]
+fn the_unnamed_statement_of_another_client_is_not_run() {
+    let mut script = Script::new();
+    let other = script.statements.intern(b"delete from t\0\0\0", || OTHER);
+    script.links[0].unnamed = Some(other.id);
+    script.play(
+        "client: B - / E / S
+         primary: C - / B - / E / S
+         server: 3 / E 26000 / Z I
+         told: E 26000 / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_named_statement_has_one_name_on_every_server() {
+    play(
+        "client: P s1 select 1 / B s1 / D s1 / E / S
+         standby: P pgw_1 select 1 / B pgw_1 / D pgw_1 / E / S
+         server: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         told: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         client: B s1 / E / S
+         standby: B pgw_1 / E / S
+         server: 2 / D 1 / C SELECT 1 / Z I
+         told: 2 / D 1 / C SELECT 1 / Z I
+         client: C s1 / S
+         told: 3 / Z I",
+    );
+}
+
+#[test]
+fn a_named_statement_is_prepared_where_it_is_needed() {
+    play(
+        "client: P s1 select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: D s1 / B s1 / E / S
+         primary: P pgw_1 select 1 / D pgw_1 / B pgw_1 / E / S
+         server: 1 / t / T / 2 / C SELECT 1 / Z T
+         told: t / T / 2 / C SELECT 1 / Z T
+         client: B s1 / E / S
+         primary: B pgw_1 / E / S
+         server: 2 / C SELECT 1 / Z T
+         told: 2 / C SELECT 1 / Z T",
+    );
+}
+
+#[test]
+fn a_statement_that_the_server_has_is_not_prepared_again() {
+    // Two names for the same text, as two clients have.
+    play(
+        "client: P s1 select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: P s2 select 1 / D s2 / S
+         standby: D pgw_1 / S
+         told: 1
+         server: t / T / Z I
+         told: t / T / Z I
+         held: nothing",
+    );
+    // In the middle of other replies it waits for its turn.
+    play(
+        "client: P s1 select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: P - select 2 / P s2 select 1 / B s2 / C s1 / E / S
+         standby: P - select 2 / B pgw_1 / E / S
+         server: 1 / 2 / C SELECT 1 / Z I
+         told: 1 / 1 / 2 / 3 / C SELECT 1 / Z I",
+    );
+}
+
+#[test]
+fn the_oldest_statement_makes_room() {
+    let mut script = Script::with(Params::default(), 2);
+    script.play(
+        "client: P a select 1 / P b select 2 / S
+         standby: P pgw_1 select 1 / P pgw_2 select 2 / S
+         server: 1 / 1 / Z I
+         told: 1 / 1 / Z I
+         client: P c select 3 / B a / E / S
+         standby: C pgw_1 / P pgw_3 select 3 / C pgw_2 / P pgw_1 select 1 / B pgw_1 / E / S
+         server: 3 / 1 / 3 / 1 / 2 / C SELECT 1 / Z I
+         told: 1 / 2 / C SELECT 1 / Z I
+         held: nothing",
+    );
+    assert_eq!(script.links[1].held.len(), 2);
+}
+
+#[test]
+fn postgresql_words_what_is_wrong_with_a_name() {
+    play(
+        "client: P s1 select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: P s1 select 2 / S
+         standby: P s1 SELECT 1 / P s1 select 2 / S
+         server: 1 / E 42P05 / Z I
+         told: E 42P05 / Z I
+         held: nothing
+         client: B nobody / E / S
+         primary: B nobody / E / S
+         server: E 26000 / Z I
+         told: E 26000 / Z I
+         client: B s1 / E / S
+         standby: P pgw_1 select 1 / B pgw_1 / E / S
+         server: 1 / 2 / C SELECT 1 / Z I
+         told: 2 / C SELECT 1 / Z I",
+    );
+}
+
+#[test]
+fn an_error_skips_to_the_sync() {
+    play(
+        "client: P a select 1 / P b bad / P c select 3 / B c / E / S / P d select 4 / S
+         primary: P pgw_1 select 1 / P pgw_2 bad / P pgw_3 select 3 / B pgw_3 / E / S / P pgw_4 select 4 / S
+         server: 1 / E 42601 / Z I / 1 / Z I
+         told: 1 / E 42601 / Z I / 1 / Z I
+         held: nothing
+         client: P b select 2 / P c select 5 / B a / B d / S
+         standby: P pgw_5 select 2 / P pgw_6 select 5 / P pgw_1 select 1 / B pgw_1 / P pgw_4 select 4 / B pgw_4 / S
+         server: 1 / 1 / 1 / 2 / 1 / 2 / Z I
+         told: 1 / 1 / 2 / 2 / Z I",
+    );
+}
+
+#[test]
+fn what_is_skipped_leaves_nothing_behind() {
+    let mut script = Script::new();
+    script.play(
+        "client: P a select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B a / B - / H
+         standby: B pgw_1 / B - / H
+         server: 2 / E 26000
+         told: 2 / E 26000
+         client: P b select 1 / P - select 2 / C a / Q set x = 1 / B b / S
+         standby: P b select 1 / P - select 2 / C a / Q set x = 1 / B b / S
+         server: Z I
+         told: Z I
+         held: nothing
+         client: P b select 3 / B a / S
+         standby: P pgw_2 select 3 / B pgw_1 / S
+         server: 1 / 2 / Z I
+         told: 1 / 2 / Z I",
+    );
+    assert_eq!(script.session.params, Arc::default());
+    assert_eq!(script.session.unnamed.as_ref().map(|s| s.id), None);
+}
+
+#[test]
+fn an_eviction_that_is_skipped_makes_the_connection_doubtful() {
+    let mut script = Script::with(Params::default(), 1);
+    script.play(
+        "client: P a select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B nobody / P b select 2 / S
+         standby: B nobody / C pgw_1 / P pgw_2 select 2 / S
+         server: E 26000
+         told: E 26000",
+    );
+    assert!(script.links[1].doubtful);
+}
+
+#[test]
+fn a_flush_asks_for_replies_in_the_middle_of_a_group() {
+    play(
+        "client: P - select 1 / D - / H
+         standby: P - select 1 / D - / H
+         server: 1 / t / T
+         told: 1 / t / T
+         held: standby
+         client: B - / E / S
+         standby: B - / E / S
+         server: 2 / D 1 / C SELECT 1 / Z I
+         told: 2 / D 1 / C SELECT 1 / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_group_that_has_executed_nothing_moves_for_a_write() {
+    play(
+        "client: P a select 1 / D a / H
+         standby: P pgw_1 select 1 / D pgw_1 / H
+         server: 1 / t / T
+         told: 1 / t / T
+         client: P b delete from t / B b / E / B a / S
+         standby: S
+         server: Z I
+         primary: P pgw_2 delete from t / B pgw_2 / E / P pgw_1 select 1 / B pgw_1 / S
+         server: 1 / 2 / C DELETE 1 / 1 / 2 / Z I
+         told: 1 / 2 / C DELETE 1 / 2 / Z I
+         wrote: yes
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_group_that_has_failed_does_not_move() {
+    play(
+        "client: P a select 1 / D a / H
+         standby: P pgw_1 select 1 / D pgw_1 / H
+         client: P b delete from t / B b / E / S
+         server: E 42P01
+         told: E 42P01
+         standby: P b delete from t / B b / E / S
+         server: Z I
+         told: Z I
+         wrote: no
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_group_that_has_read_from_a_standby_cannot_write() {
+    play(
+        "client: P - select 1 / B - / E / H
+         standby: P - select 1 / B - / E / H
+         server: 1 / 2 / C SELECT 1
+         told: 1 / 2 / C SELECT 1
+         client: P - delete from t / B - / E
+         told: E 0A000
+         client: Q delete from t / S
+         standby: S
+         server: Z I
+         told: Z I
+         wrote: no
+         held: nothing
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+    // The refusal waits for the replies before it.
+    play(
+        "client: P - select 1 / B - / E / H / P - delete from t / S
+         standby: P - select 1 / B - / E / H / S
+         server: 1 / 2 / C SELECT 1 / Z I
+         told: 1 / 2 / C SELECT 1 / E 0A000 / Z I",
+    );
+}
+
+#[test]
+fn groups_in_a_pipeline() {
+    play(
+        "client: P - select 1 / B - / E / S / P - select 2 / B - / E / S / P - delete from t / B - / E / S
+         standby: P - select 1 / B - / E / S / P - select 2 / B - / E / S
+         server: 1 / 2 / C SELECT 1 / Z I
+         told: 1 / 2 / C SELECT 1 / Z I
+         server: 1 / 2 / E 22012 / Z I
+         told: 1 / 2 / E 22012 / Z I
+         primary: P - delete from t / B - / E / S
+         server: 1 / 2 / C DELETE 0 / Z I
+         told: 1 / 2 / C DELETE 0 / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_query_ends_a_group() {
+    let mut script = Script::new();
+    script.play(
+        "client: P a delete from t / B a / Q set work_mem = '4MB'
+         primary: P pgw_1 delete from t / B pgw_1 / Q set work_mem = '4MB'
+         server: 1 / 2 / C SET / Z I
+         told: 1 / 2 / C SET / Z I
+         wrote: yes
+         held: nothing",
+    );
+    assert_eq!(tracked(&script, "work_mem"), Some("'4MB'"));
+}
+
+#[test]
+fn some_groups_need_no_server() {
+    play(
+        "client: S
+         told: Z I
+         client: P b begin / S
+         primary: P pgw_1 begin / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: C b / S
+         told: 3 / Z I
+         client: P b begin / S
+         told: 1 / Z I
+         client: B b / E / S
+         primary: B pgw_1 / E / S
+         server: 2 / C BEGIN / Z T
+         told: 2 / C BEGIN / Z T
+         held: primary",
+    );
+}
+
+#[test]
+fn transaction_control_by_the_extended_protocol() {
+    play(
+        "client: P - begin / B - / E / S
+         primary: P - begin / B - / E / S
+         server: 1 / 2 / C BEGIN / Z T
+         told: 1 / 2 / C BEGIN / Z T
+         client: P - select 1 / B - / E / S
+         primary: P - select 1 / B - / E / S
+         server: 1 / 2 / E 22012 / Z E
+         told: 1 / 2 / E 22012 / Z E
+         held: primary
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn an_error_at_commit_follows_the_last_reply() {
+    play(
+        "client: P - insert into t values (1) / B - / E / S
+         primary: P - insert into t values (1) / B - / E / S
+         server: 1 / 2 / C INSERT 0 1 / E 23503 / Z I
+         told: 1 / 2 / C INSERT 0 1 / E 23503 / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_portal_in_pieces() {
+    play(
+        "client: P - select 1 / B - / E / H
+         standby: P - select 1 / B - / E / H
+         server: 1 / 2 / D 1 / s
+         told: 1 / 2 / D 1 / s
+         client: E / S
+         standby: E / S
+         server: D 2 / C SELECT 1 / Z I
+         told: D 2 / C SELECT 1 / Z I
+         held: nothing
+         client: P - - / B - / E / S
+         primary: P - - / B - / E / S
+         server: 1 / 2 / I / Z I
+         told: 1 / 2 / I / Z I",
+    );
+}
+
+// ── COPY ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn copy_in_by_a_simple_query() {
+    play(
+        "client: Q copy t from stdin
+         primary: Q copy t from stdin
+         server: G
+         told: G
+         client: d 1 / d 2 / S / H / c
+         primary: d 1 / d 2 / c
+         server: C COPY 2 / Z I
+         told: C COPY 2 / Z I
+         wrote: yes
+         held: nothing",
+    );
+    // All at once, without waiting for the server.
+    play(
+        "client: Q copy t from stdin / d 1 / c / Q select 1
+         primary: Q copy t from stdin / d 1 / c / Q select 1
+         server: G / C COPY 1 / Z I / T / C SELECT 1 / Z I
+         told: G / C COPY 1 / Z I / T / C SELECT 1 / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn copy_in_by_a_group() {
+    // The Sync before the data is ignored by the server, the one after it counts.
+    play(
+        "client: P - copy t from stdin / B - / D - / E / S
+         primary: P - copy t from stdin / B - / D - / E / S
+         server: 1 / 2 / n / G
+         told: 1 / 2 / n / G
+         held: primary
+         client: d 1 / c / S
+         primary: d 1 / c / S
+         server: C COPY 1 / Z I
+         told: C COPY 1 / Z I
+         wrote: yes
+         held: nothing",
+    );
+    play(
+        "client: P - copy t from stdin / B - / E / H
+         primary: P - copy t from stdin / B - / E / H
+         server: 1 / 2 / G
+         told: 1 / 2 / G
+         client: d 1 / c / S
+         primary: d 1 / c / S
+         server: C COPY 1 / Z I
+         told: C COPY 1 / Z I
+         wrote: yes
+         held: nothing",
+    );
+}
+
+#[test]
+fn copy_in_that_fails() {
+    // The client gives up.
+    play(
+        "client: Q copy t from stdin
+         primary: Q copy t from stdin
+         server: G
+         told: G
+         client: d 1 / f why
+         primary: d 1 / f why
+         server: E 57014 / Z I
+         told: E 57014 / Z I
+         held: nothing",
+    );
+    // The server gives up, and the client has not heard of it: what it still sends is ignored.
+    play(
+        "client: Q copy t from stdin
+         primary: Q copy t from stdin
+         server: G
+         told: G
+         client: d x
+         primary: d x
+         server: E 22P02 / Z I
+         told: E 22P02 / Z I
+         held: nothing
+         client: d y / d z / c
+         held: nothing
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+    // In a group the server skips to the Sync, with or without a CopyDone before it.
+    for rest in ["S", "c / S", "d y / f why / S"] {
+        play(&format!(
+            "client: P - copy t from stdin / B - / E / H
+             primary: P - copy t from stdin / B - / E / H
+             server: 1 / 2 / G
+             told: 1 / 2 / G
+             client: d x
+             primary: d x
+             server: E 22P02
+             told: E 22P02
+             client: {rest}
+             primary: {rest}
+             server: Z I
+             told: Z I
+             held: nothing"
+        ));
+    }
+}
+
+#[test]
+fn copied_data_after_a_failure_in_a_transaction_does_no_harm() {
+    play(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: d late / c
+         primary: d late / c
+         client: P - copy t from stdin / B - / E / S
+         primary: P - copy t from stdin / B - / E / S
+         server: 1 / 2 / G
+         told: 1 / 2 / G
+         client: d 1 / c / S
+         primary: d 1 / c / S
+         server: C COPY 1 / Z T
+         told: C COPY 1 / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         wrote: yes
+         held: nothing",
+    );
+}
+
+#[test]
+fn copy_out_passes() {
+    play(
+        "client: Q copy t to stdout
+         primary: Q copy t to stdout
+         server: H / d 1 / d 2 / c / C COPY 2 / Z I
+         told: H / d 1 / d 2 / c / C COPY 2 / Z I
+         held: nothing",
+    );
+}
+
+/// A class for statements of clients that the script does not play.
+const OTHER: Class = Class::plain(Access::Write, crate::sql::Reason::DataModifying);
+
+/// The value that the session has for a setting, as it was typed.
+fn tracked<'a>(script: &'a Script, name: &str) -> Option<&'a str> {
+    match script.session.params.get(name)? {
+        Value::Plain(text) => Some(text),
+        Value::Sql(sql) => std::str::from_utf8(sql).ok(),
+    }
+}
+
+// ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn settings_follow_the_session() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q set work_mem = '4MB'
+         primary: Q set work_mem = '4MB'
+         server: C SET / Z I
+         told: C SET / Z I
+         held: nothing
+         client: Q select 1
+         standby: Q SET work_mem TO '4MB' / Q select 1
+         server: C SET / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: nothing
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q reset work_mem
+         primary: Q reset work_mem
+         server: C RESET / Z I
+         told: C RESET / Z I
+         client: P - select 1 / B - / E / S
+         standby: Q RESET work_mem / P - select 1 / B - / E / S
+         server: C RESET / Z I / 1 / 2 / C SELECT 1 / Z I
+         told: 1 / 2 / C SELECT 1 / Z I",
+    );
+}
+
+#[test]
+fn settings_of_the_startup_packet_are_what_reset_goes_back_to() {
+    let mut params = Params::default();
+    params.set("work_mem", Value::Plain("8MB".into()));
+    let mut script = Script::with(params, 100);
+    script.play(
+        "client: Q set work_mem = '4MB'
+         primary: Q SELECT pg_catalog.set_config('work_mem', '8MB', false) / Q set work_mem = '4MB'
+         server: T / D x / C SELECT 1 / Z I / C SET / Z I
+         told: C SET / Z I",
+    );
+    assert_eq!(tracked(&script, "work_mem"), Some("'4MB'"));
+    for reset in ["reset work_mem", "set work_mem to default", "reset all"] {
+        script.play(&format!(
+            "client: Q {reset}
+             primary: Q {reset}
+             server: C RESET / Z I
+             told: C RESET / Z I"
+        ));
+        assert_eq!(tracked(&script, "work_mem"), Some("8MB"), "{reset}");
+    }
+}
+
+/// What a session has for `x` after some statements, each with the reply of the server.
+fn check_setting(statements: &[(&str, &str)], expected: Option<&str>) {
+    let mut script = Script::new();
+    for (statement, reply) in statements {
+        script.client(&write(&format!("Q {statement}"), CLIENT));
+        script.server(&write(reply, SERVER));
+    }
+    assert_eq!(tracked(&script, "x"), expected, "{statements:?}");
+    assert_eq!(script.held, None, "{statements:?}");
+}
+
+#[test]
+fn settings_live_and_die_with_their_transaction() {
+    let begin = ("begin", "C BEGIN / Z T");
+    let set = ("set x = 1", "C SET / Z T");
+    check_setting(&[("set x = 1", "C SET / Z I")], Some("1"));
+    check_setting(&[("set x = 1", "E 22023 / Z I")], None);
+    check_setting(&[begin, set, ("commit", "C COMMIT / Z I")], Some("1"));
+    check_setting(&[begin, set, ("rollback", "C ROLLBACK / Z I")], None);
+    // COMMIT of a failed transaction says ROLLBACK.
+    check_setting(
+        &[
+            begin,
+            set,
+            ("select 1/0", "E 22012 / Z E"),
+            ("commit", "C ROLLBACK / Z I"),
+        ],
+        None,
+    );
+    check_setting(
+        &[
+            begin,
+            ("set local x = 1", "C SET / Z T"),
+            ("commit", "C COMMIT / Z I"),
+        ],
+        None,
+    );
+    check_setting(
+        &[
+            begin,
+            set,
+            ("set x = 2", "C SET / Z T"),
+            ("reset x", "C RESET / Z T"),
+            ("set x = 3", "C SET / Z T"),
+            ("end", "C COMMIT / Z I"),
+        ],
+        Some("3"),
+    );
+    check_setting(
+        &[
+            ("set x = 1", "C SET / Z I"),
+            begin,
+            ("set x = 2", "C SET / Z T"),
+            ("abort", "C ROLLBACK / Z I"),
+        ],
+        Some("1"),
+    );
+}
+
+#[test]
+fn settings_by_the_extended_protocol() {
+    let mut script = Script::new();
+    script.play(
+        "client: P - set x = 1 / B - / E / S / P - set y = 2 / B - / E / S / P - set z = 3 / B - / E / S
+         primary: P - set x = 1 / B - / E / S / P - set y = 2 / B - / E / S / P - set z = 3 / B - / E / S
+         server: 1 / 2 / C SET / Z I / 1 / 2 / E 42704 / Z I / 1 / 2 / C SET / Z I
+         told: 1 / 2 / C SET / Z I / 1 / 2 / E 42704 / Z I / 1 / 2 / C SET / Z I
+         held: nothing",
+    );
+    let settings = ["x", "y", "z"].map(|name| tracked(&script, name));
+    assert_eq!(settings, [Some("1"), None, Some("3")]);
+}
+
+#[test]
+fn a_connection_that_cannot_be_tracked_is_cleaned() {
+    play(
+        "client: Q select set_config('x', '1', false)
+         primary: Q select set_config('x', '1', false)
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         primary: Q DISCARD ALL
+         held: primary
+         server: S x 0 / C DISCARD ALL / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn discard_all_takes_everything() {
+    let mut script = Script::new();
+    script.play(
+        "client: P s1 select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: Q set x = 1
+         primary: Q set x = 1
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q listen c
+         primary: Q listen c
+         server: C LISTEN / Z I
+         told: C LISTEN / Z I
+         held: primary
+         client: Q discard all
+         primary: Q discard all
+         server: C DISCARD ALL / Z I
+         told: C DISCARD ALL / Z I
+         held: nothing
+         client: B s1 / E / S
+         primary: B s1 / E / S
+         server: E 26000 / Z I
+         told: E 26000 / Z I",
+    );
+    assert_eq!(script.session.pin(), None);
+    assert_eq!(tracked(&script, "x"), None);
+    assert!(script.links[0].held.is_empty());
+}
+
+#[test]
+fn deallocate() {
+    let prepared = "client: P s1 select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I";
+    let unknown = "client: B s1 / S
+         primary: B s1 / S
+         server: E 26000 / Z I
+         told: E 26000 / Z I";
+    for script in [
+        "client: Q deallocate all
+         primary: Q deallocate all
+         server: C DEALLOCATE ALL / Z I
+         told: C DEALLOCATE ALL / Z I",
+        "client: Q deallocate s1
+         primary: P pgw_deallocated SELECT 1 / S / Q DEALLOCATE pgw_deallocated
+         server: 1 / Z I / C DEALLOCATE / Z I
+         told: C DEALLOCATE / Z I",
+        "client: P - deallocate s1 / B - / E / S
+         primary: P - DEALLOCATE pgw_deallocated / P pgw_deallocated SELECT 1 / B - / E / S
+         server: 1 / 1 / 2 / C DEALLOCATE / Z I
+         told: 1 / 2 / C DEALLOCATE / Z I",
+    ] {
+        play(&format!("{prepared}\n{script}\n{unknown}"));
+    }
+    play(
+        "client: Q deallocate nobody
+         primary: Q deallocate nobody
+         server: E 26000 / Z I
+         told: E 26000 / Z I
+         held: nothing",
+    );
+    // PostgreSQL refuses it in a failed transaction, once.
+    play(&format!(
+        "{prepared}
+         client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q bad
+         primary: Q bad
+         server: E 42601 / Z E
+         told: E 42601 / Z E
+         client: Q deallocate s1
+         primary: Q deallocate s1
+         server: E 25P02 / Z E
+         told: E 25P02 / Z E"
+    ));
+}
+
+#[test]
+fn parameter_status() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q set standard_conforming_strings = off
+         primary: Q set standard_conforming_strings = off
+         server: C SET / S standard_conforming_strings off / Z I
+         told: C SET / S standard_conforming_strings off / Z I
+         client: Q select 1
+         standby: Q SET standard_conforming_strings TO off / Q select 1
+         server: C SET / S standard_conforming_strings off / Z I / T / S in_hot_standby on / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+    assert!(!script.session.lexing.standard_conforming_strings);
+    // What the server lexes in another way than we do is for the primary.
+    script.play(
+        "client: Q select '\\'
+         primary: Q select '\\'
+         server: E 42601 / Z I
+         told: E 42601 / Z I
+         primary: Q DISCARD ALL
+         server: C DISCARD ALL / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_pin_keeps_the_connection() {
+    play(
+        "client: Q listen c
+         primary: Q listen c
+         server: C LISTEN / Z I
+         told: C LISTEN / Z I
+         held: primary
+         server: A
+         told: A
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: primary",
+    );
+}
+
+// ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_fatal_error_between_units_is_not_the_clients() {
+    play(
+        "client: Q select 1
+         standby: Q select 1
+         server: F 57P01
+         lost: no",
+    );
+    // In a transaction it is.
+    play(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         server: F 57P01
+         told: F 57P01
+         lost: no",
+    );
+}
+
+#[test]
+fn whether_a_lost_server_may_have_written() {
+    for (transcript, lost) in [
+        ("client: Q select 1\nstandby: Q select 1", "no"),
+        (
+            "client: Q delete from t\nprimary: Q delete from t",
+            "in doubt",
+        ),
+        (
+            "client: P - delete from t / B - / E / S\nprimary: P - delete from t / B - / E / S",
+            "in doubt",
+        ),
+        (
+            "client: P - select 1 / B - / E / S\nstandby: P - select 1 / B - / E / S",
+            "no",
+        ),
+        ("client: F\nprimary: F", "in doubt"),
+    ] {
+        play(&format!("{transcript}\nlost: {lost}"));
+    }
+}
+
+#[test]
+fn what_was_not_confirmed_is_forgotten_with_its_server() {
+    play(
+        "client: P a select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: P b select 2 / B b / E / S
+         standby: P pgw_2 select 2 / B pgw_2 / E / S
+         lost: no
+         client: P b select 3 / B a / E / S
+         standby: P pgw_3 select 3 / P pgw_1 select 1 / B pgw_1 / E / S
+         server: 1 / 1 / 2 / C SELECT 1 / Z I
+         told: 1 / 2 / C SELECT 1 / Z I",
+    );
+}
+
+#[test]
+fn a_group_that_lost_its_server_ends_with_its_sync() {
+    play(
+        "client: P - delete from t / B - / E / H
+         primary: P - delete from t / B - / E / H
+         server: 1 / 2 / C DELETE 1
+         told: 1 / 2 / C DELETE 1
+         lost: in doubt
+         client: B - / E / Q delete from t / S
+         told: Z I
+         client: Q select 1
+         standby: Q select 1",
+    );
+    // So does one that the proxy has refused.
+    play(
+        "client: P - select 1 / B - / E / H / P - delete from t
+         standby: P - select 1 / B - / E / H
+         server: 1 / 2 / C SELECT 1
+         told: 1 / 2 / C SELECT 1 / E 0A000
+         lost: no
+         client: B - / E / S
+         told: Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn units_that_no_server_takes() {
+    play(
+        "down: yes
+         client: Q select 1
+         told: E 57P03 / Z I
+         client: P - delete from t / B - / E / S
+         told: E 57P03 / Z I
+         client: P - select 1 / H
+         told: E 57P03
+         client: B - / E / S
+         told: Z I
+         down: no
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
+#[test]
+fn servers_that_cannot_be_understood() {
+    for (bytes, expected) in [
+        (&b"Z\0\0\0\x03"[..], None),
+        (b"Z\0\0\0\x05?", Some(LinkError::Unexpected(b'Z'))),
+        (b"R\0\0\0\x04", Some(LinkError::Unexpected(b'R'))),
+        (b"1\0\0\0\x04", Some(LinkError::Unexpected(b'1'))),
+    ] {
+        let mut script = Script::new();
+        script.client(&write("Q select 1", CLIENT));
+        script.server(bytes);
+        match expected {
+            Some(expected) => assert_eq!(script.broken, Some(expected), "{bytes:?}"),
+            None => assert!(
+                matches!(script.broken, Some(LinkError::Frame(_))),
+                "{bytes:?}"
+            ),
+        }
+        assert_eq!(script.told, b"", "{bytes:?}");
+    }
+    let mut script = Script::new();
+    let mut params = Params::default();
+    params.set("x", Value::Plain("1".into()));
+    script.session = Session::new(Arc::new(params), Lexing::default(), false);
+    script.client(&write("Q select 1", CLIENT));
+    script.server(&write("E 22023 / Z I", SERVER));
+    assert_eq!(script.broken, Some(LinkError::Settings));
+}
+
+// ── large messages ───────────────────────────────────────────────────────────────────────────────────────────────
+
+/// A message whose front arrives first; what has left after each part.
+fn check_streamed(front: &[u8], message: &[u8], cut: usize) {
+    let mut script = Script::new();
+    script.client(front);
+    script.client(&message[..cut]);
+    let early = script.sent[0].len();
+    assert!(
+        early > front.len() / 2,
+        "the front leaves before the rest has come"
+    );
+    script.client(&message[cut..]);
+    let mut whole = front.to_vec();
+    whole.extend_from_slice(message);
+    assert!(script.sent[0] == whole, "the message arrives whole");
+}
+
+#[test]
+fn large_messages_are_streamed() {
+    let query = write(
+        &format!("Q insert into t values ('{}')", "x".repeat(40_000)),
+        CLIENT,
+    );
+    check_streamed(b"", &query, 20_000);
+    let mut bind = Vec::new();
+    put_header(&mut bind, b'B', 40_000);
+    bind.resize(40_005, 0);
+    check_streamed(&write("P - delete from t", CLIENT), &bind, 20_000);
+    let data = write(&format!("d {}", "x".repeat(40_000)), CLIENT);
+    check_streamed(&write("Q copy t from stdin", CLIENT), &data, 10);
+}
+
+#[test]
+fn a_streamed_query_may_leave_anything_behind() {
+    let text = format!(
+        "insert into t values ('{}'); set role admin",
+        "x".repeat(1000)
+    );
+    let query = write(&format!("Q {text}"), CLIENT);
+    let mut script = Script::new();
+    script.client(&query[..500]);
+    script.client(&query[500..]);
+    assert!(script.links[0].dirty);
+    let text = format!(
+        "insert into t values (1); {}; set role admin",
+        " ".repeat(1000)
+    );
+    let query = write(&format!("Q {text}"), CLIENT);
+    let mut script = Script::new();
+    script.client(&query[..500]);
+    script.client(&query[500..]);
+    assert!(script.links[0].dirty);
+    let text = format!("set x = 1; {}; delete from t", " ".repeat(1000));
+    let query = write(&format!("Q {text}"), CLIENT);
+    let mut script = Script::new();
+    script.client(&query[..500]);
+    script.client(&query[500..]);
+    script.server(&write("C SET / C DELETE 1 / Z I", SERVER));
+    assert!(script.wrote, "what has not been seen may write");
+}
+
+#[test]
+fn messages_are_streamed_again_after_some_were_dropped() {
+    let query = write(
+        &format!("Q insert into t values ('{}')", "x".repeat(1000)),
+        CLIENT,
+    );
+    for dropped in ["d stray / c", "Q select 1"] {
+        let mut script = Script::new();
+        script.down = true;
+        script.client(&write(dropped, CLIENT));
+        script.down = false;
+        script.client(&query[..500]);
+        script.client(&query[500..]);
+        assert!(script.sent[0] == query, "after {dropped}");
+    }
+}
+
+#[test]
+fn the_rest_of_a_message_is_dropped_with_its_server() {
+    let query = write(
+        &format!("Q insert into t values ('{}')", "x".repeat(1000)),
+        CLIENT,
+    );
+    let mut script = Script::new();
+    script.client(&query[..500]);
+    assert!(script.lost());
+    script.sent = Default::default();
+    script.client(&query[500..]);
+    script.play("client: Q select 1\nstandby: Q select 1");
+}
+
+// ── properties ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// Splits at positions that are counted round.
+fn pieces<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut at: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
+    at.extend([0, bytes.len()]);
+    at.sort_unstable();
+    at.dedup();
+    at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+}
+
+/// What the client and the servers heard in a few units, with both streams cut anywhere.
+fn heard(units: &[(&str, &str)], cuts: &[usize]) -> [Vec<u8>; 3] {
+    let mut script = Script::new();
+    for name in ["a select 1", "b delete from t"] {
+        script.client(&write(&format!("P {name} / S"), CLIENT));
+        script.server(&write("1 / Z I", SERVER));
+    }
+    for (client, server) in units {
+        for piece in pieces(&write(client, CLIENT), cuts) {
+            script.client(piece);
+        }
+        for piece in pieces(&write(server, SERVER), cuts) {
+            script.server(piece);
+        }
+        assert_eq!(script.held, None, "after {client}");
+    }
+    let [primary, standby] = script.sent;
+    [primary, standby, script.told]
+}
+
+/// Units that every server answers in the same way, wherever their bytes are cut.
+const UNITS: &[(&str, &str)] = &[
+    ("Q select 1", "T / D 1 / C SELECT 1 / Z I"),
+    ("Q delete from t", "N / C DELETE 5 / Z I"),
+    (
+        "P - select 2 / B - / D - / E / S",
+        "1 / 2 / T / D 1 / D 2 / C SELECT 2 / Z I",
+    ),
+    ("P - delete from t / B - / E / S", "1 / 2 / E 23503 / Z I"),
+    ("B a / D a / E / S", "2 / t / T / D 1 / C SELECT 1 / Z I"),
+    ("B b / E / S", "2 / C DELETE 1 / Z I"),
+    ("Q copy t from stdin / d 1 / d 2 / c", "G / C COPY 2 / Z I"),
+    ("Q copy t to stdout", "H / d 1 / d 2 / c / C COPY 2 / Z I"),
+    ("Q select bad", "E 42703 / Z I"),
+];
+
+proptest! {
+    #[test]
+    fn streams_may_be_cut_anywhere(
+        order in proptest::collection::vec(0..UNITS.len(), 1..6),
+        cuts in proptest::collection::vec(0usize..10_000, 0..40),
+    ) {
+        let units: Vec<_> = order.iter().map(|unit| UNITS[*unit]).collect();
+        prop_assert_eq!(heard(&units, &cuts), heard(&units, &[]));
+    }
+
+    #[test]
+    fn random_bytes_do_not_panic(
+        events in proptest::collection::vec(
+            (any::<bool>(), proptest::collection::vec(any::<u8>(), 0..60)), 1..30),
+    ) {
+        let mut script = Script::new();
+        for (client, bytes) in events {
+            if client {
+                script.client(&bytes);
+            } else if script.held.is_some() {
+                script.server(&bytes);
+            }
+        }
+    }
+
+    /// Messages that are well formed, in an order that nobody would send them in.
+    #[test]
+    fn random_messages_do_not_panic(events in proptest::collection::vec((0..CHAOS.len(), any::<bool>()), 1..60)) {
+        let mut script = Script::new();
+        for (event, lost) in events {
+            let (client, text) = CHAOS[event];
+            if client {
+                script.client(&write(text, CLIENT));
+            } else if script.held.is_some() {
+                if lost && text == "Z I" {
+                    script.lost();
+                } else {
+                    script.server(&write(text, SERVER));
+                }
+            }
+        }
+    }
+}
+
+#[rustfmt::skip]
+const CHAOS: &[(bool, &str)] = &[
+    (CLIENT, "Q select 1"), (CLIENT, "Q delete from t"), (CLIENT, "Q set x = 1"), (CLIENT, "Q begin"),
+    (CLIENT, "Q discard all"), (CLIENT, "Q deallocate a"), (CLIENT, "Q copy t from stdin"), (CLIENT, "P a select 1"),
+    (CLIENT, "P - select 2"), (CLIENT, "P b delete from t"), (CLIENT, "B a"), (CLIENT, "B b"), (CLIENT, "B -"),
+    (CLIENT, "D a"), (CLIENT, "C a"), (CLIENT, "C -"), (CLIENT, "E"), (CLIENT, "H"), (CLIENT, "S"), (CLIENT, "S"),
+    (CLIENT, "F"), (CLIENT, "d 1"), (CLIENT, "c"), (CLIENT, "f"), (SERVER, "1"), (SERVER, "2"), (SERVER, "3"),
+    (SERVER, "T"), (SERVER, "D 1"), (SERVER, "C SELECT 1"), (SERVER, "C ROLLBACK"), (SERVER, "C DISCARD ALL"),
+    (SERVER, "E 42601"), (SERVER, "F 57P01"), (SERVER, "G"), (SERVER, "S x 1"), (SERVER, "Z I"), (SERVER, "Z I"),
+    (SERVER, "Z T"), (SERVER, "Z E"),
+];
+
+#[test]
+fn what_a_savepoint_takes_back_is_not_carried_over() {
+    let mut script = Script::new();
+    for (statement, reply) in [
+        ("begin", "C BEGIN / Z T"),
+        ("set x = 1", "C SET / Z T"),
+        ("savepoint s", "C SAVEPOINT / Z T"),
+        ("set x = 2", "C SET / Z T"),
+        ("rollback to s", "C ROLLBACK / Z T"),
+        ("commit", "C COMMIT / Z I"),
+    ] {
+        script.client(&write(&format!("Q {statement}"), CLIENT));
+        script.server(&write(reply, SERVER));
+    }
+    assert_eq!(tracked(&script, "x"), Some("1"));
+}

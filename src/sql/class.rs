@@ -100,6 +100,8 @@ labelled! {
         Load = "load",
         /// PREPARE as a statement.
         Prepare = "prepare",
+        /// Settings that change in a way that is not tracked.
+        Settings = "settings",
     }
 }
 
@@ -123,6 +125,10 @@ pub enum SessionEffect {
     None,
     /// One setting changes, and [`super::setting::parse`] says how.
     Set,
+    /// Settings change in several statements, all of which take effect or none; [`super::statements`] tells them apart.
+    SetSeveral,
+    /// SAVEPOINT, or ROLLBACK TO one: settings may go back with it.
+    Savepoint,
     /// DISCARD ALL.
     DiscardAll,
     /// DEALLOCATE of one statement.

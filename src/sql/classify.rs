@@ -150,6 +150,17 @@ impl Classifier {
                 ..Class::plain(Access::Write, Reason::TooLong)
             };
         }
+        // Before the cache: its key has no literals, so one text that is not UTF-8 must not decide for all that differ
+        // from it in a literal only.
+        if !text.is_ascii() && std::str::from_utf8(text).is_err() {
+            if let Some(detail) = detail {
+                "not UTF-8".clone_into(detail);
+            }
+            return Class {
+                statements,
+                ..Class::plain(Access::Write, Reason::UnsafeText)
+            };
+        }
         if detail.is_none()
             && let Some(class) = self.cache.get(lexed.key.as_slice())
         {
@@ -170,11 +181,14 @@ impl Classifier {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
         let mut reads = 0;
+        let mut settings = Settings::default();
         for start in &lexed.starts {
-            match keyword::judge(&lexed.key[*start as usize..]) {
+            let statement = &lexed.key[*start as usize..];
+            match keyword::judge(statement) {
                 Verdict::Parse => reads += 1,
                 Verdict::Class(class) => {
-                    merged = Some(merged.map_or(class, |before| together(before, class)))
+                    settings.note(class, statement);
+                    merged = Some(merged.map_or(class, |before| together(before, class)));
                 }
             }
         }
@@ -199,6 +213,7 @@ impl Classifier {
         };
         let session = match merged.session {
             SessionEffect::None | SessionEffect::Pin(_) => merged.session,
+            _ if settings.changed => settings.effect(),
             _ => SessionEffect::Unknown,
         };
         Class {
@@ -209,6 +224,47 @@ impl Classifier {
             statements,
         }
     }
+}
+
+/// What several statements do to settings.
+#[derive(Default)]
+struct Settings {
+    changed: bool,
+    /// Something beside them cannot be told, or they may be taken back halfway.
+    unclear: bool,
+}
+
+impl Settings {
+    fn note(&mut self, class: Class, statement: &[u8]) {
+        self.changed |= class.session == SessionEffect::Set;
+        let undone = class.tx == TxEffect::End
+            && !statement.starts_with(b"commit")
+            && !statement.starts_with(b"end");
+        self.unclear |=
+            undone || !matches!(class.session, SessionEffect::None | SessionEffect::Set);
+    }
+
+    /// Settings must not be lost without a word: what cannot be followed keeps its connection.
+    fn effect(&self) -> SessionEffect {
+        if self.unclear {
+            SessionEffect::Pin(PinReason::Settings)
+        } else {
+            SessionEffect::SetSeveral
+        }
+    }
+}
+
+/// The statements of a text that has been classified, each without its semicolon.
+pub fn statements(text: &[u8]) -> Vec<&[u8]> {
+    let mut lexed = Lexed::default();
+    if lexed.lex(text).is_err() {
+        return Vec::new();
+    }
+    lexed
+        .spans
+        .iter()
+        .filter_map(|(start, end)| text.get(*start as usize..*end as usize))
+        .collect()
 }
 
 /// Whether the server splits this text as we do. Backslashes matter only without standard-conforming strings, and

@@ -36,12 +36,15 @@ pub(super) fn judge(statement: &[u8]) -> Verdict {
             ..primary(Reason::Transaction)
         },
         b"commit" | b"rollback" if second == b"prepared" => write(Reason::Transaction),
-        b"rollback" | b"abort" if is_to_savepoint(second, words.next()) => CONTROL,
+        b"rollback" | b"abort" if is_to_savepoint(second, words.next()) => {
+            CONTROL.with(SessionEffect::Savepoint)
+        }
         b"commit" | b"end" | b"rollback" | b"abort" => Class {
             tx: TxEffect::End,
             ..CONTROL
         },
-        b"savepoint" | b"release" => CONTROL,
+        b"savepoint" => CONTROL.with(SessionEffect::Savepoint),
+        b"release" => CONTROL,
         b"prepare" if second == b"transaction" => Class {
             tx: TxEffect::End,
             ..write(Reason::Transaction)

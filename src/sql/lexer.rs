@@ -19,6 +19,8 @@ pub(super) struct Lexed {
     pub(super) key: Vec<u8>,
     /// Where each statement that is not empty begins in `key`.
     pub(super) starts: Vec<u32>,
+    /// Where each of them begins and ends in the text, without its semicolon.
+    pub(super) spans: Vec<(u32, u32)>,
     /// Tokens in all.
     pub(super) tokens: usize,
     /// Calls or names that matter to the session.
@@ -55,6 +57,7 @@ impl Lexed {
     pub(super) fn lex(&mut self, text: &[u8]) -> Result<(), Bail> {
         self.key.clear();
         self.starts.clear();
+        self.spans.clear();
         self.tokens = 0;
         self.flags = Flags::default();
         let mut at = 0;
@@ -72,8 +75,8 @@ impl Lexed {
                 continue;
             }
             if byte == b';' {
+                self.end_statement(&mut in_statement, at);
                 at += 1;
-                in_statement = false;
                 space = false;
                 self.key.push(b';');
                 continue;
@@ -85,6 +88,8 @@ impl Lexed {
                 in_statement = true;
                 self.starts
                     .push(u32::try_from(self.key.len()).map_err(|_| Bail::Malformed)?);
+                let start = u32::try_from(at).map_err(|_| Bail::Malformed)?;
+                self.spans.push((start, start));
             } else if space {
                 self.key.push(b' ');
             }
@@ -92,7 +97,16 @@ impl Lexed {
             self.tokens += 1;
             at = self.token(text, at, byte)?;
         }
+        self.end_statement(&mut in_statement, text.len());
         Ok(())
+    }
+
+    fn end_statement(&mut self, in_statement: &mut bool, at: usize) {
+        if std::mem::take(in_statement)
+            && let Some((_, end)) = self.spans.last_mut()
+        {
+            *end = u32::try_from(at).unwrap_or(u32::MAX);
+        }
     }
 
     fn token(&mut self, text: &[u8], at: usize, byte: u8) -> Result<usize, Bail> {

@@ -21,5 +21,5 @@ mod types;
 mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
-pub use classify::{Classifier, Explanation, Lexing};
-pub use setting::deallocate_target;
+pub use classify::{Classifier, Explanation, Lexing, statements};
+pub use setting::{Savepoint, deallocate_target, savepoint};

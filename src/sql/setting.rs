@@ -147,6 +147,29 @@ pub fn deallocate_target(text: &[u8]) -> Option<Vec<u8>> {
     (scanner.is_at_end() && name != b"all").then_some(name)
 }
 
+/// A statement about a savepoint, with its name as the server folds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Savepoint {
+    /// SAVEPOINT.
+    Define(Vec<u8>),
+    /// ROLLBACK TO.
+    RollBack(Vec<u8>),
+}
+
+/// Opens a SAVEPOINT or `ROLLBACK [WORK | TRANSACTION] TO [SAVEPOINT]`; `None` for anything else.
+pub fn savepoint(text: &[u8]) -> Option<Savepoint> {
+    let mut scanner = Scanner { text, at: 0 };
+    if scanner.word()? == "savepoint" {
+        return scanner.identifier().map(Savepoint::Define);
+    }
+    while scanner.word()? != "to" {}
+    let name = scanner.identifier()?;
+    if name == b"savepoint" && !scanner.is_at_end() {
+        return scanner.identifier().map(Savepoint::RollBack);
+    }
+    Some(Savepoint::RollBack(name))
+}
+
 struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
@@ -349,6 +372,30 @@ mod tests {
             "",
         ] {
             check(other, None);
+        }
+    }
+
+    #[test]
+    fn savepoints() {
+        let name = |text: &str| text.as_bytes().to_vec();
+        for (text, expected) in [
+            ("SAVEPOINT Foo", Some(Savepoint::Define(name("foo")))),
+            (
+                "rollback to \"Foo\";",
+                Some(Savepoint::RollBack(name("Foo"))),
+            ),
+            (
+                "ROLLBACK WORK TO SAVEPOINT a",
+                Some(Savepoint::RollBack(name("a"))),
+            ),
+            (
+                "ROLLBACK TO savepoint",
+                Some(Savepoint::RollBack(name("savepoint"))),
+            ),
+            ("ROLLBACK", None),
+            ("", None),
+        ] {
+            assert_eq!(savepoint(text.as_bytes()), expected, "{text}");
         }
     }
 

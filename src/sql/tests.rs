@@ -302,7 +302,11 @@ fn what_stays_behind() {
         ("do $$ begin end $$", Unknown),
         ("select set_config('a', 'b', false)", Unknown),
         ("insert into t select set_config('a', 'b', false)", Unknown),
-        ("select 1; set x = 1", Unknown),
+        ("select 1; set x = 1", SetSeveral),
+        ("set x = 1; set y = 2", SetSeveral),
+        ("begin; set x = 1; commit", SetSeveral),
+        ("begin; set x = 1; rollback", Pin(PinReason::Settings)),
+        ("set x = 1; discard all", Pin(PinReason::Settings)),
         (
             "begin; create temp table t (a int); commit",
             Pin(PinReason::TemporaryObject),
@@ -430,6 +434,18 @@ fn the_cache_knows_statements_by_their_shape() {
 }
 
 #[test]
+fn a_literal_that_is_not_utf8_decides_for_its_own_text_only() {
+    let classifier = Classifier::new(1 << 20);
+    let check = |text: &[u8], expected| {
+        let class = classifier.classify(text, Lexing::default());
+        assert_eq!(class.access, expected, "{}", text.escape_ascii());
+    };
+    check(b"select a from t where b = '\xff'", Access::Write);
+    check(b"select a from t where b = 'x'", Access::Read);
+    check(b"select a from t where b = '\xff'", Access::Write);
+}
+
+#[test]
 fn explanations_name_what_decided() {
     let explain = |text: &str| {
         Classifier::new(1 << 20)
@@ -469,4 +485,20 @@ proptest! {
             prop_assert_eq!(classify(text), classify(&spaced), "{}", spaced);
         }
     }
+}
+
+#[test]
+fn statements_are_told_apart() {
+    let split = |text: &str| -> Vec<String> {
+        let parts = statements(text.as_bytes()).into_iter();
+        parts
+            .map(|part| String::from_utf8_lossy(part).into_owned())
+            .collect()
+    };
+    assert_eq!(
+        split(" set a = 1; /* ; */ set b = ';' ;"),
+        ["set a = 1", "set b = ';' "]
+    );
+    assert_eq!(split(""), Vec::<String>::new());
+    assert_eq!(split("select 'x"), Vec::<String>::new());
 }

@@ -340,6 +340,16 @@ pub fn logged(node: &Node, text: &str) -> usize {
         .count()
 }
 
+/// How many lines with this SQLSTATE a node has logged.
+pub fn logged_errors(node: &Node, sqlstate: &str) -> usize {
+    let (log, mark) = (
+        node.log().expect("a node has a log"),
+        format!(" {sqlstate} "),
+    );
+    let is_error = |line: &&str| line.contains(&mark) && !line.contains("LOG:  ");
+    log.lines().filter(is_error).count()
+}
+
 /// How often each node has logged a statement with this text, by the nodes' names.
 pub fn logged_by_node(cluster: &Cluster, text: &str) -> BTreeMap<String, usize> {
     cluster

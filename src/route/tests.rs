@@ -1,0 +1,268 @@
+//! Floors and decisions over views that are written by hand.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cluster::{Lsn, NodeState, NodeView, Position, Sample, Timeline, View};
+
+/// A view of samples as (milliseconds, timeline, position), with a primary that is node 0.
+fn view(start: Instant, samples: &[(u64, u32, u64)], incarnation: u64) -> View {
+    View {
+        primary: Some(0),
+        incarnation,
+        samples: samples
+            .iter()
+            .map(|(at, timeline, lsn)| Sample {
+                sent: start + Duration::from_millis(*at),
+                position: position(*timeline, *lsn),
+            })
+            .collect(),
+        silence_after: Duration::from_secs(2),
+        ..View::empty(1)
+    }
+}
+
+fn position(timeline: u32, lsn: u64) -> Position {
+    Position {
+        timeline: Timeline(timeline),
+        lsn: Lsn(lsn),
+    }
+}
+
+fn node(state: NodeState, position: Option<Position>) -> NodeView {
+    NodeView {
+        state,
+        eligible: state == NodeState::Standby,
+        position,
+        ..View::empty(1).nodes[0].clone()
+    }
+}
+
+fn standby(timeline: u32, lsn: u64) -> NodeView {
+    node(NodeState::Standby, Some(position(timeline, lsn)))
+}
+
+/// The lowest position on timeline 1 that satisfies a session that wrote at a time; `None` if none is known to.
+fn check_floor(wrote: u64, samples: &[(u64, u32, u64)], expected: Option<u64>) {
+    let start = Instant::now();
+    let mut floor = Floor::default();
+    floor.wrote(start + Duration::from_millis(wrote));
+    let resolved = floor.resolve(&view(start, samples, 1));
+    assert_eq!(
+        resolved,
+        expected.is_some(),
+        "write at {wrote}: {samples:?}"
+    );
+    let lowest = (0..1000).find(|lsn| floor.satisfied_by(&standby(1, *lsn)));
+    assert_eq!(lowest, expected, "write at {wrote}: {samples:?}");
+}
+
+#[test]
+fn a_write_is_covered_by_the_first_sample_asked_for_after_it() {
+    check_floor(10, &[], None);
+    // One that was asked for before may have missed it.
+    check_floor(10, &[(5, 1, 100)], None);
+    check_floor(10, &[(9, 1, 100)], None);
+    check_floor(10, &[(10, 1, 100)], Some(100));
+    check_floor(10, &[(5, 1, 100), (15, 1, 200), (20, 1, 300)], Some(200));
+    check_floor(10, &[(15, 1, 0)], Some(0));
+}
+
+#[test]
+fn a_session_that_has_not_written_reads_anywhere() {
+    let start = Instant::now();
+    let mut floor = Floor::default();
+    assert!(floor.is_none());
+    assert!(floor.resolve(&View::empty(1)));
+    for node in [standby(1, 0), standby(9, 0), node(NodeState::Standby, None)] {
+        assert!(floor.satisfied_by(&node));
+    }
+    floor.wrote(start);
+    assert!(!floor.is_none());
+    assert!(
+        !floor.satisfied_by(&standby(1, u64::MAX)),
+        "its position is not known yet"
+    );
+}
+
+#[test]
+fn a_later_write_raises_the_floor() {
+    let start = Instant::now();
+    let samples = [(10, 1, 100), (20, 1, 200), (30, 1, 300)];
+    let mut floor = Floor::default();
+    floor.wrote(start + Duration::from_millis(5));
+    assert!(floor.resolve(&view(start, &samples[..1], 1)));
+    floor.wrote(start + Duration::from_millis(25));
+    assert!(!floor.resolve(&view(start, &samples[..2], 1)));
+    assert!(!floor.satisfied_by(&standby(1, 1000)));
+    assert!(floor.resolve(&view(start, &samples, 1)));
+    assert!(!floor.satisfied_by(&standby(1, 299)));
+    assert!(floor.satisfied_by(&standby(1, 300)));
+}
+
+#[test]
+fn positions_of_another_timeline_say_nothing() {
+    let start = Instant::now();
+    let mut floor = Floor::default();
+    floor.wrote(start);
+    assert!(floor.resolve(&view(start, &[(10, 2, 100)], 1)));
+    assert!(floor.satisfied_by(&standby(2, 100)));
+    assert!(!floor.satisfied_by(&standby(1, 1_000_000)));
+    assert!(!floor.satisfied_by(&standby(3, 1_000_000)));
+    assert!(!floor.satisfied_by(&node(NodeState::Standby, None)));
+}
+
+#[test]
+fn a_new_incarnation_moves_the_floor_to_its_first_sample() {
+    let start = Instant::now();
+    let mut floor = Floor::default();
+    floor.wrote(start);
+    assert!(floor.resolve(&view(start, &[(10, 1, 500)], 1)));
+    // Without a sample of the new primary nothing is known.
+    assert!(!floor.resolve(&view(start, &[], 2)));
+    // While there is no primary the old position holds.
+    let lost = View {
+        primary: None,
+        ..view(start, &[], 2)
+    };
+    assert!(floor.resolve(&lost));
+    assert!(floor.satisfied_by(&standby(1, 500)));
+    assert!(floor.resolve(&view(start, &[(90, 2, 450), (95, 2, 600)], 2)));
+    assert!(floor.satisfied_by(&standby(2, 450)));
+    assert!(!floor.satisfied_by(&standby(2, 449)));
+    assert!(!floor.satisfied_by(&standby(1, 500)));
+}
+
+// ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/// One node of a view: its state, and how many requests it has.
+#[derive(Clone, Copy, Debug)]
+struct Is(NodeState, bool, u32);
+
+const PRIMARY: Is = Is(NodeState::Primary, false, 0);
+const STANDBY: Is = Is(NodeState::Standby, true, 0);
+const BUSY: Is = Is(NodeState::Standby, true, 9);
+const LAGGING: Is = Is(NodeState::Standby, false, 0);
+const DOWN: Is = Is(NodeState::Down, false, 0);
+/// A standby that has been tried in vain.
+const AVOIDED: Is = Is(NodeState::Standby, true, u32::MAX);
+
+fn check_decision(
+    need: Need,
+    nodes: &[Is],
+    floor: Option<u64>,
+    expected: Result<(usize, RouteReason), RouteReason>,
+) {
+    let now = Instant::now();
+    let mut view = view(now, &[(10, 1, 100)], 1);
+    view.nodes = nodes
+        .iter()
+        .map(|Is(state, eligible, _)| NodeView {
+            eligible: *eligible,
+            lag: (*state == NodeState::Standby).then_some(Duration::ZERO),
+            seen: (*state != NodeState::Down).then_some(now),
+            ..node(*state, Some(position(1, 100)))
+        })
+        .collect();
+    view.primary = nodes.iter().position(|node| node.0 == NodeState::Primary);
+    let mut session = Floor::default();
+    if let Some(at) = floor {
+        session.wrote(now + Duration::from_millis(at));
+    }
+    let decision = decide(need, &mut session, &view, now, |node| nodes[node].2, 0);
+    let got = match decision {
+        Decision::Node { node, role, reason } => {
+            let standby = view.nodes[node].state == NodeState::Standby;
+            assert_eq!(role == Role::Standby, standby, "{nodes:?}");
+            Ok((node, reason))
+        }
+        Decision::Nowhere { reason } => Err(reason),
+    };
+    assert_eq!(got, expected, "{need:?} of {nodes:?} with floor {floor:?}");
+}
+
+#[test]
+fn decisions() {
+    use RouteReason::{Class, Lag, NoPlace, NoStandby, ReadYourWrites, Standby};
+    let check = |need, nodes: &[Is], expected| check_decision(need, nodes, None, expected);
+    check(Need::Standby, &[PRIMARY, STANDBY], Ok((1, Standby)));
+    check(Need::Standby, &[PRIMARY, BUSY, STANDBY], Ok((2, Standby)));
+    check(Need::Standby, &[PRIMARY, AVOIDED, BUSY], Ok((2, Standby)));
+    check(Need::Standby, &[PRIMARY, LAGGING], Ok((0, Lag)));
+    check(Need::Standby, &[PRIMARY, DOWN], Ok((0, NoStandby)));
+    check(Need::Standby, &[PRIMARY], Ok((0, NoStandby)));
+    check(Need::Standby, &[DOWN, STANDBY], Ok((1, Standby)));
+    check(Need::Standby, &[DOWN, LAGGING], Err(Lag));
+    check(Need::Standby, &[DOWN, DOWN], Err(NoStandby));
+    check(Need::Primary, &[PRIMARY, STANDBY], Ok((0, Class)));
+    check(Need::Primary, &[DOWN, STANDBY], Err(Class));
+    check(Need::Any, &[PRIMARY, STANDBY], Ok((0, NoPlace)));
+    check(Need::Any, &[DOWN, STANDBY], Ok((1, NoPlace)));
+    check(Need::Any, &[DOWN, LAGGING], Err(NoPlace));
+    // The sample of these views was asked for at 10 ms, and the standbys have replayed it.
+    let after =
+        |wrote, nodes: &[Is], expected| check_decision(Need::Standby, nodes, Some(wrote), expected);
+    after(5, &[PRIMARY, STANDBY], Ok((1, Standby)));
+    after(15, &[PRIMARY, STANDBY], Ok((0, ReadYourWrites)));
+    after(15, &[DOWN, STANDBY], Err(ReadYourWrites));
+    after(15, &[PRIMARY, LAGGING], Ok((0, Lag)));
+}
+
+#[test]
+fn nodes_that_have_not_answered_lately_get_nothing() {
+    let now = Instant::now();
+    let mut view = view(now, &[], 1);
+    let seen = Some(now);
+    view.nodes = [
+        NodeView {
+            seen,
+            ..node(NodeState::Primary, None)
+        },
+        NodeView {
+            seen,
+            ..standby(1, 100)
+        },
+    ]
+    .into();
+    for (later, expected) in [(1999, Some(1)), (2001, None)] {
+        let then = now + Duration::from_millis(later);
+        assert_eq!(any_standby(&view, then), expected, "{later} ms later");
+        let decision = decide(Need::Primary, &mut Floor::default(), &view, then, |_| 0, 0);
+        assert_eq!(
+            matches!(decision, Decision::Node { .. }),
+            expected.is_some(),
+            "{later} ms later"
+        );
+    }
+}
+
+proptest! {
+    /// Whatever the samples: a node that satisfies a session that wrote at a time has replayed one that was asked for at
+    /// that time or later.
+    #[test]
+    fn a_node_that_satisfies_the_floor_shows_the_write(
+        steps in proptest::collection::vec((1u64..20, 0u64..30), 0..80),
+        wrote in proptest::collection::vec(0u64..600, 1..4),
+        replay in 0u64..1500,
+        incarnations in (1u64..3, 1u64..3),
+    ) {
+        let start = Instant::now();
+        let (mut at, mut lsn, mut samples) = (0, 0, Vec::new());
+        for (wait, grow) in steps {
+            at += wait;
+            lsn += grow;
+            samples.push((at, 1, lsn));
+        }
+        let mut floor = Floor::default();
+        for (turn, wrote) in wrote.iter().enumerate() {
+            floor.wrote(start + Duration::from_millis(*wrote));
+            let incarnation = if turn == 0 { incarnations.0 } else { incarnations.1 };
+            let resolved = floor.resolve(&view(start, &samples, incarnation));
+            let shows = resolved && floor.satisfied_by(&standby(1, replay));
+            let covered = samples.iter().any(|(sent, _, lsn)| sent >= wrote && *lsn <= replay);
+            prop_assert!(!shows || covered, "write at {wrote}, replay {replay}: {samples:?}");
+        }
+    }
+}

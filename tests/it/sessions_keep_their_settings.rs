@@ -1,0 +1,238 @@
+//! Each session has its own settings, though all of them share one server connection.
+
+use pgweir::config::PoolMode;
+use pgweir::testbed::{RawClient, request};
+
+use crate::support::{Rig, value};
+
+const LOGIN: [(&str, &str); 2] = [("user", "postgres"), ("database", "postgres")];
+
+/// Name and value of every setting that the tests touch.
+const SETTINGS: &str = "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings \
+    WHERE name IN ('work_mem', 'search_path', 'statement_timeout', 'TimeZone', 'application_name', 'DateStyle')";
+
+#[test]
+fn sessions_keep_their_settings() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let mut plain = rig.client("postgres");
+    let initial = value(&mut plain, SETTINGS);
+    let mut named = client(&rig, &[("application_name", "named"), ("work_mem", "5MB")]);
+    let mut options = client(
+        &rig,
+        &[(
+            "options",
+            r"-c work_mem=6MB --search-path=a,\ b -c TimeZone=Europe/Rome",
+        )],
+    );
+    let mut setter = rig.client("postgres");
+    setter
+        .query("SET work_mem = '7MB'; SET TIME ZONE 'Asia/Tokyo'; SET search_path TO one, public")
+        .unwrap();
+    for round in 0..3 {
+        for (client, expected) in [
+            (&mut plain, vec![]),
+            (&mut named, vec!["application_name=named", "work_mem=5120"]),
+            (
+                &mut options,
+                vec!["work_mem=6144", "search_path=a, b", "TimeZone=Europe/Rome"],
+            ),
+            (
+                &mut setter,
+                vec![
+                    "work_mem=7168",
+                    "search_path=one, public",
+                    "TimeZone=Asia/Tokyo",
+                ],
+            ),
+        ] {
+            let seen = value(client, SETTINGS);
+            for setting in &expected {
+                assert!(
+                    seen.contains(setting),
+                    "round {round}: {setting} is not in {seen}"
+                );
+            }
+            assert!(
+                !expected.is_empty() || seen == initial,
+                "round {round}: {seen}, not {initial}"
+            );
+        }
+    }
+    drop((named, options, setter));
+    let mut next = rig.client("postgres");
+    assert_eq!(
+        value(&mut next, SETTINGS),
+        initial,
+        "settings of those who left are still there"
+    );
+    assert_eq!(value(&mut plain, SETTINGS), initial);
+}
+
+/// One client's way through statements that set and take back; after each step another client uses the connection and
+/// sees the default.
+#[test]
+fn settings_follow_transactions() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let mut client = client(&rig, &[("options", "-c work_mem=5MB")]);
+    let mut other = rig.client("postgres");
+    let mut wrong = Vec::new();
+    for (sql, expected) in [
+        ("SELECT 1", "5MB"),
+        ("SET work_mem = '6MB'", "6MB"),
+        ("SET SESSION work_mem TO 7168", "7MB"),
+        ("RESET work_mem", "5MB"),
+        ("SET work_mem = '6MB'", "6MB"),
+        ("SET work_mem TO DEFAULT", "5MB"),
+        ("BEGIN; SET work_mem = '8MB'; ROLLBACK", "5MB"),
+        ("BEGIN; SET work_mem = '8MB'; COMMIT", "8MB"),
+        ("BEGIN; SET LOCAL work_mem = '9MB'; COMMIT", "8MB"),
+        ("SET LOCAL work_mem = '9MB'", "8MB"),
+        (
+            "BEGIN; SET work_mem = '9MB'; SAVEPOINT s; SET work_mem = '10MB'; ROLLBACK TO s; COMMIT",
+            "9MB",
+        ),
+        (
+            "BEGIN; SAVEPOINT s; SET work_mem = '10MB'; RELEASE s; COMMIT",
+            "10MB",
+        ),
+        ("BEGIN; SET work_mem = '11MB'; SELECT 1/0", "10MB"),
+        ("SET work_mem = '11MB'; SELECT 1/0", "10MB"),
+        ("SET work_mem = 'much'", "10MB"),
+        ("SELECT set_config('work_mem', '12MB', true)", "10MB"),
+        ("SELECT set_config('work_mem', '12MB', false)", "12MB"),
+        ("RESET ALL", "5MB"),
+        ("SET work_mem = '6MB'; SET work_mem = '7MB'", "7MB"),
+        ("DISCARD ALL", "5MB"),
+    ] {
+        // Some of them fail, and some leave a failed transaction behind, as they should.
+        let _ = client.query(sql);
+        let _ = client.query("ROLLBACK");
+        let seen = [
+            value(&mut client, "SHOW work_mem"),
+            value(&mut client, "SELECT current_setting('work_mem')"),
+            value(&mut other, "SHOW work_mem"),
+        ];
+        if seen != [expected, expected, "4MB"] {
+            wrong.push(format!(
+                "after {sql}: {seen:?}, not {expected} and 4MB of the other"
+            ));
+            // The next step shall begin where it expects to.
+            client
+                .query(&format!("SET work_mem = '{expected}'"))
+                .unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn settings_by_the_extended_protocol_and_at_the_standbys() {
+    let rig = Rig::start(1, |config| config.databases[0].pool.size = 1);
+    let (mut client, mut other) = (rig.client("postgres"), rig.client("postgres"));
+    for sql in ["SET work_mem = '6MB'", "SET search_path = 'a b', public"] {
+        let group = [
+            request::parse("", sql, &[]),
+            request::bind("", "", &[]),
+            request::execute("", 0),
+            request::sync(),
+        ];
+        client.send(&group.concat()).unwrap();
+        client.recv_until_ready().unwrap();
+    }
+    // The first read goes to the standby; the transaction cannot.
+    for sql in ["SHOW work_mem", "SELECT current_setting('work_mem')"] {
+        assert_eq!(value(&mut client, sql), "6MB", "{sql}");
+        assert_eq!(value(&mut other, sql), "4MB", "{sql}");
+        client.query("BEGIN").unwrap();
+        assert_eq!(value(&mut client, sql), "6MB", "{sql} in a transaction");
+        client.query("COMMIT").unwrap();
+    }
+    assert_eq!(value(&mut client, "SHOW search_path"), "\"a b\", public");
+}
+
+#[test]
+fn roles_and_reported_settings_are_the_sessions_own() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    rig.cluster.primary().execute("CREATE ROLE helper").unwrap();
+    let (mut client, mut other) = (rig.client("postgres"), rig.client("postgres"));
+    client
+        .query("SET ROLE helper; SET application_name = 'mine'; SET DateStyle = 'German'")
+        .unwrap();
+    for _ in 0..2 {
+        assert_eq!(value(&mut client, "SELECT current_user"), "helper");
+        assert_eq!(value(&mut client, "SELECT date '2001-02-03'"), "03.02.2001");
+        assert_eq!(value(&mut other, "SELECT current_user"), "postgres");
+        assert_eq!(value(&mut other, "SELECT date '2001-02-03'"), "2001-02-03");
+    }
+    for (client, name, style) in [(&client, "mine", "German, DMY"), (&other, "", "ISO, MDY")] {
+        assert_eq!(client.parameters()["application_name"], name);
+        assert_eq!(client.parameters()["DateStyle"], style);
+    }
+    client.query("RESET ROLE").unwrap();
+    assert_eq!(value(&mut client, "SELECT current_user"), "postgres");
+}
+
+#[test]
+fn what_cannot_be_moved_keeps_its_server_connection() {
+    let rig = Rig::start(1, |config| config.databases[0].pool.size = 2);
+    let (mut owner, mut other) = (rig.client("postgres"), rig.client("postgres"));
+    owner.query("CREATE TEMP TABLE mine (n int)").unwrap();
+    for n in 1..=3 {
+        owner
+            .query(&format!("INSERT INTO mine VALUES ({n})"))
+            .unwrap();
+        assert_eq!(value(&mut other, "SELECT to_regclass('mine') IS NULL"), "t");
+        assert_eq!(
+            value(&mut owner, "SELECT count(*) FROM mine"),
+            n.to_string()
+        );
+    }
+    assert_eq!(rig.metric("pgweir_pins_total", &[]), 1.0);
+    drop(owner);
+    // Both connections of the pool are looked at, at the same time.
+    let mut third = rig.client("postgres");
+    for client in [&mut other, &mut third] {
+        client
+            .query("BEGIN; LOCK TABLE pg_class IN ACCESS SHARE MODE")
+            .unwrap();
+        assert_eq!(value(client, "SELECT to_regclass('mine') IS NULL"), "t");
+    }
+}
+
+#[test]
+fn session_pooling_keeps_the_server_process() {
+    let rig = Rig::start(1, |config| {
+        config.databases[0].pool.mode = PoolMode::Session
+    });
+    let mut clients: Vec<RawClient> = (0..3).map(|_| rig.client("postgres")).collect();
+    for round in 0..3 {
+        for client in &mut clients {
+            let told = client.backend_key().unwrap().process_id.to_string();
+            assert_eq!(
+                value(client, "SELECT pg_backend_pid()"),
+                told,
+                "round {round}"
+            );
+            client.query("SELECT 1").unwrap();
+            client.query("BEGIN").unwrap();
+            assert_eq!(
+                value(client, "SELECT pg_backend_pid()"),
+                told,
+                "round {round}, in a transaction"
+            );
+            client.query("COMMIT").unwrap();
+        }
+    }
+    clients[0]
+        .query("SET work_mem = '9MB'; CREATE TEMP TABLE mine (n int); PREPARE p AS SELECT 1")
+        .unwrap();
+    clients[0].query("EXECUTE p").unwrap();
+    clients.clear();
+    let mut next = rig.client("postgres");
+    assert_eq!(value(&mut next, "SHOW work_mem"), "4MB");
+    assert_eq!(value(&mut next, "SELECT to_regclass('mine') IS NULL"), "t");
+}
+
+fn client(rig: &Rig, parameters: &[(&str, &str)]) -> RawClient {
+    rig.client_with(&[&LOGIN, parameters].concat())
+}
