@@ -3,6 +3,8 @@
 //! Every test makes its own cluster on free ports, with a proxy before it, and leaves nothing behind. A machine
 //! without PostgreSQL's server programs fails them, with advice; nothing is skipped.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod support;
 
 mod a_session_reads_its_own_writes;

@@ -1,6 +1,5 @@
 //! A cluster with a proxy before it, and the few questions that several tests ask of them.
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -348,15 +347,6 @@ pub fn logged_errors(node: &Node, sqlstate: &str) -> usize {
     );
     let is_error = |line: &&str| line.contains(&mark) && !line.contains("LOG:  ");
     log.lines().filter(is_error).count()
-}
-
-/// How often each node has logged a statement with this text, by the nodes' names.
-pub fn logged_by_node(cluster: &Cluster, text: &str) -> BTreeMap<String, usize> {
-    cluster
-        .nodes()
-        .iter()
-        .map(|node| (node.name().to_owned(), logged(node, text)))
-        .collect()
 }
 
 /// The single value that a statement returns.
