@@ -17,7 +17,7 @@ use super::family::OTHER;
 use super::series::{self, Series};
 
 /// Most pools that are shown one by one. Four series each make 4,000, about 1.5 ms of a scrape;
-/// the pools beyond are added up under the database [`OTHER_POOLS`], so that a client that invents
+/// the pools beyond are added up under the database `…other`, so that a client that invents
 /// user names cannot fill Prometheus.
 pub const MAX_POOLS: usize = 1000;
 
