@@ -269,9 +269,9 @@ impl Session {
 
     fn settings_answered(&mut self, link: &mut Link, sets: u16) {
         let Some(cold) = &mut self.cold else { return };
-        if let Some(params) = cold.settings.answered(sets, link, &self.params) {
-            self.set_params(params);
-            link.params = self.params.clone();
+        if let Some((session, connection)) = cold.settings.answered(sets, link, &self.params) {
+            self.set_params(session);
+            link.params = connection;
         }
     }
 

@@ -87,14 +87,15 @@ impl Settings {
         self.in_transaction.truncate(keep);
     }
 
-    /// A unit with `count` changes was answered; `link` has the status and whether it failed. Returns the session's
-    /// settings if they have changed.
+    /// A unit with `count` changes was answered; `link` has the status and whether it failed. If settings have changed,
+    /// returns those of the session and those that the connection has now. They differ after a RESET: the connection goes
+    /// back to its own defaults, the session to those of its startup packet.
     pub(super) fn answered(
         &mut self,
         count: u16,
         link: &Link,
         params: &Arc<Params>,
-    ) -> Option<Arc<Params>> {
+    ) -> Option<(Arc<Params>, Arc<Params>)> {
         for _ in 0..count {
             if let Some(pending) = self.sent.pop_front().filter(|_| !link.failed) {
                 self.succeeded(pending);
@@ -103,32 +104,21 @@ impl Settings {
         if link.status != Status::Idle || self.in_transaction.is_empty() {
             return None;
         }
-        let ended = std::mem::take(&mut self.in_transaction);
-        let changes = |pending: &Pending| !matches!(pending, Pending::Savepoint(_));
-        if link.rolled_back || !ended.iter().any(changes) {
+        let mut ended = std::mem::take(&mut self.in_transaction);
+        ended.retain(|pending| !matches!(pending, Pending::Savepoint(_)));
+        if link.rolled_back || ended.is_empty() {
             return None;
         }
-        let mut params = Params::clone(params);
-        for pending in ended {
-            match pending {
-                Pending::Set(name, value) => params.set(&name, value),
-                Pending::Reset(name) => params.reset(&name, &self.defaults),
-                Pending::ResetAll => params = self.reset_all(&params),
-                Pending::Savepoint(_) | Pending::RollBackTo(_) => {}
-            }
-        }
-        Some(Arc::new(params))
-    }
-
-    /// RESET ALL leaves the identity alone. PostgreSQL manual, sql-reset.html.
-    fn reset_all(&self, params: &Params) -> Params {
-        let mut reset = Params::clone(&self.defaults);
-        for identity in ["role", "session_authorization"] {
-            if let Some(value) = params.get(identity) {
-                reset.set(identity, value.clone());
-            }
-        }
-        reset
+        let session = Arc::new(changed(params, &ended, &self.defaults));
+        let resets = ended
+            .iter()
+            .any(|pending| !matches!(pending, Pending::Set(..)));
+        let connection = if resets && !self.defaults.is_empty() {
+            Arc::new(changed(&link.params, &ended, &Params::default()))
+        } else {
+            session.clone()
+        };
+        Some((session, connection))
     }
 
     pub(super) fn defaults(&self) -> Arc<Params> {
@@ -140,4 +130,29 @@ impl Settings {
         self.sent.clear();
         self.in_transaction.clear();
     }
+}
+
+/// The settings after these changes, where RESET goes back to `defaults`.
+fn changed(params: &Params, changes: &[Pending], defaults: &Params) -> Params {
+    let mut params = params.clone();
+    for change in changes {
+        match change {
+            Pending::Set(name, value) => params.set(name, value.clone()),
+            Pending::Reset(name) => params.reset(name, defaults),
+            Pending::ResetAll => params = reset_all(&params, defaults),
+            Pending::Savepoint(_) | Pending::RollBackTo(_) => {}
+        }
+    }
+    params
+}
+
+/// RESET ALL leaves the identity alone. PostgreSQL manual, sql-reset.html.
+fn reset_all(params: &Params, defaults: &Params) -> Params {
+    let mut reset = defaults.clone();
+    for identity in ["role", "session_authorization"] {
+        if let Some(value) = params.get(identity) {
+            reset.set(identity, value.clone());
+        }
+    }
+    reset
 }

@@ -1197,8 +1197,8 @@ fn settings_by_the_extended_protocol() {
 #[test]
 fn a_connection_that_cannot_be_tracked_is_cleaned() {
     play(
-        "client: Q select set_config('x', '1', false)
-         primary: Q select set_config('x', '1', false)
+        "client: Q select set_config('x', '1', true)
+         primary: Q select set_config('x', '1', true)
          server: T / D 1 / C SELECT 1 / Z I
          told: T / D 1 / C SELECT 1 / Z I
          primary: Q DISCARD ALL

@@ -21,6 +21,9 @@ const MAX_PARSED: usize = 16 * 1024;
 /// Most tokens that are parsed. A chain such as `1+1+1…` makes the deepest tree for its length.
 const MAX_TOKENS: usize = 4096;
 
+/// Stack for one parse. A debug build takes some 10 KiB for each level of the deepest text that is parsed.
+const PARSER_STACK: usize = 64 * 1024 * 1024;
+
 /// Longest text that is lexed for what it leaves behind in its session.
 const MAX_LEXED: usize = 1024 * 1024;
 
@@ -138,7 +141,7 @@ impl Classifier {
             },
             _ => self.several(text, lexed, detail),
         };
-        flagged(class, lexed.flags)
+        flagged(class, lexed)
     }
 
     /// A text that starts like a read.
@@ -285,7 +288,7 @@ fn bailed(bail: Bail, length: usize) -> Class {
 }
 
 fn parse(text: &[u8], statements: usize, detail: Option<&mut String>) -> Class {
-    let (class, what) = match parse_text(text, statements) {
+    let (class, what) = match parse_apart(text, statements) {
         Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
         Ok(Some(finding)) => (found(&finding), finding.what),
         Err((reason, what)) => (Class::plain(Access::Write, reason), what),
@@ -294,6 +297,20 @@ fn parse(text: &[u8], statements: usize, detail: Option<&mut String>) -> Class {
         *detail = what;
     }
     class
+}
+
+/// Parses on a stack of its own: the parser's recursion is counted for expressions, and not for everything else. A panic
+/// in it would be a fault of the parser's, and is not to end the sessions of a thread.
+fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+    let parse = || {
+        stacker::maybe_grow(PARSER_STACK / 2, PARSER_STACK, || {
+            parse_text(text, statements)
+        })
+    };
+    match std::panic::catch_unwind(parse) {
+        Ok(result) => result,
+        Err(_) => Err((Reason::Unparsable, "the parser failed".to_owned())),
+    }
 }
 
 fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
@@ -352,7 +369,8 @@ fn together(a: Class, b: Class) -> Class {
 }
 
 /// Adds what words in the text leave behind, whatever statement they stand in.
-fn flagged(class: Class, flags: Flags) -> Class {
+fn flagged(class: Class, lexed: &Lexed) -> Class {
+    let flags = lexed.flags;
     if flags == Flags::default() || matches!(class.session, SessionEffect::Pin(_)) {
         return class;
     }
@@ -365,10 +383,19 @@ fn flagged(class: Class, flags: Flags) -> Class {
         )
     {
         SessionEffect::Pin(PinReason::TemporaryObject)
+    } else if flags.setting && !only_local(&lexed.key) {
+        SessionEffect::Pin(PinReason::Settings)
     } else if flags.setting {
         SessionEffect::Unknown
     } else {
         class.session
     };
     Class { session, ..class }
+}
+
+/// Whether a text that calls set_config does so for its transaction only, as far as its words tell. For the session, the
+/// setting must not be lost: it keeps its connection.
+fn only_local(key: &[u8]) -> bool {
+    let has = |word: &[u8]| memchr::memmem::find(key, word).is_some();
+    has(b"true") && !has(b"false")
 }

@@ -300,8 +300,15 @@ fn what_stays_behind() {
         ("load 'x'", Pin(PinReason::Load)),
         ("prepare p as select 1", Pin(PinReason::Prepare)),
         ("do $$ begin end $$", Unknown),
-        ("select set_config('a', 'b', false)", Unknown),
-        ("insert into t select set_config('a', 'b', false)", Unknown),
+        (
+            "select set_config('a', 'b', false)",
+            Pin(PinReason::Settings),
+        ),
+        ("select set_config('a', $1, true)", Unknown),
+        (
+            "insert into t select set_config('a', 'b', false)",
+            Pin(PinReason::Settings),
+        ),
         ("select 1; set x = 1", SetSeveral),
         ("set x = 1; set y = 2", SetSeveral),
         ("begin; set x = 1; commit", SetSeveral),
@@ -401,6 +408,13 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
             format!("select {} 1", "case when ".repeat(1_300)),
             format!("select {} 1", "not ".repeat(2_000)),
             format!("select {} 1", "- ".repeat(2_000)),
+            format!("select * from a{}", " join b on true".repeat(1_000)),
+            format!("select * from a{}", " natural join b".repeat(1_000)),
+            format!("select * from a{}", ", b".repeat(2_000)),
+            format!("{}1", "(select a.* from ".repeat(500)),
+            format!("select * from {}a", "(".repeat(1_900)),
+            format!("with x as ({}", "with x as (".repeat(900)),
+            format!("select {}", "(select ".repeat(1_500)),
             format!("select * from {} t", "(select * from ".repeat(1_000)),
         ] {
             assert_ne!(

@@ -200,6 +200,113 @@ fn a_client_that_vanishes_takes_its_transaction_with_it() {
 }
 
 #[test]
+fn whatever_a_client_leaves_unfinished_is_gone() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let primary = rig.cluster.primary();
+    primary
+        .execute(
+            "CREATE TABLE seat (id int PRIMARY KEY, taken int); INSERT INTO seat VALUES (1, 0)",
+        )
+        .unwrap();
+    for (what, sent) in [
+        (
+            "in a transaction",
+            request::query("BEGIN; UPDATE seat SET taken = taken + 1; SET LOCAL work_mem = '9MB'"),
+        ),
+        (
+            "in a failed transaction",
+            request::query("BEGIN; UPDATE seat SET taken = 7; SELECT 1/0"),
+        ),
+        (
+            "in a statement",
+            request::query(
+                "UPDATE seat SET taken = 8 WHERE pg_sleep(60) IS NULL; SELECT pg_sleep(60)",
+            ),
+        ),
+        (
+            "in COPY FROM",
+            [
+                request::query("COPY seat FROM STDIN"),
+                request::copy_data("2\t2\n"),
+            ]
+            .concat(),
+        ),
+        (
+            "in COPY TO",
+            request::query(
+                "COPY (SELECT repeat('x', 10000) FROM generate_series(1, 20000)) TO STDOUT",
+            ),
+        ),
+        (
+            "in a group",
+            [
+                request::parse("", "UPDATE seat SET taken = 9", &[]),
+                request::bind("", "", &[]),
+                request::execute("", 0),
+                request::flush(),
+            ]
+            .concat(),
+        ),
+        (
+            "in a group that waits",
+            [
+                request::parse("", "UPDATE seat SET taken = 9", &[]),
+                request::bind("", "", &[]),
+            ]
+            .concat(),
+        ),
+        (
+            "in a message",
+            request::query("UPDATE seat SET taken = 9")[..20].to_vec(),
+        ),
+        (
+            "in a large message",
+            [&b"Q\0\x01\0\0"[..], b"SELECT 'x"].concat(),
+        ),
+        (
+            "in a failed group",
+            [request::parse("", "SELECT nosuch", &[]), request::flush()].concat(),
+        ),
+        (
+            "after LISTEN and a temporary table",
+            request::query("LISTEN news; CREATE TEMP TABLE mine (n int); SET work_mem = '9MB'"),
+        ),
+        (
+            "after an advisory lock",
+            request::query("SELECT pg_advisory_lock(7)"),
+        ),
+    ] {
+        let mut client = rig.client("postgres");
+        client.send(&sent).unwrap();
+        // What answers at all has reached the server; the rest is lost on the way, as it may be.
+        client.recv_within(Duration::from_millis(100)).unwrap();
+        drop(client);
+        let mut next = rig.client("postgres");
+        next.query("UPDATE seat SET taken = taken WHERE id = 1")
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        for (sql, expected) in [
+            ("SELECT taken FROM seat", "0"),
+            ("SELECT count(*) FROM seat", "1"),
+            ("SHOW work_mem", "4MB"),
+            ("SELECT count(*) FROM pg_listening_channels()", "0"),
+            ("SELECT to_regclass('mine') IS NULL", "t"),
+            (
+                "SELECT pg_try_advisory_lock(7) AND pg_advisory_unlock(7)",
+                "t",
+            ),
+        ] {
+            assert_eq!(value(&mut next, sql), expected, "{what}: {sql}");
+        }
+    }
+    assert_eq!(
+        primary
+            .value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+            .unwrap(),
+        "0"
+    );
+}
+
+#[test]
 fn a_full_pool_says_so_and_recovers() {
     let rig = Rig::start(0, |config| {
         config.databases[0].pool.size = 1;

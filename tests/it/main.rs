@@ -19,3 +19,4 @@ mod promotion_moves_writes;
 mod protocol_versions;
 mod psql_works_as_against_the_server;
 mod sessions_keep_their_settings;
+mod the_program_speaks_for_itself;

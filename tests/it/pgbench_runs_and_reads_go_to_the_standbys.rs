@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use pgweir::testbed::Cluster;
+
 use crate::support::{Rig, logged, logged_errors, program, run};
 
 /// Of the reads, so many in a hundred must have run on the standbys.
@@ -11,7 +13,12 @@ const TRANSACTIONS: usize = 25;
 
 #[test]
 fn pgbench_runs_and_reads_go_to_the_standbys() {
-    let rig = Rig::start(2, |config| config.databases[0].pool.size = 10);
+    // What ran where is counted in the nodes' logs.
+    let logging = Cluster::builder()
+        .standbys(2)
+        .setting("log_statement", "all")
+        .setting("log_line_prefix", "%m [%p] %a %e ");
+    let rig = Rig::with(logging, |config| config.databases[0].pool.size = 10);
     let url = rig.url("postgres");
     run(program(&rig.cluster, "pgbench").args(["-i", "-s", "4", "-q", &url]));
     rig.cluster.wait_caught_up().unwrap();

@@ -59,8 +59,8 @@ fn psql_command(rig: &Rig, url: &str) -> Command {
 /// Both outputs of psql for a script on its standard input.
 fn psql(rig: &Rig, url: &str, script: &str) -> (String, String) {
     let input = rig.cluster.dir().join("script.sql");
-    std::fs::write(&input, script).unwrap();
-    let file = std::fs::File::open(&input).unwrap();
+    std::fs::write(&input, script).expect("the cluster's directory takes a file");
+    let file = std::fs::File::open(&input).expect("the file was just written");
     run(psql_command(rig, url).args(["-a"]).stdin(file))
 }
 
@@ -73,7 +73,7 @@ fn copies_travel_both_ways(rig: &Rig) {
     let lines: String = (1..=20_000)
         .map(|n| format!("{n},film number {n},2001-02-03\n"))
         .collect();
-    std::fs::write(&source, &lines).unwrap();
+    std::fs::write(&source, &lines).expect("the cluster's directory takes a file");
     let url = rig.url("postgres");
     let command = |text: String| run(psql_command(rig, &url).args(["-c", &text])).0;
     let copied = command(format!(r"\copy copied FROM '{}' CSV", source.display()));
@@ -82,7 +82,7 @@ fn copies_travel_both_ways(rig: &Rig) {
         .cluster
         .primary()
         .value("SELECT count(*) FROM copied")
-        .unwrap();
+        .expect("the primary answers");
     assert_eq!(count, "20000");
     let copied = command(format!(
         r"\copy (SELECT * FROM copied ORDER BY id) TO '{}' CSV",
@@ -90,7 +90,7 @@ fn copies_travel_both_ways(rig: &Rig) {
     ));
     assert_eq!(copied, "COPY 20000\n");
     assert!(
-        std::fs::read_to_string(&target).unwrap() == lines,
+        std::fs::read_to_string(&target).expect("psql wrote it") == lines,
         "the copy came out changed"
     );
 }
@@ -117,18 +117,18 @@ fn cancelled(rig: &Rig, node: &Node, url: &str, sql: &str) -> (Option<i32>, Stri
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
-    let sleeping = || node.value(SLEEPERS).unwrap() != "0";
+    let child = command.spawn().expect("psql starts");
+    let sleeping = || node.value(SLEEPERS).expect("the node answers") != "0";
     rig.wait("psql to sleep", sleeping);
     let started = Instant::now();
     run(Command::new("kill").args(["-INT", &child.id().to_string()]));
-    let output = child.wait_with_output().unwrap();
+    let output = child.wait_with_output().expect("psql ends");
     assert!(
         started.elapsed() < Duration::from_secs(20),
         "{sql} slept on"
     );
     rig.wait("the sleep to end", || !sleeping());
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("psql writes UTF-8");
     (
         output.status.code(),
         text(output.stdout),

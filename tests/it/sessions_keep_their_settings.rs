@@ -25,9 +25,13 @@ fn sessions_keep_their_settings() {
         )],
     );
     let mut setter = rig.client("postgres");
-    setter
-        .query("SET work_mem = '7MB'; SET TIME ZONE 'Asia/Tokyo'; SET search_path TO one, public")
-        .unwrap();
+    for sql in [
+        "SET work_mem = '7MB'",
+        "SET TIME ZONE 'Asia/Tokyo'",
+        "SET search_path TO one, public",
+    ] {
+        setter.query(sql).unwrap();
+    }
     for round in 0..3 {
         for (client, expected) in [
             (&mut plain, vec![]),
@@ -68,58 +72,94 @@ fn sessions_keep_their_settings() {
     assert_eq!(value(&mut plain, SETTINGS), initial);
 }
 
-/// One client's way through statements that set and take back; after each step another client uses the connection and
-/// sees the default.
+/// One client's way through statements that set and take back: script, and `work_mem` afterwards.
+const WAY: [(&str, &str); 17] = [
+    ("SELECT 1", "5MB"),
+    ("SET work_mem = '6MB'", "6MB"),
+    ("SET SESSION work_mem TO 7168", "7MB"),
+    ("RESET work_mem", "5MB"),
+    ("SET work_mem = '6MB'", "6MB"),
+    ("SET work_mem TO DEFAULT", "5MB"),
+    ("BEGIN; SET work_mem = '8MB'; ROLLBACK", "5MB"),
+    ("BEGIN; SET work_mem = '8MB'; COMMIT", "8MB"),
+    ("BEGIN; SET LOCAL work_mem = '9MB'; COMMIT", "8MB"),
+    ("SET LOCAL work_mem = '9MB'", "8MB"),
+    (
+        "BEGIN; SAVEPOINT s; SET work_mem = '10MB'; RELEASE s; COMMIT",
+        "10MB",
+    ),
+    ("BEGIN; SET work_mem = '11MB'; SELECT 1/0; ROLLBACK", "10MB"),
+    ("SET work_mem = 'much'", "10MB"),
+    ("SELECT set_config('work_mem', '12MB', true)", "10MB"),
+    ("RESET ALL", "5MB"),
+    ("SET work_mem = '6MB'; SET work_mem = '7MB'", "7MB"),
+    ("DISCARD ALL", "5MB"),
+];
+
 #[test]
 fn settings_follow_transactions() {
-    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
-    let mut client = client(&rig, &[("options", "-c work_mem=5MB")]);
-    let mut other = rig.client("postgres");
-    let mut wrong = Vec::new();
-    for (sql, expected) in [
-        ("SELECT 1", "5MB"),
-        ("SET work_mem = '6MB'", "6MB"),
-        ("SET SESSION work_mem TO 7168", "7MB"),
-        ("RESET work_mem", "5MB"),
-        ("SET work_mem = '6MB'", "6MB"),
-        ("SET work_mem TO DEFAULT", "5MB"),
-        ("BEGIN; SET work_mem = '8MB'; ROLLBACK", "5MB"),
-        ("BEGIN; SET work_mem = '8MB'; COMMIT", "8MB"),
-        ("BEGIN; SET LOCAL work_mem = '9MB'; COMMIT", "8MB"),
-        ("SET LOCAL work_mem = '9MB'", "8MB"),
+    check(&WAY, |client, script| {
+        for sql in script.split("; ") {
+            // Some of them fail, as they should.
+            let _ = client.query(sql);
+        }
+    });
+}
+
+#[test]
+fn settings_of_several_statements_in_one_query() {
+    let ways = WAY.iter().filter(|(script, _)| !script.contains("1/0"));
+    let ways: Vec<_> = ways
+        .copied()
+        .chain([
+            ("SET work_mem = '6MB'; SELECT 1/0", "5MB"),
+            ("SET work_mem = '6MB'; SET DateStyle = 'German'", "6MB"),
+        ])
+        .collect();
+    check(&ways, |client, script| drop(client.query(script)));
+}
+
+#[test]
+fn settings_of_set_config_and_of_savepoints() {
+    let ways = [
+        ("SELECT set_config('work_mem', '12MB', false)", "12MB"),
         (
             "BEGIN; SET work_mem = '9MB'; SAVEPOINT s; SET work_mem = '10MB'; ROLLBACK TO s; COMMIT",
             "9MB",
         ),
         (
-            "BEGIN; SAVEPOINT s; SET work_mem = '10MB'; RELEASE s; COMMIT",
-            "10MB",
+            "BEGIN; SAVEPOINT s; SET work_mem = '10MB'; ROLLBACK TO s; SET work_mem = '11MB'; COMMIT",
+            "11MB",
         ),
-        ("BEGIN; SET work_mem = '11MB'; SELECT 1/0", "10MB"),
-        ("SET work_mem = '11MB'; SELECT 1/0", "10MB"),
-        ("SET work_mem = 'much'", "10MB"),
-        ("SELECT set_config('work_mem', '12MB', true)", "10MB"),
-        ("SELECT set_config('work_mem', '12MB', false)", "12MB"),
-        ("RESET ALL", "5MB"),
-        ("SET work_mem = '6MB'; SET work_mem = '7MB'", "7MB"),
-        ("DISCARD ALL", "5MB"),
-    ] {
-        // Some of them fail, and some leave a failed transaction behind, as they should.
-        let _ = client.query(sql);
-        let _ = client.query("ROLLBACK");
+    ];
+    check(&ways, |client, script| {
+        for sql in script.split("; ") {
+            client.query(sql).unwrap();
+        }
+    });
+}
+
+/// Walks the way; after each step another client uses the connection, and has the server's default.
+fn check(way: &[(&str, &str)], step: impl Fn(&mut RawClient, &str)) {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let mut client = client(&rig, &[("options", "-c work_mem=5MB")]);
+    let mut other = rig.client("postgres");
+    let mut wrong = Vec::new();
+    for (script, expected) in way {
+        step(&mut client, script);
         let seen = [
             value(&mut client, "SHOW work_mem"),
-            value(&mut client, "SELECT current_setting('work_mem')"),
             value(&mut other, "SHOW work_mem"),
+            value(&mut client, "SELECT current_setting('work_mem')"),
         ];
-        if seen != [expected, expected, "4MB"] {
+        if seen != [expected, "4MB", expected] {
             wrong.push(format!(
-                "after {sql}: {seen:?}, not {expected} and 4MB of the other"
+                "after {script}: {seen:?}, not {expected} and 4MB of the other"
             ));
             // The next step shall begin where it expects to.
             client
                 .query(&format!("SET work_mem = '{expected}'"))
-                .unwrap();
+                .expect("a setting that the server takes");
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -155,9 +195,13 @@ fn roles_and_reported_settings_are_the_sessions_own() {
     let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
     rig.cluster.primary().execute("CREATE ROLE helper").unwrap();
     let (mut client, mut other) = (rig.client("postgres"), rig.client("postgres"));
-    client
-        .query("SET ROLE helper; SET application_name = 'mine'; SET DateStyle = 'German'")
-        .unwrap();
+    for sql in [
+        "SET ROLE helper",
+        "SET application_name = 'mine'",
+        "SET DateStyle = 'German'",
+    ] {
+        client.query(sql).unwrap();
+    }
     for _ in 0..2 {
         assert_eq!(value(&mut client, "SELECT current_user"), "helper");
         assert_eq!(value(&mut client, "SELECT date '2001-02-03'"), "03.02.2001");

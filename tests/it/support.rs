@@ -398,3 +398,20 @@ pub fn script(messages: &[Message]) -> String {
     };
     messages.iter().map(word).collect::<Vec<_>>().join(" ")
 }
+
+/// A proxy.toml for the cluster, with the proxy on this port.
+pub fn config_text(cluster: &Cluster, port: u16) -> String {
+    let node = |node: &Node| {
+        format!(
+            "{{ name = \"{}\", address = \"{}\" }}",
+            node.name(),
+            node.address()
+        )
+    };
+    let nodes: Vec<String> = cluster.nodes().iter().map(node).collect();
+    format!(
+        "[[listener]]\naddress = \"127.0.0.1:{port}\"\n\n[cluster.main]\nnodes = [{}]\n\
+         monitor = {{ user = \"postgres\", database = \"postgres\" }}\n\n[database.\"*\"]\n\n[auth]\nmethod = \"trust\"\n",
+        nodes.join(", ")
+    )
+}
