@@ -1110,11 +1110,22 @@ fn settings_of_the_startup_packet_are_what_reset_goes_back_to() {
          told: C SET / Z I",
     );
     assert_eq!(tracked(&script, "work_mem"), Some("'4MB'"));
-    for reset in ["reset work_mem", "set work_mem to default", "reset all"] {
+    // The first finds the connection at the client's value; it leaves the connection at the connection's own default, so
+    // the next statement brings the startup packet's value.
+    let brought = "Q SELECT pg_catalog.set_config('work_mem', '8MB', false) / ";
+    for (before, answer, reset) in [
+        ("", "", "reset work_mem"),
+        (
+            brought,
+            "T / D x / C SELECT 1 / Z I / ",
+            "set work_mem to default",
+        ),
+        (brought, "T / D x / C SELECT 1 / Z I / ", "reset all"),
+    ] {
         script.play(&format!(
             "client: Q {reset}
-             primary: Q {reset}
-             server: C RESET / Z I
+             primary: {before}Q {reset}
+             server: {answer}C RESET / Z I
              told: C RESET / Z I"
         ));
         assert_eq!(tracked(&script, "work_mem"), Some("8MB"), "{reset}");
