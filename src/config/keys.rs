@@ -163,8 +163,9 @@ pub(super) static MONITOR_USER: Key<TextOr> = Key {
     path: "cluster.<name>.monitor.user",
     shape: TextOr("pgweir"),
     needed: Needed::No,
-    does: "The user that asks each node for its role and its position. It should be a member of \
-           `pg_monitor` and needs no other right.",
+    does: "The user that asks each node for its role and its position. A member of `pg_monitor` \
+           sees which timeline a standby receives; any other user learns of it late after a \
+           failover, and until then the standby gets no reads. No other right is needed.",
 };
 
 pub(super) static MONITOR_PASSWORD: Key<Text> = Key {
@@ -263,8 +264,8 @@ pub(super) static POOL_MODE: Key<Choice<PoolMode>> = Key {
     },
     needed: Needed::No,
     does: "When a server connection goes back to its pool: after each transaction, or when the \
-           client leaves. In session pooling a client keeps one server connection of the primary, \
-           or of a standby, for each that it has used.",
+           client leaves. In session pooling a client keeps one server connection of the primary; \
+           reads that may go to a standby use one there for as long as they run.",
 };
 
 pub(super) static POOL_SIZE: Key<Count> = Key {
