@@ -104,7 +104,9 @@ async fn show(
         signal = proxy::stop_signal() => { signal?; }
         () = tokio::time::sleep(time.unwrap_or(Duration::MAX)) => {}
     }
-    let (errors, stale) = traffic.stop();
+    // The proxy answers their last statements on this thread: it must not wait for them here.
+    let stopped = tokio::task::spawn_blocking(move || traffic.stop()).await;
+    let (errors, stale) = stopped.map_err(io::Error::other)?;
     let table = table(&proxy.statements(), errors, stale);
     proxy.shutdown().await;
     Ok(table)

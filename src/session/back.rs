@@ -330,8 +330,17 @@ impl Session {
         link.rolled_back = tag.starts_with(ROLLBACK);
         if tag == DISCARD_ALL {
             link.params = Default::default();
-            link.dirty = false;
-            self.pin = None;
+            // What was sent behind it may have left something again: then both stay as they are.
+            let last = link
+                .owing
+                .iter()
+                .filter(|owed| owed.ends_with_ready())
+                .count()
+                <= 1;
+            if last {
+                link.dirty = false;
+                self.pin = None;
+            }
             let defaults = self.cold.as_ref().map(|cold| cold.settings.defaults());
             self.set_params(defaults.unwrap_or_default());
         }
