@@ -67,24 +67,39 @@ impl Params {
     }
 
     /// Appends the SQL that takes a connection from `self` to `wanted`; nothing if they are the same.
+    ///
+    /// Settings change with the connection's own rights: another role goes first and comes last.
     pub fn put_difference(&self, wanted: &Params, out: &mut Vec<u8>) {
-        for name in self.0.keys().filter(|name| !wanted.0.contains_key(*name)) {
+        if self == wanted {
+            return;
+        }
+        let is_identity = |name: &str| IDENTITY.contains(&name);
+        for name in IDENTITY
+            .iter()
+            .rev()
+            .filter(|name| self.0.contains_key(**name))
+        {
             statement(out, &[b"RESET ", name.as_bytes()]);
         }
-        // SET SESSION AUTHORIZATION resets the role, so it goes first.
-        let identity = wanted.0.get_key_value("session_authorization");
-        let others = wanted
-            .0
-            .iter()
-            .filter(|(name, _)| &***name != "session_authorization");
-        let renewed = identity.is_some_and(|(name, value)| self.0.get(name) != Some(value));
-        for (name, value) in identity.into_iter().chain(others) {
-            if self.0.get(name) != Some(value) || (renewed && &**name == "role") {
+        let gone = |name: &&Box<str>| !is_identity(name) && !wanted.0.contains_key(*name);
+        for name in self.0.keys().filter(gone) {
+            statement(out, &[b"RESET ", name.as_bytes()]);
+        }
+        for (name, value) in wanted.0.iter().filter(|(name, _)| !is_identity(name)) {
+            if self.0.get(name) != Some(value) {
+                put_set(name, value, out);
+            }
+        }
+        for name in IDENTITY {
+            if let Some(value) = wanted.0.get(name) {
                 put_set(name, value, out);
             }
         }
     }
 }
+
+/// SET SESSION AUTHORIZATION resets the role, so it goes first.
+const IDENTITY: [&str; 2] = ["session_authorization", "role"];
 
 fn put_set(name: &str, value: &Value, out: &mut Vec<u8>) {
     match value {
@@ -179,7 +194,7 @@ mod tests {
         check(
             &[("role", sql("r"))],
             &[("role", sql("r")), ("session_authorization", sql("u"))],
-            "SET session_authorization TO u;\nSET role TO r",
+            "RESET role;\nSET session_authorization TO u;\nSET role TO r",
         );
     }
 

@@ -254,6 +254,13 @@ impl Session {
             _ => (false, 0),
         };
         link.status = status;
+        // A transaction has ended, and what it set is settled, but an error or the next transaction hides how.
+        let open = sets > 0
+            || self
+                .cold
+                .as_ref()
+                .is_some_and(|cold| cold.settings.are_open());
+        link.dirty |= open && link.committing && (link.failed || status != Status::Idle);
         link.committing &= !link.owing.is_empty();
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {

@@ -121,6 +121,11 @@ impl Settings {
         Some((session, connection))
     }
 
+    /// Whether changes wait for the end of their transaction.
+    pub(super) fn are_open(&self) -> bool {
+        !self.in_transaction.is_empty()
+    }
+
     pub(super) fn defaults(&self) -> Arc<Params> {
         self.defaults.clone()
     }
