@@ -123,7 +123,7 @@ fn put_set(name: &str, value: &Value, out: &mut Vec<u8>) {
 fn statement(out: &mut Vec<u8>, parts: &[&[u8]]) {
     if !out.is_empty() {
         // On a line of its own: a value may end with a comment.
-        out.extend_from_slice(b";\n");
+        out.extend_from_slice(b"\n;");
     }
     for part in parts {
         out.extend_from_slice(part);
@@ -188,13 +188,13 @@ mod tests {
         check(
             &[("b", sql("1"))],
             &[("a", sql("x, y"))],
-            "RESET b;\nSET a TO x, y",
+            "RESET b\n;SET a TO x, y",
         );
         check(&[], &[("timezone", sql("LOCAL"))], "SET TIME ZONE LOCAL");
         check(
             &[("role", sql("r"))],
             &[("role", sql("r")), ("session_authorization", sql("u"))],
-            "RESET role;\nSET session_authorization TO u;\nSET role TO r",
+            "RESET role\n;SET session_authorization TO u\n;SET role TO r",
         );
     }
 
