@@ -81,8 +81,8 @@ impl Params {
         {
             statement(out, &[b"RESET ", name.as_bytes()]);
         }
-        let gone = |name: &&Box<str>| !is_identity(name) && !wanted.0.contains_key(*name);
-        for name in self.0.keys().filter(gone) {
+        let gone = |name: &&str| !is_identity(name) && !wanted.0.contains_key(*name);
+        for name in self.0.keys().map(|name| &**name).filter(gone) {
             statement(out, &[b"RESET ", name.as_bytes()]);
         }
         for (name, value) in wanted.0.iter().filter(|(name, _)| !is_identity(name)) {
