@@ -18,7 +18,7 @@ use crate::wire::{ClientFacing, Notice, SqlState};
 #[derive(Debug)]
 pub struct Pooled {
     object: Option<Object<Manager>>,
-    outstanding: Outstanding,
+    _outstanding: Outstanding,
 }
 
 /// Counts one client on a node for as long as it lives.
@@ -43,11 +43,6 @@ impl Pooled {
     /// another.
     pub fn into_closed(mut self) -> Option<Box<Server>> {
         self.object.take().map(Object::take)
-    }
-
-    /// Whether the node's counter is held by this connection.
-    pub fn counted(&self) -> bool {
-        Arc::strong_count(&self.outstanding.0) > 0
     }
 }
 
@@ -139,7 +134,7 @@ impl Pool {
         match idle_only(|| future.poll(&mut cx)) {
             Poll::Ready(Ok(object)) => Some(Pooled {
                 object: Some(object),
-                outstanding,
+                _outstanding: outstanding,
             }),
             // A pending future is dropped: whatever it waited for, it was not an idle connection.
             _ => None,
@@ -163,7 +158,7 @@ impl Pool {
         match self.inner.timeout_get(&timeouts).await {
             Ok(object) => Ok(Pooled {
                 object: Some(object),
-                outstanding,
+                _outstanding: outstanding,
             }),
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
                 Err(CheckoutError::Timeout(self.limits.wait))

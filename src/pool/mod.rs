@@ -8,7 +8,7 @@ mod checkout;
 mod manager;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use deadpool::managed::{self, PoolConfig, QueueMode, Timeouts};
@@ -118,11 +118,6 @@ impl Pool {
         self.inner.retain(|server, metrics| {
             metrics.last_used() < limits.idle && server.opened.elapsed() < limits.lifetime
         });
-    }
-
-    /// Clients that use this node or wait for it.
-    pub fn outstanding(&self) -> u32 {
-        self.outstanding.load(Ordering::Relaxed)
     }
 }
 

@@ -1694,3 +1694,40 @@ fn what_a_savepoint_takes_back_is_not_carried_over() {
     }
     assert_eq!(tracked(&script, "x"), Some("1"));
 }
+
+/// What a transaction set is settled by its end, also when the reply to that end is hidden behind the next transaction.
+#[test]
+fn settings_that_a_hidden_commit_has_settled_do_not_stay_behind() {
+    play(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q set role u
+         primary: Q set role u
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q commit and chain
+         primary: Q commit and chain
+         server: C COMMIT / Z T
+         told: C COMMIT / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         primary: Q DISCARD ALL
+         held: primary",
+    );
+}
+
+/// A pin that was sent behind DISCARD ALL outlives it.
+#[test]
+fn discard_all_forgets_nothing_that_was_sent_behind_it() {
+    play(
+        "client: Q discard all / Q listen c
+         primary: Q discard all / Q listen c
+         server: C DISCARD ALL / Z I / C LISTEN / Z I
+         told: C DISCARD ALL / Z I / C LISTEN / Z I
+         held: primary",
+    );
+}
