@@ -84,7 +84,8 @@ impl managed::Manager for Manager {
             credentials: &self.credentials,
             parameters: &[],
         };
-        match server::open(&self.endpoint, &login).await {
+        // In a box: logging in takes kilobytes of state, which every checkout would carry about for it.
+        match Box::pin(server::open(&self.endpoint, &login)).await {
             Ok(server) => {
                 self.connects.inc();
                 Ok(Box::new(server))
