@@ -64,12 +64,15 @@ impl Lexed {
         let mut space = false;
         let mut in_statement = false;
         while let Some(&byte) = text.get(at) {
-            if is_space(byte) {
+            let kind = KINDS[usize::from(byte)];
+            if kind == SPACE {
                 at += 1;
                 space = true;
                 continue;
             }
-            if let Some(end) = comment(text, at)? {
+            if matches!(byte, b'-' | b'/')
+                && let Some(end) = comment(text, at)?
+            {
                 at = end;
                 space = true;
                 continue;
@@ -95,7 +98,11 @@ impl Lexed {
             }
             space = false;
             self.tokens += 1;
-            at = self.token(text, at, byte)?;
+            at = if kind == WORD {
+                self.word(text, at)?
+            } else {
+                self.token(text, at, byte)?
+            };
         }
         self.end_statement(&mut in_statement, text.len());
         Ok(())
@@ -111,7 +118,6 @@ impl Lexed {
 
     fn token(&mut self, text: &[u8], at: usize, byte: u8) -> Result<usize, Bail> {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'_' | 0x80.. => self.word(text, at),
             b'0'..=b'9' => {
                 self.key.push(NUMBER);
                 Ok(number(text, at))
@@ -139,11 +145,14 @@ impl Lexed {
     /// An unquoted word, or a string with a prefix.
     fn word(&mut self, text: &[u8], at: usize) -> Result<usize, Bail> {
         let start = self.key.len();
-        let mut end = at;
-        while let Some(&byte) = text.get(end).filter(|byte| continues_word(**byte)) {
-            self.key.push(byte.to_ascii_lowercase());
-            end += 1;
-        }
+        let rest = &text[at..];
+        let length = rest
+            .iter()
+            .position(|byte| !continues_word(*byte))
+            .unwrap_or(rest.len());
+        let end = at + length;
+        self.key.extend_from_slice(&rest[..length]);
+        self.key[start..].make_ascii_lowercase();
         let next = text.get(end).copied();
         if end - at == 1 && matches!(next, Some(b'\'' | b'&')) {
             match (self.key[start], next) {
@@ -198,7 +207,7 @@ impl Lexed {
 impl Flags {
     #[inline]
     fn note(&mut self, word: &[u8]) {
-        if !matches!(word.first(), Some(b's' | b'p')) || word.len() < 7 {
+        if word.len() < 7 || !matches!(word[0], b's' | b'p') || !matches!(word[1], b'e' | b'g') {
             return;
         }
         match word {
@@ -216,11 +225,37 @@ impl Flags {
 }
 
 pub(super) fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c')
+    KINDS[usize::from(byte)] == SPACE
 }
 
+#[inline]
 fn continues_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
+    KINDS[usize::from(byte)] & IN_WORD != 0
+}
+
+/// White space.
+const SPACE: u8 = 1;
+/// May stand inside of a word.
+const IN_WORD: u8 = 2;
+/// Begins a word, and may stand inside of one.
+const WORD: u8 = 4 | IN_WORD;
+
+/// What each byte is.
+static KINDS: [u8; 256] = kinds();
+
+const fn kinds() -> [u8; 256] {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'A'..=b'Z' | b'a'..=b'z' | b'_' | 0x80.. => WORD,
+            b'0'..=b'9' | b'$' => IN_WORD,
+            b' ' | b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c' => SPACE,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    kinds
 }
 
 /// The end of the comment that begins here, if one does.
