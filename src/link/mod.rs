@@ -42,22 +42,21 @@ pub struct Link {
     pub dirty: bool,
     /// The end of the CopyData was forwarded before the server asked for its beginning.
     pub copy_ended_early: bool,
-    /// A unit that takes statements away was forwarded; if it fails, what the server has is not known.
-    pub forgot: bool,
+    /// A statement that takes prepared statements away was forwarded and has not been done yet. Nothing is sent behind its
+    /// unit.
+    pub forgetting: bool,
     /// What the server has is not known: the connection must not be used again.
     pub doubtful: bool,
     /// The unit in progress has failed.
     pub failed: bool,
-    /// The last command tag was ROLLBACK.
-    pub rolled_back: bool,
     /// The end of a transaction block is among what has been forwarded and not answered.
     pub committing: bool,
     /// The transaction in progress contains a write.
     pub wrote: bool,
     /// The server said that it ends the session; nothing but the end of the stream is expected.
     pub fatal: bool,
-    /// One of the proxy's own statements failed.
-    pub injection_failed: bool,
+    /// Why the server refused one of the proxy's own statements.
+    pub refusal: Option<String>,
 }
 
 /// The rest of a message whose header has been read.

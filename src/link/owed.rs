@@ -71,6 +71,15 @@ pub enum Owed {
 }
 
 impl Owed {
+    /// Whether a change of a client's name for a statement hangs on this.
+    pub fn changes_name(self) -> bool {
+        matches!(
+            self,
+            Owed::Parse { named: true, .. }
+                | Owed::Local(Local::ParseComplete | Local::CloseComplete)
+        )
+    }
+
     /// Whether a ReadyForQuery answers this.
     pub fn ends_with_ready(self) -> bool {
         matches!(
@@ -122,6 +131,24 @@ impl Owing {
                 .queue
                 .iter()
                 .any(|owed| !matches!(owed, Owed::Injected { .. }))
+    }
+
+    /// Settings that the unit in front changes; `None` while its end has not been forwarded.
+    pub fn unit_sets(&self) -> Option<u16> {
+        self.queue.iter().find_map(|owed| match owed {
+            Owed::Query { sets, .. } | Owed::Sync { sets, .. } => Some(*sets),
+            Owed::Call | Owed::Injected { .. } => Some(0),
+            _ => None,
+        })
+    }
+
+    /// How many Executes of the unit in front have not been answered in full.
+    pub fn executes(&self) -> usize {
+        self.queue
+            .iter()
+            .take_while(|owed| !owed.ends_with_ready())
+            .filter(|owed| matches!(owed, Owed::Execute))
+            .count()
     }
 
     /// Every entry, in order.

@@ -66,13 +66,16 @@ impl Params {
             && !name.as_bytes()[0].is_ascii_digit()
     }
 
-    /// Appends the SQL that takes a connection from `self` to `wanted`; nothing if they are the same.
+    /// Appends the SQL that takes a connection from `self` to `wanted`; nothing if they are the same. True if a server may
+    /// refuse it, though it has accepted each of the settings before.
     ///
     /// Settings change with the connection's own rights: another role goes first and comes last.
-    pub fn put_difference(&self, wanted: &Params, out: &mut Vec<u8>) {
+    pub fn put_difference(&self, wanted: &Params, out: &mut Vec<u8>) -> bool {
         if self == wanted {
-            return;
+            return false;
         }
+        // What bounds the time of statements bounds that of these, too.
+        let mut refusable = self.0.contains_key("statement_timeout");
         let is_identity = |name: &str| IDENTITY.contains(&name);
         for name in IDENTITY
             .iter()
@@ -87,15 +90,63 @@ impl Params {
         }
         for (name, value) in wanted.0.iter().filter(|(name, _)| !is_identity(name)) {
             if self.0.get(name) != Some(value) {
+                refusable |= !always_accepted(name);
                 put_set(name, value, out);
             }
         }
         for name in IDENTITY {
             if let Some(value) = wanted.0.get(name) {
+                refusable = true;
                 put_set(name, value, out);
             }
         }
+        refusable
     }
+
+    /// Appends the part of the difference that decides how the text of the rest is read.
+    pub fn put_encoding(&self, wanted: &Params, out: &mut Vec<u8>) {
+        const ENCODING: &str = "client_encoding";
+        match wanted.0.get(ENCODING) {
+            Some(value) => put_set(ENCODING, value, out),
+            None if self.0.contains_key(ENCODING) => {
+                statement(out, &[b"RESET ", ENCODING.as_bytes()])
+            }
+            None => {}
+        }
+    }
+}
+
+/// Settings whose check looks at nothing but the value: what one server has accepted, every other does. The rest may
+/// name a role, a tablespace or anything else that is gone by now.
+const ALWAYS_ACCEPTED: &[&str] = &[
+    "application_name",
+    "bytea_output",
+    "client_encoding",
+    "client_min_messages",
+    "datestyle",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "intervalstyle",
+    "jit",
+    "lock_timeout",
+    "maintenance_work_mem",
+    "plan_cache_mode",
+    "random_page_cost",
+    "row_security",
+    "search_path",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "synchronous_commit",
+    "timezone",
+    "work_mem",
+];
+
+fn always_accepted(name: &str) -> bool {
+    ALWAYS_ACCEPTED.contains(&name) || name.starts_with("enable_")
 }
 
 /// SET SESSION AUTHORIZATION resets the role, so it goes first.
@@ -196,6 +247,18 @@ mod tests {
             &[("role", sql("r")), ("session_authorization", sql("u"))],
             "RESET role\n;SET session_authorization TO u\n;SET role TO r",
         );
+    }
+
+    #[test]
+    fn what_may_be_refused() {
+        let refusable = |from: &[(&str, Value)], to: &[(&str, Value)]| {
+            params(from).put_difference(&params(to), &mut Vec::new())
+        };
+        assert!(!refusable(&[], &[("search_path", sql("a"))]));
+        assert!(!refusable(&[("role", sql("r"))], &[]));
+        assert!(refusable(&[], &[("role", sql("r"))]));
+        assert!(refusable(&[], &[("default_tablespace", sql("t"))]));
+        assert!(refusable(&[("statement_timeout", sql("1"))], &[]));
     }
 
     #[test]

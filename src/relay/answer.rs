@@ -37,11 +37,8 @@ impl Relay {
     pub(super) fn reject_front(&mut self, notice: &Notice) {
         let input = std::mem::take(&mut self.input);
         let mut replies = Vec::new();
-        let shared = self.shared.clone();
-        let len = match self
-            .session
-            .next(&input, None, shared.context(), &mut replies)
-        {
+        let context = self.shared.context();
+        let len = match self.session.next(&input, None, context, &mut replies) {
             Next::Place { len, .. } => len,
             _ => 0,
         };
@@ -70,6 +67,7 @@ impl Relay {
         let pinned = self.session.pin().is_some();
         let open = self.session.has_open_group();
         let wrote = self.session.lost(link);
+        self.placed = None;
         self.flags.draining_link = false;
         self.flags.recheck = true;
         self.cancelling = None;

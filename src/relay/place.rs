@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::pools::Mode;
 use super::run::{End, Held, Relay};
-use super::unit::{self, Waiting};
+use super::unit::{self, Unit, Waiting};
 use crate::pool::CheckoutError;
 use crate::sql::Class;
 use crate::wire::Notice;
@@ -23,10 +23,14 @@ impl Relay {
             // Not the next statement: the cancel was for the one before.
             return Ok(false);
         }
-        let has_connection = std::mem::take(&mut self.flags.placed)
-            || (self.held.is_some() && self.session.pin().is_some());
+        let placed = Unit {
+            len: unit.len(),
+            class,
+        };
+        let has_connection =
+            self.placed.take().is_some() || (self.held.is_some() && self.session.pin().is_some());
         if !has_connection {
-            match self.obtain(class, 0) {
+            match self.obtain(placed, 0) {
                 Ok(true) => {}
                 Ok(false) => {
                     self.flags.recheck = true;
@@ -38,17 +42,41 @@ impl Relay {
                 }
             }
         }
-        self.forward(cx, unit, Some(class), true)?;
-        Ok(true)
+        if self.forward(cx, unit, Some(class), true)? {
+            self.flags.refused = false;
+            return Ok(true);
+        }
+        self.placed = Some(placed);
+        self.flags.draining_link = true;
+        Ok(false)
+    }
+
+    /// The session's settings were refused before anything of the unit was sent: another connection may take them, whose
+    /// own are not in the way. If it does not, the client hears why.
+    pub(super) fn settings_refused(&mut self, notice: &Notice) {
+        self.held = None;
+        self.placed = None;
+        self.flags.draining_link = false;
+        self.flags.recheck = true;
+        if std::mem::replace(&mut self.flags.refused, true) {
+            self.flags.refused = false;
+            self.reject_front(notice);
+        }
     }
 
     /// Chooses a node for a unit, without those in `avoid`, and takes a connection to it: true if it is there, false if
     /// the session has to wait for it.
-    pub(super) fn obtain(&mut self, class: Class, avoid: u64) -> Result<bool, Notice> {
+    pub(super) fn obtain(&mut self, unit: Unit, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
         let floor = &mut self.session.floor;
-        let (node, standby) =
-            unit::choose(&self.shared, &self.pools.cluster, class, floor, avoid, now)?;
+        let (node, standby) = unit::choose(
+            &self.shared,
+            &self.pools.cluster,
+            unit.class,
+            floor,
+            avoid,
+            now,
+        )?;
         // Session pooling: the connection that the session keeps.
         let home = self.held.take().map(Box::new).or_else(|| self.home.take());
         match home {
@@ -73,7 +101,7 @@ impl Relay {
             node,
             standby,
             avoid,
-            class,
+            unit,
             since: now,
             checkout,
         }));
@@ -102,7 +130,7 @@ impl Relay {
                     node: waiting.node,
                     standby: waiting.standby,
                 });
-                self.flags.placed = true;
+                self.placed = Some(waiting.unit);
             }
             Err(error) => self.checkout_failed(&waiting, &error),
         }
@@ -118,9 +146,9 @@ impl Relay {
         if let CheckoutError::Server(server) = error
             && server.node_is_away()
             && waiting.standby
-            && let Ok(there) = self.obtain(waiting.class, avoid)
+            && let Ok(there) = self.obtain(waiting.unit, avoid)
         {
-            self.flags.placed = there;
+            self.placed = there.then_some(waiting.unit);
             return;
         }
         self.reject_front(&unit::checkout_notice(error));

@@ -17,13 +17,13 @@ use bytes::{Buf, BytesMut};
 use super::compose::compose;
 use super::finish::finish;
 use super::pools::Mode;
-use super::unit::{self, Waiting};
+use super::unit::{self, Unit, Waiting};
 use super::{PoolSet, Seat, Shared, log};
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::Pooled;
 use crate::server::{self, ServerError};
-use crate::session::{Next, Session};
+use crate::session::{LinkError, Next, Session};
 use crate::sql::Class;
 use crate::wire::{ClientFacing, Notice, SqlState, Status};
 
@@ -59,6 +59,8 @@ pub struct Relay {
     /// Bytes that the client has not taken yet.
     pub(super) output: BytesMut,
     pub(super) waiting: Option<Box<Waiting>>,
+    /// `held` was taken for this unit, which has not been sent yet.
+    pub(super) placed: Option<Unit>,
     pub(super) cancelling: Option<Cancelling>,
     pub(super) ending: Option<Timer>,
     pub(super) flags: Flags,
@@ -66,14 +68,14 @@ pub struct Relay {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flags {
-    /// `held` was just taken for the unit at the front of the input.
-    pub(super) placed: bool,
     /// The client's bytes wait until `held` owes nothing.
     pub(super) draining_link: bool,
     /// The client has said goodbye; what it sent before is still carried out.
     pub(super) goodbye: bool,
     /// The input has not been looked at since something changed.
     pub(super) recheck: bool,
+    /// A server has refused the session's settings for the unit at the front of the input.
+    pub(super) refused: bool,
 }
 
 /// The session is over.
@@ -113,6 +115,7 @@ impl Relay {
             input: BytesMut::new(),
             output: BytesMut::new(),
             waiting: None,
+            placed: None,
             cancelling: None,
             ending: None,
             flags: Flags::default(),
@@ -368,6 +371,10 @@ impl Relay {
                 }
                 self.release()
             }
+            Err(error @ LinkError::Settings(_)) if self.placed.is_some() => {
+                self.settings_refused(&error.notice());
+                Ok(())
+            }
             Err(error) => self.server_lost(&error.to_string()),
         }
     }
@@ -378,13 +385,15 @@ impl Relay {
             return Ok(());
         };
         let link = &mut held.server.link;
-        if !link.settled() || link.status != Status::Idle || self.session.mid_unit() || link.copy_in
-        {
+        if !link.settled() {
             return Ok(());
         }
         self.flags.draining_link = false;
         self.flags.recheck = true;
-        if self.cancelling.is_some() {
+        if link.status != Status::Idle || self.session.mid_unit() || link.copy_in {
+            return Ok(());
+        }
+        if self.cancelling.is_some() || self.placed.is_some() {
             return Ok(());
         }
         if link.doubtful {
@@ -479,15 +488,21 @@ impl Relay {
     fn process(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, End> {
         let mut at = 0;
         loop {
-            let shared = self.shared.clone();
             let rest = &bytes[at..];
-            let (session, held) = (&mut self.session, &self.held);
-            let link = held.as_ref().map(|held| (&held.server.link, held.standby));
-            let mut replies = Vec::new();
-            let next = session.next(rest, link, shared.context(), &mut replies);
-            if !replies.is_empty() {
-                Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
-            }
+            let next = match self.placed {
+                Some(Unit { len, class }) => Next::Place { len, class },
+                None => {
+                    let held = self.held.as_ref();
+                    let link = held.map(|held| (&held.server.link, held.standby));
+                    let mut replies = Vec::new();
+                    let context = self.shared.context();
+                    let next = self.session.next(rest, link, context, &mut replies);
+                    if !replies.is_empty() {
+                        Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
+                    }
+                    next
+                }
+            };
             match next {
                 Next::More => return Ok(at),
                 Next::Place { len, class } => {
@@ -529,44 +544,48 @@ impl Relay {
         }
     }
 
-    /// Sends bytes to the held connection, settings first if a unit begins.
+    /// Sends bytes to the held connection, settings first if a unit begins. False if those must be confirmed before the
+    /// unit may follow.
     pub(super) fn forward(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
         class: Option<Class>,
         begin: bool,
-    ) -> Result<(), End> {
-        let shared = self.shared.clone();
+    ) -> Result<bool, End> {
         let Some(held) = &mut self.held else {
-            return Ok(());
+            return Ok(true);
         };
+        let shared = &*self.shared;
         if let Some(class) = class.filter(|_| !begin) {
-            unit::count_held(&shared, &self.pools.cluster, class, held.node, held.standby);
+            unit::count_held(shared, &self.pools.cluster, class, held.node, held.standby);
         }
         let session = &mut self.session;
         let pinned = session.pin().is_some();
         let server = &mut *held.server;
         let written = compose(|out| {
-            if begin {
-                session.begin(&mut server.link, out);
+            if begin && session.begin(&mut server.link, out) {
+                server.unsent.extend_from_slice(out);
+                return Ok(false);
             }
             let verbatim = session.forward(bytes, class, &mut server.link, shared.context(), out);
-            if verbatim && out.is_empty() {
-                return send(&mut server.stream, &mut server.unsent, cx, bytes);
-            }
-            if verbatim {
-                out.extend_from_slice(bytes);
-            }
-            send(&mut server.stream, &mut server.unsent, cx, out)
+            let bytes = if verbatim && out.is_empty() {
+                bytes
+            } else {
+                if verbatim {
+                    out.extend_from_slice(bytes);
+                }
+                out
+            };
+            send(&mut server.stream, &mut server.unsent, cx, bytes).map(|()| true)
         });
         if let Some(pin) = session.pin().filter(|_| !pinned) {
             shared.metrics.pins.at(pin.index()).inc();
         }
-        if written.is_err() {
-            return self.server_lost("write failed");
-        }
-        self.settle(cx)
+        let Ok(sent) = written else {
+            return self.server_lost("write failed").map(|()| true);
+        };
+        self.settle(cx).map(|()| sent)
     }
 
     /// Gives replies of the proxy's own whose turn has come already.

@@ -9,13 +9,20 @@ use crate::route::{self, Decision, Floor, Need, Role};
 use crate::sql::{Access, Class, Reason};
 use crate::wire::{ClientFacing, Notice, SqlState};
 
+/// The unit at the front of the input, which has been judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    pub(super) len: usize,
+    pub(super) class: Class,
+}
+
 /// A unit that waits for its server connection.
 pub(super) struct Waiting {
     pub(super) node: usize,
     pub(super) standby: bool,
     /// Nodes that could not be used for this unit.
     pub(super) avoid: u64,
-    pub(super) class: Class,
+    pub(super) unit: Unit,
     pub(super) since: Instant,
     pub(super) checkout: Pin<Box<dyn Future<Output = Result<Pooled, CheckoutError>> + Send>>,
 }

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::Session;
+use super::settings::Settled;
+use super::{NameChange, Session};
 use crate::link::{Body, Link, Local, Owed};
 use crate::wire::backend::{self, PREFIX};
 use crate::wire::frame::{self, HEADER, Header};
-use crate::wire::{FrameError, Notice, SqlState, Status};
+use crate::wire::{ClientFacing, FrameError, Notice, SqlState, Status};
 
 /// What came of a chunk of server bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,13 +30,26 @@ pub enum LinkError {
     #[error("unexpected message of type {tag:?} from the server", tag = char::from(*.0))]
     Unexpected(u8),
     /// The session's settings were refused when they were carried over to another connection.
-    #[error("a server refused the session's settings")]
-    Settings,
+    #[error("a server refused the session's settings: {0}")]
+    Settings(String),
 }
 
-/// Most CommandComplete tags fit; longer ones are of no interest.
+impl ClientFacing for LinkError {
+    fn notice(&self) -> Notice {
+        match self {
+            LinkError::Settings(_) => {
+                Notice::error(SqlState::InvalidParameterValue, self.to_string()).hint(
+                    "The session made these settings on another server connection. RESET them, or connect again.",
+                )
+            }
+            error => Notice::error(SqlState::ConnectionFailure, error.to_string()),
+        }
+    }
+}
+
 const DISCARD_ALL: &[u8] = b"DISCARD ALL\0";
-const ROLLBACK: &[u8] = b"ROLLBACK";
+/// Tags of the statements that take prepared statements away.
+const FORGETTING: [&[u8]; 3] = [DISCARD_ALL, b"DEALLOCATE ALL\0", b"DEALLOCATE\0"];
 
 impl Session {
     /// Reads a chunk of server bytes. Either the chunk, or part of it, passes as it is, or `out` gets what the client is
@@ -129,7 +143,10 @@ impl Session {
                     self.confirm();
                     out.extend_from_slice(b"1\0\0\0\x04");
                 }
-                Local::CloseComplete => out.extend_from_slice(b"3\0\0\0\x04"),
+                Local::CloseComplete => {
+                    self.confirm();
+                    out.extend_from_slice(b"3\0\0\0\x04");
+                }
                 Local::MixedPipeline => mixed_pipeline().put(out),
             }
         }
@@ -152,7 +169,7 @@ impl Session {
             b'E' => return Ok(self.error(link, body, standby, injected, received)),
             b'C' => {
                 if !injected {
-                    self.complete(link, body);
+                    self.completed(link, body);
                 }
                 pop_if(link, |owed| owed == Owed::Execute);
             }
@@ -205,9 +222,10 @@ impl Session {
         })
     }
 
+    /// The oldest change of a name has been answered.
     fn confirm(&mut self) {
         if let Some(cold) = &mut self.cold
-            && let Some((name, _)) = cold.unconfirmed.pop_front()
+            && let Some((name, NameChange::Defined)) = cold.unconfirmed.pop_front()
             && let Some(statement) = cold.prepared.get(&name)
         {
             statement.accept();
@@ -236,8 +254,9 @@ impl Session {
         link.copy_ended_early = false;
         let verdict = match owed {
             Owed::Injected { discard } => {
-                if link.injection_failed {
-                    return Err(LinkError::Settings);
+                if let Some(refusal) = link.refusal.take() {
+                    link.doubtful = true;
+                    return Err(LinkError::Settings(refusal));
                 }
                 if discard {
                     link.discarded();
@@ -254,32 +273,34 @@ impl Session {
             _ => (false, 0),
         };
         link.status = status;
-        // A transaction has ended, and what it set is settled, but an error or the next transaction hides how.
-        let open = sets > 0
-            || self
-                .cold
-                .as_ref()
-                .is_some_and(|cold| cold.settings.are_open());
-        link.dirty |= open && link.committing && (link.failed || status != Status::Idle);
         link.committing &= !link.owing.is_empty();
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {
             received.wrote = true;
         }
-        if std::mem::take(&mut link.forgot) && link.failed {
+        if link.owing.is_empty() && std::mem::take(&mut link.forgetting) {
+            // It has not been done: the server still has what the proxy took it to have lost.
             link.doubtful = true;
+            self.remember_taken();
         }
-        self.settings_answered(link, sets);
+        self.unit_ended(link, sets);
         link.failed = false;
         Ok(verdict)
     }
 
-    fn settings_answered(&mut self, link: &mut Link, sets: u16) {
+    fn unit_ended(&mut self, link: &mut Link, sets: u16) {
         let Some(cold) = &mut self.cold else { return };
-        if let Some((session, connection)) = cold.settings.answered(sets, link, &self.params) {
-            self.set_params(session);
-            link.params = connection;
+        if link.status == Status::Idle {
+            cold.portals.clear();
         }
+        if let Some(settled) = cold.settings.unit_ended(sets, link, &self.params) {
+            self.settle_settings(link, settled);
+        }
+    }
+
+    fn settle_settings(&mut self, link: &mut Link, settled: Settled) {
+        self.set_params(settled.session);
+        link.params = settled.connection;
     }
 
     fn error(
@@ -291,7 +312,7 @@ impl Session {
         received: &mut Received,
     ) -> Verdict {
         if injected {
-            link.injection_failed = true;
+            link.refusal.get_or_insert_with(|| refusal(body));
             return Verdict::Swallow;
         }
         link.failed = true;
@@ -306,23 +327,21 @@ impl Session {
             }
         }
         let mut lost_unnamed = false;
+        let mut skipped_names = 0;
         let (held, unnamed, doubtful) = (&mut link.held, &mut link.unnamed, &mut link.doubtful);
-        let cold = &mut self.cold;
-        let unset = link.owing.fail(|owed| match owed {
-            Owed::Parse { named, id, .. } => {
-                if let Some(id) = id {
+        let unset = link.owing.fail(|owed| {
+            skipped_names += usize::from(owed.changes_name());
+            match owed {
+                Owed::Parse { id: Some(id), .. } => {
                     held.remove(id);
                     lost_unnamed |= *unnamed == Some(id);
                 }
-                if named {
-                    forget_name(cold);
-                }
+                // The statement that was to make room is still there.
+                Owed::Close { swallow: true } => *doubtful = true,
+                _ => {}
             }
-            Owed::Local(Local::ParseComplete) => forget_name(cold),
-            // The statement that was to make room is still there.
-            Owed::Close { swallow: true } => *doubtful = true,
-            _ => {}
         });
+        self.undo_names(skipped_names);
         self.group.sets += unset;
         if lost_unnamed {
             *unnamed = None;
@@ -332,19 +351,29 @@ impl Session {
         Verdict::Pass
     }
 
-    /// A command has completed: some tags take state away.
-    fn complete(&mut self, link: &mut Link, tag: &[u8]) {
-        link.rolled_back = tag.starts_with(ROLLBACK);
+    /// A command has completed: some tags tell of changes to the session.
+    fn completed(&mut self, link: &mut Link, tag: &[u8]) {
+        if let Some(cold) = &mut self.cold
+            && cold.settings.are_open()
+        {
+            let sets = link.owing.unit_sets().unwrap_or(self.group.sets);
+            let settled = cold
+                .settings
+                .completed(tag, sets, &self.params, &link.params);
+            if let Some(settled) = settled {
+                self.settle_settings(link, settled);
+            }
+        }
+        if link.forgetting && FORGETTING.contains(&tag) {
+            link.forgetting = false;
+            if let Some(cold) = &mut self.cold {
+                cold.taken.clear();
+            }
+        }
         if tag == DISCARD_ALL {
             link.params = Default::default();
-            // What was sent behind it may have left something again: then both stay as they are.
-            let last = link
-                .owing
-                .iter()
-                .filter(|owed| owed.ends_with_ready())
-                .count()
-                <= 1;
-            if last {
+            // What comes behind it in its group may leave something again: then both stay as they are.
+            if link.owing.executes() <= 1 {
                 link.dirty = false;
                 self.pin = None;
             }
@@ -393,16 +422,13 @@ pub(super) fn safe_encoding(name: &[u8]) -> bool {
         || name.starts_with(b"KOI8")
 }
 
-fn forget_name(cold: &mut Option<Box<super::Cold>>) {
-    if let Some(cold) = cold
-        && let Some((name, id)) = cold.unconfirmed.pop_front()
-        && cold
-            .prepared
-            .get(&name)
-            .is_some_and(|statement| statement.id == id)
-    {
-        cold.prepared.remove(&name);
-    }
+/// The server's words and code, as far as they have been read.
+fn refusal(body: &[u8]) -> String {
+    let field = |field| {
+        let value = backend::error_field(body, field).unwrap_or(b"?");
+        String::from_utf8_lossy(value).into_owned()
+    };
+    format!("{} ({})", field(b'M'), field(b'C'))
 }
 
 /// The error for a write in a pipeline that has read from a standby before a Flush.

@@ -1,9 +1,11 @@
 //! Client bytes as they are written for a particular server connection: names of prepared statements become the
 //! connection's own, what it lacks is put in front, and everything else goes as it is.
 
+use std::sync::Arc;
+
 use super::front::Context;
-use super::{Group, Session, Stream};
-use crate::link::{Link, Local, Owed, StatementId, put_name};
+use super::{Group, NameChange, Session, Stream};
+use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
 use crate::sql::{
     self, Access, Class, PinReason, SessionEffect, TxEffect, deallocate_target, savepoint, setting,
 };
@@ -92,6 +94,7 @@ impl Session {
             b'E' => {
                 self.group.open = true;
                 self.group.executed = true;
+                self.executing(&bytes[body], link);
                 link.owing.push(Owed::Execute);
             }
             b'S' => {
@@ -133,7 +136,7 @@ impl Session {
                 .deallocates(text)
                 .filter(|_| link.status != Status::Failed)
             {
-                self.cold().prepared.remove(&*name);
+                self.take(&name, link);
                 writer.replace(body.start - HEADER, |out| {
                     put_stand_in(link, out);
                     out.extend_from_slice(frontend::SYNC);
@@ -221,7 +224,7 @@ impl Session {
                 id: Some(id),
             });
         }
-        cold.unconfirmed.push_back((name, id));
+        cold.unconfirmed.push_back((name, NameChange::Defined));
         writer.sent = at + header.total();
     }
 
@@ -266,15 +269,13 @@ impl Session {
         if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
             self.group.write |= statement.class.access == Access::Write;
             link.committing |= statement.class.tx == TxEffect::End;
-            if statement.class.session == SessionEffect::Deallocate {
-                if let Some(name) = self.deallocates(statement.text()) {
-                    self.cold().prepared.remove(&*name);
-                    writer.replace(at, |out| put_stand_in(link, out));
-                } else {
-                    self.effect(statement.class, statement.text(), link);
-                }
-            } else if statement.class.session != SessionEffect::None {
-                self.group.sets += self.effect(statement.class, statement.text(), link);
+            if statement.class.session == SessionEffect::Deallocate
+                && let Some(name) = self.deallocates(statement.text())
+            {
+                self.take(&name, link);
+                writer.replace(at, |out| put_stand_in(link, out));
+            } else {
+                self.note_portal(bind.portal, &statement);
             }
         }
         self.name_for(
@@ -381,7 +382,11 @@ impl Session {
                 link.unnamed = None;
             }
             Some(Target::Statement(name)) if self.prepared(name).is_some() => {
-                self.cold().prepared.remove(name);
+                let cold = self.cold();
+                if let Some(statement) = cold.prepared.remove(name) {
+                    let change = NameChange::Closed(statement);
+                    cold.unconfirmed.push_back((name.into(), change));
+                }
                 writer.replace(at, |_| ());
                 writer.sent = at + header.total();
                 link.owing.push(Owed::Local(Local::CloseComplete));
@@ -389,10 +394,10 @@ impl Session {
             }
             // Not the proxy's own, which another client may use: closing what one does not have is no error.
             Some(Target::Statement(name)) if name.starts_with(OWN_NAMES) => {
-                writer.replace(at, |_| ());
+                writer.replace(at, |out| {
+                    frontend::put_close_statement(&[name, b"?"].concat(), out);
+                });
                 writer.sent = at + header.total();
-                link.owing.push(Owed::Local(Local::CloseComplete));
-                return;
             }
             _ => {}
         }
@@ -404,17 +409,57 @@ impl Session {
         deallocate_target(text).filter(|name| self.prepared(name).is_some())
     }
 
+    /// Takes a name away; if the server does not do it in the end, the client has it again.
+    fn take(&mut self, name: &[u8], link: &mut Link) {
+        let cold = self.cold();
+        cold.taken.extend(cold.prepared.remove_entry(name));
+        link.forgetting = true;
+    }
+
+    /// A portal has been bound: what its statement does to the session happens when it is executed.
+    fn note_portal(&mut self, portal: &[u8], statement: &Arc<Statement>) {
+        let changes = statement.class.session != SessionEffect::None;
+        if !changes
+            && self
+                .cold
+                .as_ref()
+                .is_none_or(|cold| cold.portals.is_empty())
+        {
+            return;
+        }
+        let portals = &mut self.cold().portals;
+        portals.retain(|(name, _)| **name != *portal);
+        if changes {
+            portals.push((portal.into(), statement.clone()));
+        }
+    }
+
+    fn executing(&mut self, body: &[u8], link: &mut Link) {
+        let Some(cold) = self.cold.as_ref().filter(|cold| !cold.portals.is_empty()) else {
+            return;
+        };
+        let Some((portal, _)) = frame::split_cstr(body) else {
+            return;
+        };
+        let noted = cold.portals.iter().find(|(name, _)| **name == *portal);
+        if let Some(statement) = noted.map(|(_, statement)| statement.clone()) {
+            self.group.sets += self.effect(statement.class, statement.text(), link);
+        }
+    }
+
     /// One SET or RESET. What cannot be tracked keeps its connection.
     fn set(&mut self, text: &[u8]) -> u16 {
-        let Some(setting) = setting::parse(text) else {
-            // SET TRANSACTION and SET CONSTRAINTS end with their transaction.
-            return 0;
-        };
-        let sent = self.cold().settings.send(&setting);
-        if sent.is_none() {
+        if !self.cold().settings.send(setting::parse(text).as_ref()) {
             self.pin = Some(PinReason::Settings);
         }
-        sent.unwrap_or(0)
+        1
+    }
+
+    fn savepoint(&mut self, text: &[u8]) -> u16 {
+        savepoint(text).map_or(0, |savepoint| {
+            self.cold().settings.send_savepoint(savepoint);
+            1
+        })
     }
 
     /// What a statement leaves behind in its session. Returns how many settings it changes.
@@ -428,28 +473,21 @@ impl Session {
                 0
             }
             SessionEffect::Set => self.set(text),
-            SessionEffect::SetSeveral => {
-                // With transactions of its own, an error tells little of what took effect before it.
-                link.dirty |= class.tx != TxEffect::None;
-                let starts = |text: &[u8], word: &[u8]| {
-                    text.get(..word.len())
-                        .is_some_and(|start| start.eq_ignore_ascii_case(word))
-                };
-                let changes = sql::statements(text).into_iter();
-                changes
-                    .filter(|text| starts(text, b"set") || starts(text, b"reset"))
-                    .map(|text| self.set(text))
-                    .sum()
-            }
-            SessionEffect::Savepoint => savepoint(text).map_or(0, |savepoint| {
-                self.cold().settings.send_savepoint(savepoint)
-            }),
+            SessionEffect::SetSeveral => sql::statements(text)
+                .into_iter()
+                .map(|text| match first_word(text).as_str() {
+                    "set" | "reset" => self.set(text),
+                    "savepoint" | "rollback" | "abort" => self.savepoint(text),
+                    _ => 0,
+                })
+                .sum(),
+            SessionEffect::Savepoint => self.savepoint(text),
             SessionEffect::DiscardAll | SessionEffect::DeallocateAll => {
-                if let Some(cold) = &mut self.cold {
-                    cold.prepared.clear();
-                }
+                let cold = self.cold();
+                let names = std::mem::take(&mut cold.prepared);
+                cold.taken.extend(names);
                 link.held.clear();
-                link.forgot = true;
+                link.forgetting = true;
                 0
             }
             SessionEffect::Pin(reason) => {
@@ -462,6 +500,15 @@ impl Session {
             }
         }
     }
+}
+
+/// The first word of a statement, in lower case.
+fn first_word(statement: &[u8]) -> String {
+    let word = statement
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphabetic());
+    word.map(|byte| char::from(byte.to_ascii_lowercase()))
+        .collect()
 }
 
 fn make_room(link: &mut Link, id: StatementId, out: &mut Vec<u8>) {

@@ -154,7 +154,13 @@ impl Session {
                 {
                     Next::Reply { len }
                 }
-                Survey::Group { len, class } => self.place(len, class, held),
+                // Whether the name is free is known when what is on its way has been answered.
+                Survey::Group { repeats: true, .. }
+                    if held.is_some_and(|(link, _)| !link.settled()) =>
+                {
+                    Next::Drain
+                }
+                Survey::Group { len, class, .. } => self.place(len, class, held),
             },
             b'F' => self.place(input.len().min(header.total()), FUNCTION_CALL, held),
             b'd' | b'c' | b'f' => self.next_copy(input, header, held),
@@ -372,7 +378,12 @@ impl Session {
     /// Reads a group up to its Sync or Flush and merges the classes of its statements.
     fn survey(&self, input: &[u8], context: Context<'_>) -> Survey {
         let (mut len, mut merged) = (0, NOTHING);
-        let mut parsed_unnamed = false;
+        let (mut parsed_unnamed, mut repeats) = (false, false);
+        let group = |len, class, repeats| Survey::Group {
+            len,
+            class,
+            repeats,
+        };
         loop {
             let frame = &input[len..];
             let header = match frame::header(frame, context.max_message) {
@@ -388,6 +399,7 @@ impl Session {
                 b'P' => match frontend::parse(body) {
                     Some(parse) => {
                         parsed_unnamed |= parse.name.is_empty();
+                        repeats |= self.is_unconfirmed(parse.name);
                         self.intern(parse, context).class
                     }
                     None => OPAQUE,
@@ -403,28 +415,29 @@ impl Session {
                 b'F' => FUNCTION_CALL,
                 b'D' | b'E' | b'C' | b'S' | b'H' => NOTHING,
                 // Terminate ends the group without a Sync; anything else is looked at when it is at the front.
-                _ if len > 0 => return Survey::Group { len, class: merged },
+                _ if len > 0 => return group(len, merged, repeats),
                 tag => return Survey::Broken(Violation::Type(tag)),
             };
             merged = merge(merged, class);
             len += take;
             if matches!(header.tag, b'S' | b'H' | b'Q' | b'F') {
-                return Survey::Group { len, class: merged };
+                return group(len, merged, repeats);
             }
             if take < header.total() {
-                return Survey::Group {
-                    len,
-                    class: merge(merged, overflow()),
-                };
+                return group(len, merge(merged, overflow()), repeats);
             }
         }
         if input.len() < context.pipeline_buffer || len == 0 {
             return Survey::Incomplete;
         }
-        Survey::Group {
-            len,
-            class: merge(merged, overflow()),
-        }
+        group(len, merge(merged, overflow()), repeats)
+    }
+
+    /// Whether a Parse or Close of this name is on its way.
+    fn is_unconfirmed(&self, name: &[u8]) -> bool {
+        self.cold
+            .as_ref()
+            .is_some_and(|cold| cold.unconfirmed.iter().any(|(other, _)| **other == *name))
     }
 
     /// Answers a group that needs no server: Close of known statements, Parse of transaction control, Flush and Sync.
@@ -475,7 +488,12 @@ impl Session {
 
 enum Survey {
     Incomplete,
-    Group { len: usize, class: Class },
+    Group {
+        len: usize,
+        class: Class,
+        /// It prepares a statement by a name that is on its way already.
+        repeats: bool,
+    },
     Broken(Violation),
 }
 
@@ -515,9 +533,16 @@ fn merge(a: Class, b: Class) -> Class {
 fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
     match held {
         Some((link, _)) if between_units(link) => Next::Place { len, class },
-        // What runs behind DISCARD ALL would run without the session's settings and statements.
-        Some((link, _)) if link.owing.is_cleaning() => Next::Drain,
-        Some((_, true)) if matches!(class.access, Access::Primary | Access::Write) => Next::Drain,
+        // What runs behind DISCARD ALL would run without the session's settings and statements; and whether a client's own
+        // statement of that kind takes names away is known when it has been answered.
+        Some((link, _)) if !link.settled() && (link.owing.is_cleaning() || link.forgetting) => {
+            Next::Drain
+        }
+        Some((link, true))
+            if !link.settled() && matches!(class.access, Access::Primary | Access::Write) =>
+        {
+            Next::Drain
+        }
         Some(_) => Next::Forward {
             len,
             class: Some(class),

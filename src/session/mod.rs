@@ -30,7 +30,7 @@ use hashbrown::HashMap;
 pub use back::{LinkError, Received};
 pub use front::{Context, Next};
 
-use crate::link::{Link, Owed, Params, Statement, StatementId};
+use crate::link::{Link, Owed, Params, Statement};
 use crate::route::Floor;
 use crate::sql::{Lexing, PinReason};
 use crate::wire::{Status, frame, frontend};
@@ -87,13 +87,28 @@ struct Stream {
     drop: bool,
 }
 
+/// A client's names for prepared statements.
+type Names = HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>;
+
+/// What happens to a name.
+#[derive(Debug)]
+enum NameChange {
+    Defined,
+    /// It was the name of this.
+    Closed(Arc<Statement>),
+}
+
 /// State that most sessions do not have.
 #[derive(Debug, Default)]
 struct Cold {
     /// The client's named statements.
-    prepared: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
-    /// Names whose Parse has not been answered yet, in order.
-    unconfirmed: VecDeque<(Box<[u8]>, StatementId)>,
+    prepared: Names,
+    /// Names whose Parse or Close has not been answered yet, in order. What an error skips is undone.
+    unconfirmed: VecDeque<(Box<[u8]>, NameChange)>,
+    /// What a DEALLOCATE or DISCARD ALL that has not been done yet is taking away.
+    taken: Names,
+    /// Portals whose statements change the session when they are executed.
+    portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     settings: Settings,
 }
 
@@ -139,20 +154,23 @@ impl Session {
         self.group.open && !self.group.discard
     }
 
-    /// Before the first byte of a unit: brings the session's settings to the connection, in the same flight.
-    pub fn begin(&mut self, link: &mut Link, out: &mut Vec<u8>) {
+    /// Before the first byte of a unit: brings the session's settings to the connection, in the same flight. True if the
+    /// unit must wait until they are there, because the server may refuse them, and the unit must not run without them.
+    pub fn begin(&mut self, link: &mut Link, out: &mut Vec<u8>) -> bool {
         if Arc::ptr_eq(&self.params, &link.params) {
-            return;
+            return false;
         }
         let mut sql = Vec::new();
-        link.params.put_difference(&self.params, &mut sql);
-        if !sql.is_empty() {
-            frontend::put_query(&sql, out);
-            link.owing.push(Owed::Injected { discard: false });
-            // A simple Query destroys the unnamed statement.
-            link.unnamed = None;
+        let refusable = link.params.put_difference(&self.params, &mut sql);
+        if !sql.is_ascii() {
+            // The server converts a text as a whole, by the encoding of the moment at which it comes.
+            let mut encoding = Vec::new();
+            link.params.put_encoding(&self.params, &mut encoding);
+            inject(&encoding, link, out);
         }
+        inject(&sql, link, out);
         link.params = self.params.clone();
+        refusable
     }
 
     /// After the last reply of a unit: whether the connection has been cleaned, or cleaning has begun. The bytes are
@@ -181,11 +199,11 @@ impl Session {
         };
         self.stream.drop = true;
         self.pin = None;
+        self.undo_names(usize::MAX);
+        self.remember_taken();
         if let Some(cold) = &mut self.cold {
             cold.settings.forget();
-            while let Some((name, _)) = cold.unconfirmed.pop_front() {
-                cold.prepared.remove(&name);
-            }
+            cold.portals.clear();
         }
         wrote
     }
@@ -220,6 +238,26 @@ impl Session {
         ends
     }
 
+    /// The oldest changes of names have not happened.
+    fn undo_names(&mut self, count: usize) {
+        let Some(cold) = &mut self.cold else { return };
+        let count = count.min(cold.unconfirmed.len());
+        for (name, change) in cold.unconfirmed.drain(..count).rev() {
+            match change {
+                NameChange::Defined => cold.prepared.remove(&name),
+                NameChange::Closed(statement) => cold.prepared.insert(name, statement),
+            };
+        }
+    }
+
+    /// DEALLOCATE or DISCARD ALL has not happened.
+    fn remember_taken(&mut self) {
+        let Some(cold) = &mut self.cold else { return };
+        for (name, statement) in cold.taken.drain() {
+            cold.prepared.entry(name).or_insert(statement);
+        }
+    }
+
     fn set_params(&mut self, params: Arc<Params>) {
         self.serializable.now = params.serializable(self.serializable.default);
         self.params = params;
@@ -245,6 +283,17 @@ pub fn lexing_of<'a>(reported: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
         }
     }
     lexing
+}
+
+/// A Query of the proxy's own, if there is anything in it.
+fn inject(sql: &[u8], link: &mut Link, out: &mut Vec<u8>) {
+    if sql.is_empty() {
+        return;
+    }
+    frontend::put_query(sql, out);
+    link.owing.push(Owed::Injected { discard: false });
+    // A simple Query destroys the unnamed statement.
+    link.unnamed = None;
 }
 
 /// Whether a connection is between units: everything answered, no transaction open.

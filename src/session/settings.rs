@@ -12,22 +12,37 @@ use crate::wire::Status;
 #[derive(Clone, Debug)]
 enum Pending {
     Set(Box<str>, Value),
+    Several(Vec<(&'static str, &'static str)>),
     Reset(Box<str>),
     ResetAll,
+    /// Ends with its transaction, on the connection that runs it.
+    Nothing,
     /// Where ROLLBACK TO this name goes back to.
     Savepoint(Vec<u8>),
     RollBackTo(Vec<u8>),
 }
 
 /// The changes whose outcome is open.
+///
+/// Every statement that may change settings leaves an entry when it is sent, and the command tags of the replies say
+/// which of them have taken effect, and which transaction ends settle them.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     /// What RESET goes back to.
     defaults: Arc<Params>,
     /// Sent, not answered.
     sent: VecDeque<Pending>,
+    /// Entries of the unit in progress that have been answered.
+    answered: u16,
     /// Succeeded inside a transaction that is still open.
     in_transaction: Vec<Pending>,
+}
+
+/// The settings of the session and those of its connection. They differ after a RESET: the connection goes back to its
+/// own defaults, the session to those of its startup packet.
+pub(super) struct Settled {
+    pub(super) session: Arc<Params>,
+    pub(super) connection: Arc<Params>,
 }
 
 impl Settings {
@@ -38,46 +53,72 @@ impl Settings {
         }
     }
 
-    /// Notes a SET or RESET that is being sent. False if it cannot be tracked.
-    pub(super) fn send(&mut self, setting: &Setting<'_>) -> Option<u16> {
-        if setting.scope == Scope::Local {
-            // Ends with its transaction, on the connection that runs it.
-            return Some(0);
-        }
-        let name = || Params::trackable(&setting.name).then(|| setting.name.as_str().into());
-        let pending = match &setting.change {
-            Change::All => Pending::ResetAll,
-            Change::Default => Pending::Reset(name()?),
-            Change::Set(sql) => Pending::Set(name()?, Value::Sql((*sql).into())),
-            Change::Several(changes) => {
-                let set = |(name, sql): &(&str, &str)| {
-                    Pending::Set((*name).into(), Value::Sql(sql.as_bytes().into()))
-                };
-                self.sent.extend(changes.iter().map(set));
-                return u16::try_from(changes.len()).ok();
-            }
-        };
-        self.sent.push_back(pending);
-        Some(1)
+    /// Notes a SET or RESET that is being sent; `None` is one that changes no setting of the session. False if it cannot
+    /// be tracked.
+    pub(super) fn send(&mut self, setting: Option<&Setting<'_>>) -> bool {
+        let pending = setting.map_or(Some(Pending::Nothing), pending);
+        let tracked = pending.is_some();
+        self.sent.push_back(pending.unwrap_or(Pending::Nothing));
+        tracked
     }
 
     /// Notes a SAVEPOINT, or a ROLLBACK TO one, that is being sent.
-    pub(super) fn send_savepoint(&mut self, savepoint: Savepoint) -> u16 {
+    pub(super) fn send_savepoint(&mut self, savepoint: Savepoint) {
         self.sent.push_back(match savepoint {
             Savepoint::Define(name) => Pending::Savepoint(name),
             Savepoint::RollBack(name) => Pending::RollBackTo(name),
         });
-        1
     }
 
-    /// A statement inside a transaction has succeeded.
-    fn succeeded(&mut self, pending: Pending) {
-        let Pending::RollBackTo(name) = pending else {
-            self.in_transaction.push(pending);
-            return;
-        };
+    /// Whether command tags are of interest.
+    pub(super) fn are_open(&self) -> bool {
+        !self.sent.is_empty() || !self.in_transaction.is_empty()
+    }
+
+    /// A command of a unit with `count` entries has completed.
+    pub(super) fn completed(
+        &mut self,
+        tag: &[u8],
+        count: u16,
+        session: &Arc<Params>,
+        connection: &Arc<Params>,
+    ) -> Option<Settled> {
+        match tag {
+            b"SET\0" | b"RESET\0" => {
+                let is_change = |next: &Pending| {
+                    !matches!(next, Pending::Savepoint(_) | Pending::RollBackTo(_))
+                };
+                let done = self.answer(count, is_change);
+                self.in_transaction.extend(done);
+            }
+            b"SAVEPOINT\0" => {
+                let done = self.answer(count, |next| matches!(next, Pending::Savepoint(_)));
+                self.in_transaction.extend(done);
+            }
+            b"ROLLBACK\0" => {
+                match self.answer(count, |next| matches!(next, Pending::RollBackTo(_))) {
+                    Some(Pending::RollBackTo(name)) => self.roll_back_to(&name),
+                    _ => self.in_transaction.clear(),
+                }
+            }
+            b"COMMIT\0" | b"PREPARE TRANSACTION\0" => return self.settle(session, connection),
+            _ => {}
+        }
+        None
+    }
+
+    /// Takes the next entry, if the unit has one left and it is of the kind that the tag tells.
+    fn answer(&mut self, count: u16, fits: impl Fn(&Pending) -> bool) -> Option<Pending> {
+        if self.answered >= count || !self.sent.front().is_some_and(fits) {
+            return None;
+        }
+        self.answered += 1;
+        self.sent.pop_front()
+    }
+
+    fn roll_back_to(&mut self, name: &[u8]) {
         let is_it =
-            |pending: &Pending| matches!(pending, Pending::Savepoint(other) if *other == name);
+            |pending: &Pending| matches!(pending, Pending::Savepoint(other) if other == name);
         // The savepoint itself stays.
         let keep = self
             .in_transaction
@@ -87,43 +128,46 @@ impl Settings {
         self.in_transaction.truncate(keep);
     }
 
-    /// A unit with `count` changes was answered; `link` has the status and whether it failed. If settings have changed,
-    /// returns those of the session and those that the connection has now. They differ after a RESET: the connection goes
-    /// back to its own defaults, the session to those of its startup packet.
-    pub(super) fn answered(
+    /// A unit with `count` entries has ended. Those without a tag of their own had no effect; outside of a transaction
+    /// block the rest is settled, or undone by the unit's failure.
+    pub(super) fn unit_ended(
         &mut self,
         count: u16,
         link: &Link,
-        params: &Arc<Params>,
-    ) -> Option<(Arc<Params>, Arc<Params>)> {
-        for _ in 0..count {
-            if let Some(pending) = self.sent.pop_front().filter(|_| !link.failed) {
-                self.succeeded(pending);
-            }
+        session: &Arc<Params>,
+    ) -> Option<Settled> {
+        for _ in std::mem::take(&mut self.answered)..count {
+            self.sent.pop_front();
         }
-        if link.status != Status::Idle || self.in_transaction.is_empty() {
+        if link.status != Status::Idle {
             return None;
         }
-        let mut ended = std::mem::take(&mut self.in_transaction);
-        ended.retain(|pending| !matches!(pending, Pending::Savepoint(_)));
-        if link.rolled_back || ended.is_empty() {
-            return None;
+        if link.failed {
+            self.in_transaction.clear();
         }
-        let session = Arc::new(changed(params, &ended, &self.defaults));
-        let resets = ended
-            .iter()
-            .any(|pending| !matches!(pending, Pending::Set(..)));
-        let connection = if resets && !self.defaults.is_empty() {
-            Arc::new(changed(&link.params, &ended, &Params::default()))
-        } else {
-            session.clone()
-        };
-        Some((session, connection))
+        self.settle(session, &link.params)
     }
 
-    /// Whether changes wait for the end of their transaction.
-    pub(super) fn are_open(&self) -> bool {
-        !self.in_transaction.is_empty()
+    fn settle(&mut self, session: &Arc<Params>, connection: &Arc<Params>) -> Option<Settled> {
+        let mut ended = std::mem::take(&mut self.in_transaction);
+        ended.retain(|pending| !matches!(pending, Pending::Savepoint(_) | Pending::Nothing));
+        if ended.is_empty() {
+            return None;
+        }
+        let resets = ended
+            .iter()
+            .any(|pending| matches!(pending, Pending::Reset(_) | Pending::ResetAll));
+        let alike = Arc::ptr_eq(session, connection) && (!resets || self.defaults.is_empty());
+        let session = Arc::new(changed(session, &ended, &self.defaults));
+        let connection = if alike {
+            session.clone()
+        } else {
+            Arc::new(changed(connection, &ended, &Params::default()))
+        };
+        Some(Settled {
+            session,
+            connection,
+        })
     }
 
     pub(super) fn defaults(&self) -> Arc<Params> {
@@ -133,8 +177,25 @@ impl Settings {
     /// The connection is gone: what was open will not happen.
     pub(super) fn forget(&mut self) {
         self.sent.clear();
+        self.answered = 0;
         self.in_transaction.clear();
     }
+}
+
+/// The change that a statement asks for; `None` if it cannot be followed.
+fn pending(setting: &Setting<'_>) -> Option<Pending> {
+    if setting.scope == Scope::Local {
+        return Some(Pending::Nothing);
+    }
+    let name = || Params::trackable(&setting.name).then(|| setting.name.as_str().into());
+    Some(match &setting.change {
+        Change::All => Pending::ResetAll,
+        Change::Default => Pending::Reset(name()?),
+        // Other text is in the encoding of the moment, which may be another one when it is carried over.
+        Change::Set(sql) if sql.is_ascii() => Pending::Set(name()?, Value::Sql((*sql).into())),
+        Change::Set(_) => return None,
+        Change::Several(changes) => Pending::Several(changes.clone()),
+    })
 }
 
 /// The settings after these changes, where RESET goes back to `defaults`.
@@ -145,7 +206,12 @@ fn changed(params: &Params, changes: &[Pending], defaults: &Params) -> Params {
             Pending::Set(name, value) => params.set(name, value.clone()),
             Pending::Reset(name) => params.reset(name, defaults),
             Pending::ResetAll => params = reset_all(&params, defaults),
-            Pending::Savepoint(_) | Pending::RollBackTo(_) => {}
+            Pending::Several(changes) => {
+                for (name, sql) in changes {
+                    params.set(name, Value::Sql(sql.as_bytes().into()));
+                }
+            }
+            Pending::Nothing | Pending::Savepoint(_) | Pending::RollBackTo(_) => {}
         }
     }
     params

@@ -35,6 +35,8 @@ struct Script {
     /// No server can be found for new units.
     down: bool,
     draining: bool,
+    /// The unit in front waits until the settings are there.
+    placed: bool,
     input: Vec<u8>,
     sent: [Vec<u8>; 2],
     told: Vec<u8>,
@@ -59,6 +61,7 @@ impl Script {
             held: None,
             down: false,
             draining: false,
+            placed: false,
             input: Vec::new(),
             sent: Default::default(),
             told: Vec::new(),
@@ -113,6 +116,7 @@ impl Script {
         let wrote = self.session.lost(&self.links[node as usize]);
         self.links[node as usize] = Link::new(self.max_prepared);
         self.draining = false;
+        self.placed = false;
         if open {
             self.session.skip_to_sync();
         }
@@ -122,12 +126,16 @@ impl Script {
     fn release(&mut self) {
         let Some(node) = self.held else { return };
         let link = &mut self.links[node as usize];
-        if !link.settled() || link.status != Status::Idle || self.session.mid_unit() || link.copy_in
-        {
+        if !link.settled() {
             return;
         }
         self.draining = false;
-        if link.doubtful {
+        if link.status != Status::Idle || self.session.mid_unit() || link.copy_in {
+            return;
+        }
+        if self.placed {
+            // Settings are there now: the unit follows.
+        } else if link.doubtful {
             *link = Link::new(self.max_prepared);
             self.held = None;
         } else if self.session.pin().is_some() {
@@ -157,8 +165,9 @@ impl Script {
             match self.session.next(rest, held, context, &mut self.told) {
                 Next::More => break,
                 Next::Place { len, class } => {
-                    self.place(&rest[..len], class);
-                    at += len;
+                    if self.place(&rest[..len], class) {
+                        at += len;
+                    }
                 }
                 Next::Forward { len, class } => {
                     assert!(len > 0, "nothing moves");
@@ -191,29 +200,33 @@ impl Script {
         self.input = input[at..].to_vec();
     }
 
-    fn place(&mut self, unit: &[u8], class: Class) {
+    fn place(&mut self, unit: &[u8], class: Class) -> bool {
         if self.down {
             Notice::error(SqlState::CannotConnectNow, "down").put(&mut self.told);
             if self.session.fail_unit(unit) {
                 reply::ready_idle(&mut self.told);
             }
-            return;
+            return true;
         }
-        if self.session.pin().is_none() || self.held.is_none() {
+        let placed = std::mem::take(&mut self.placed);
+        if !placed && (self.session.pin().is_none() || self.held.is_none()) {
             self.held = Some(match class.access {
                 Access::Read => Node::Standby,
                 _ => Node::Primary,
             });
         }
-        self.forward(unit, Some(class), true);
+        self.placed = !self.forward(unit, Some(class), true);
+        self.draining = self.placed;
+        !self.placed
     }
 
-    fn forward(&mut self, bytes: &[u8], class: Option<Class>, begin: bool) {
+    fn forward(&mut self, bytes: &[u8], class: Option<Class>, begin: bool) -> bool {
         let node = self.held.expect("bytes are forwarded to a held connection");
         let link = &mut self.links[node as usize];
         let mut out = Vec::new();
-        if begin {
-            self.session.begin(link, &mut out);
+        if begin && self.session.begin(link, &mut out) {
+            self.sent[node as usize].extend_from_slice(&out);
+            return false;
         }
         let context = Context {
             classifier: &self.classifier,
@@ -226,6 +239,7 @@ impl Script {
         }
         self.sent[node as usize].extend_from_slice(&out);
         self.settle();
+        true
     }
 
     fn settle(&mut self) {
@@ -1479,7 +1493,8 @@ fn servers_that_cannot_be_understood() {
     script.session = Session::new(Arc::new(params), Lexing::default(), false);
     script.client(&write("Q select 1", CLIENT));
     script.server(&write("E 22023 / Z I", SERVER));
-    assert_eq!(script.broken, Some(LinkError::Settings));
+    let refusal = LinkError::Settings("x (22023)".to_owned());
+    assert_eq!(script.broken, Some(refusal));
 }
 
 // ── large messages ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -1695,39 +1710,195 @@ fn what_a_savepoint_takes_back_is_not_carried_over() {
     assert_eq!(tracked(&script, "x"), Some("1"));
 }
 
-/// What a transaction set is settled by its end, also when the reply to that end is hidden behind the next transaction.
+/// COMMIT AND CHAIN settles what the transaction has set, though the next one is rolled back.
 #[test]
-fn settings_that_a_hidden_commit_has_settled_do_not_stay_behind() {
+fn settings_are_settled_by_every_commit() {
+    let mut script = Script::new();
+    for (statement, reply) in [
+        ("begin", "C BEGIN / Z T"),
+        ("set x = 1", "C SET / Z T"),
+        ("commit and chain", "C COMMIT / Z T"),
+        ("set y = 1", "C SET / Z T"),
+        ("rollback", "C ROLLBACK / Z I"),
+    ] {
+        script.client(&write(&format!("Q {statement}"), CLIENT));
+        script.server(&write(reply, SERVER));
+    }
+    assert_eq!(script.held, None);
+    assert_eq!(tracked(&script, "x"), Some("1"));
+    assert_eq!(tracked(&script, "y"), None);
+}
+
+/// What was set before a COMMIT stays when a later statement of the same unit fails, and what came after it does not.
+#[test]
+fn a_failure_undoes_no_settings_that_were_committed_before_it() {
+    let check = |client: &str, server: &str, x: Option<&str>, y: Option<&str>| {
+        let mut script = Script::new();
+        script.client(&write(client, CLIENT));
+        script.server(&write(server, SERVER));
+        assert_eq!(script.held, None, "{client}");
+        assert_eq!(tracked(&script, "x"), x, "{client}");
+        assert_eq!(tracked(&script, "y"), y, "{client}");
+    };
+    check(
+        "Q begin; set x = 1; commit; set y = 1; delete from t",
+        "C BEGIN / C SET / C COMMIT / C SET / E 23503 / Z I",
+        Some("1"),
+        None,
+    );
+    check(
+        "P - set x = 1 / B - / E / P - commit / B - / E / P - delete from t / B - / E / S",
+        "1 / 2 / C SET / 1 / 2 / C COMMIT / 1 / 2 / E 23503 / Z I",
+        Some("1"),
+        None,
+    );
+    check(
+        "Q begin; set x = 1; rollback; set y = 1",
+        "C BEGIN / C SET / C ROLLBACK / C SET / Z I",
+        None,
+        Some("1"),
+    );
+    check(
+        "Q begin; set x = 1; savepoint s; set x = 2; set y = 2; rollback to s; commit",
+        "C BEGIN / C SET / C SAVEPOINT / C SET / C SET / C ROLLBACK / C COMMIT / Z I",
+        Some("1"),
+        None,
+    );
+    check(
+        "Q begin; set transaction read only; set local y = 1; set x = 1; commit",
+        "C BEGIN / C SET / C SET / C SET / C COMMIT / Z I",
+        Some("1"),
+        None,
+    );
+    check(
+        "Q set x = 1; delete from t",
+        "C SET / E 23503 / Z I",
+        None,
+        None,
+    );
+}
+
+#[test]
+fn a_setting_that_is_bound_and_not_executed_changes_nothing() {
+    let mut script = Script::new();
+    script.client(&write("P - set x = 1 / B - / S", CLIENT));
+    script.server(&write("1 / 2 / Z I", SERVER));
+    assert_eq!(tracked(&script, "x"), None);
+    assert_eq!(script.held, None);
+}
+
+#[test]
+fn settings_in_another_encoding_than_ascii_keep_their_connection() {
     play(
-        "client: Q begin
-         primary: Q begin
-         server: C BEGIN / Z T
-         told: C BEGIN / Z T
-         client: Q set role u
-         primary: Q set role u
-         server: C SET / Z T
-         told: C SET / Z T
-         client: Q commit and chain
-         primary: Q commit and chain
-         server: C COMMIT / Z T
-         told: C COMMIT / Z T
-         client: Q rollback
-         primary: Q rollback
-         server: C ROLLBACK / Z I
-         told: C ROLLBACK / Z I
-         primary: Q DISCARD ALL
+        "client: Q set x = 'ä'
+         primary: Q set x = 'ä'
+         server: C SET / Z I
+         told: C SET / Z I
          held: primary",
     );
 }
 
-/// A pin that was sent behind DISCARD ALL outlives it.
+/// What follows DISCARD ALL waits for it: it would run without the session's settings and statements, and what it leaves
+/// behind must not count as discarded.
 #[test]
-fn discard_all_forgets_nothing_that_was_sent_behind_it() {
+fn what_follows_discard_all_waits_for_it() {
     play(
         "client: Q discard all / Q listen c
-         primary: Q discard all / Q listen c
-         server: C DISCARD ALL / Z I / C LISTEN / Z I
-         told: C DISCARD ALL / Z I / C LISTEN / Z I
+         primary: Q discard all
+         server: C DISCARD ALL / Z I
+         told: C DISCARD ALL / Z I
+         primary: Q listen c
+         server: C LISTEN / Z I
+         told: C LISTEN / Z I
          held: primary",
     );
+}
+
+/// Statements that take names away and fail take none; the connection is given up, because the proxy has let go of what
+/// it knew of it.
+#[test]
+fn names_come_back_when_what_takes_them_away_fails() {
+    play(
+        "client: P a select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q discard all / B a / E / S
+         primary: Q discard all
+         server: E 25001 / Z E
+         told: E 25001 / Z E
+         primary: P pgw_1 select 1 / B pgw_1 / E / S
+         server: E 25P02 / Z E
+         told: E 25P02 / Z E
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         held: nothing
+         client: B a / E / S
+         standby: B pgw_1 / E / S
+         server: 2 / C SELECT 1 / Z I
+         told: 2 / C SELECT 1 / Z I",
+    );
+}
+
+#[test]
+fn a_close_that_is_skipped_closes_nothing() {
+    play(
+        "client: P a select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: P - select x / B - / E / C a / S
+         standby: P - select x / B - / E / S
+         server: E 42703 / Z I
+         told: E 42703 / Z I
+         client: B a / E / S
+         standby: B pgw_1 / E / S
+         server: 2 / C SELECT 1 / Z I
+         told: 2 / C SELECT 1 / Z I",
+    );
+}
+
+/// Whether a name is free is not known while its Parse is on its way.
+#[test]
+fn a_name_that_is_on_its_way_is_not_prepared_again_before_its_answer() {
+    play(
+        "client: P a select bad / S / P a select 1 / S
+         standby: P pgw_1 select bad / S
+         server: E 42703 / Z I
+         told: E 42703 / Z I
+         standby: P pgw_2 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I",
+    );
+}
+
+/// A role is in force, or the unit does not run.
+#[test]
+fn a_unit_waits_for_settings_that_may_be_refused() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q set role u
+         primary: Q set role u
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q select 1
+         standby: Q SET role TO u
+         server: C SET / Z I
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: nothing",
+    );
+    script.links = [Link::new(100), Link::new(100)];
+    script.client(&write("Q select 1", CLIENT));
+    script.server(&write("E 22023 / Z I", SERVER));
+    let refusal = LinkError::Settings("x (22023)".to_owned());
+    assert_eq!(script.broken, Some(refusal));
+    assert_eq!(show(&script.sent[1], CLIENT), "Q SET role TO u");
 }

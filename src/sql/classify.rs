@@ -120,7 +120,7 @@ impl Classifier {
         detail: Option<&mut String>,
     ) -> Class {
         if !is_lexed_alike(text, lexing) {
-            return Class::plain(Access::Write, Reason::UnsafeText).with(SessionEffect::Unknown);
+            return Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
         }
         if text.len() > MAX_LEXED {
             return Class::plain(Access::Write, Reason::TooLong).with(SessionEffect::Unknown);
@@ -190,7 +190,7 @@ impl Classifier {
             match keyword::judge(statement) {
                 Verdict::Parse => reads += 1,
                 Verdict::Class(class) => {
-                    settings.note(class, statement);
+                    settings.note(class);
                     merged = Some(merged.map_or(class, |before| together(before, class)));
                 }
             }
@@ -233,18 +233,17 @@ impl Classifier {
 #[derive(Default)]
 struct Settings {
     changed: bool,
-    /// Something beside them cannot be told, or they may be taken back halfway.
+    /// Something beside them cannot be told.
     unclear: bool,
 }
 
 impl Settings {
-    fn note(&mut self, class: Class, statement: &[u8]) {
+    fn note(&mut self, class: Class) {
         self.changed |= class.session == SessionEffect::Set;
-        let undone = class.tx == TxEffect::End
-            && !statement.starts_with(b"commit")
-            && !statement.starts_with(b"end");
-        self.unclear |=
-            undone || !matches!(class.session, SessionEffect::None | SessionEffect::Set);
+        self.unclear |= !matches!(
+            class.session,
+            SessionEffect::None | SessionEffect::Set | SessionEffect::Savepoint
+        );
     }
 
     /// Settings must not be lost without a word: what cannot be followed keeps its connection.
@@ -268,6 +267,18 @@ pub fn statements(text: &[u8]) -> Vec<&[u8]> {
         .iter()
         .filter_map(|(start, end)| text.get(*start as usize..*end as usize))
         .collect()
+}
+
+/// What a text that is not looked into may leave behind. Settings must not be lost without a word.
+fn unread(text: &[u8]) -> SessionEffect {
+    let may_set = text
+        .windows(3)
+        .any(|word| word.eq_ignore_ascii_case(b"set"));
+    if may_set {
+        SessionEffect::Pin(PinReason::Settings)
+    } else {
+        SessionEffect::Unknown
+    }
 }
 
 /// Whether the server splits this text as we do. Backslashes matter only without standard-conforming strings, and

@@ -106,8 +106,8 @@ fn set(second: &[u8], third: &[u8]) -> Class {
         second
     };
     match name {
-        b"transaction" | b"constraints" => primary(Reason::Session),
-        b"characteristics" => primary(Reason::Session).with(SessionEffect::Set),
+        b"constraints" => primary(Reason::Session),
+        b"transaction" | b"characteristics" => primary(Reason::Session).with(SessionEffect::Set),
         name if name.starts_with(b"default_transaction_") || name.starts_with(b"transaction_") => {
             primary(Reason::Session).with(SessionEffect::Set)
         }

@@ -271,7 +271,10 @@ impl<'a> Scanner<'a> {
         if value.is_empty() {
             return None;
         }
-        let change = if value.eq_ignore_ascii_case(b"default") {
+        let before = self.at;
+        let is_default = self.keyword("default").is_some() && self.is_at_end();
+        self.at = before;
+        let change = if is_default {
             Change::Default
         } else {
             Change::Set(value)

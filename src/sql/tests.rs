@@ -312,7 +312,7 @@ fn what_stays_behind() {
         ("select 1; set x = 1", SetSeveral),
         ("set x = 1; set y = 2", SetSeveral),
         ("begin; set x = 1; commit", SetSeveral),
-        ("begin; set x = 1; rollback", Pin(PinReason::Settings)),
+        ("begin; set x = 1; rollback", SetSeveral),
         ("set x = 1; discard all", Pin(PinReason::Settings)),
         (
             "begin; create temp table t (a int); commit",

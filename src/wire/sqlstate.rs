@@ -34,6 +34,8 @@ sqlstates! {
     ProtocolViolation = "08P01", "protocol_violation";
     /// What was asked for is not offered.
     FeatureNotSupported = "0A000", "feature_not_supported";
+    /// A setting that the session has made is refused where it is to be carried over.
+    InvalidParameterValue = "22023", "invalid_parameter_value";
     /// The client may not log in, for another reason than a wrong password.
     InvalidAuthorizationSpecification = "28000", "invalid_authorization_specification";
     /// Wrong password, or a user that does not exist.
