@@ -7,7 +7,7 @@ use super::pools::Mode;
 use super::run::{End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
 use crate::pool::CheckoutError;
-use crate::sql::Class;
+use crate::sql::{Class, SessionEffect};
 use crate::wire::Notice;
 
 impl Relay {
@@ -42,7 +42,13 @@ impl Relay {
                 }
             }
         }
-        if self.forward(cx, unit, Some(class), true)? {
+        // What mends the session's settings must not depend on them.
+        let bare = self.flags.refused
+            && matches!(
+                class.session,
+                SessionEffect::Set | SessionEffect::DiscardAll
+            );
+        if self.forward(cx, unit, Some(class), !bare)? {
             self.flags.refused = false;
             return Ok(true);
         }

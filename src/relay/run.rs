@@ -420,7 +420,7 @@ impl Relay {
 
     fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
-        if self.flags.recheck {
+        if self.flags.recheck && !self.flags.draining_link {
             self.flags.recheck = false;
             if !self.input.is_empty() && self.waiting.is_none() {
                 moved |= self.process_input(cx)? || self.waiting.is_some();

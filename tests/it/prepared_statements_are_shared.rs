@@ -115,6 +115,35 @@ fn conversations() -> Vec<(&'static str, Vec<Vec<u8>>)> {
             ],
         ),
         (
+            "a Parse that fails, and another by its name at once",
+            vec![
+                [
+                    group(&[parse("s", "SELECT nosuch")]),
+                    group(&[parse("s", "SELECT 1")]),
+                    group(&[run("s")]),
+                ]
+                .concat(),
+            ],
+        ),
+        (
+            "a Close that an error skips",
+            vec![
+                group(&[parse("s", "SELECT 1")]),
+                group(&[
+                    parse("", "SELECT 1/0"),
+                    run(""),
+                    request::close_statement("s"),
+                ]),
+                group(&[run("s")]),
+                group(&[
+                    request::close_statement("s"),
+                    parse("", "SELECT 1/0"),
+                    run(""),
+                ]),
+                group(&[run("s")]),
+            ],
+        ),
+        (
             "three groups at once",
             vec![
                 [
@@ -168,6 +197,63 @@ fn conversations() -> Vec<(&'static str, Vec<Vec<u8>>)> {
                 query("DEALLOCATE ALL"),
                 group(&[run("s")]),
                 group(&[parse("t", "SELECT 'new'"), run("t")]),
+            ],
+        ),
+        (
+            "DEALLOCATE in the middle of a pipeline",
+            vec![
+                group(&[parse("s", "SELECT 1")]),
+                [
+                    query("DEALLOCATE s"),
+                    group(&[parse("s", "SELECT 'new'"), run("s")]),
+                    group(&[parse("", "DEALLOCATE s"), run("")]),
+                    group(&[run("s")]),
+                ]
+                .concat(),
+            ],
+        ),
+        (
+            "DEALLOCATE that is bound and not executed",
+            vec![
+                group(&[parse("s", "SELECT 1")]),
+                group(&[parse("", "DEALLOCATE s"), request::bind("", "", &[])]),
+                group(&[run("s")]),
+            ],
+        ),
+        (
+            "DEALLOCATE ALL, and names behind it in the same group",
+            vec![
+                group(&[parse("s", "SELECT 1"), parse("t", "SELECT 2")]),
+                group(&[
+                    parse("", "DEALLOCATE ALL"),
+                    run(""),
+                    parse("s", "SELECT 'new'"),
+                    run("s"),
+                ]),
+                group(&[run("s")]),
+                group(&[run("t")]),
+            ],
+        ),
+        (
+            "DISCARD ALL that fails",
+            vec![
+                group(&[parse("s", "SELECT 1")]),
+                query("BEGIN"),
+                [query("DISCARD ALL"), group(&[run("s")])].concat(),
+                query("ROLLBACK"),
+                group(&[run("s")]),
+            ],
+        ),
+        (
+            "DISCARD ALL in the middle of a pipeline",
+            vec![
+                group(&[parse("s", "SELECT 1")]),
+                [
+                    query("DISCARD ALL"),
+                    group(&[run("s")]),
+                    group(&[parse("s", "SELECT 'new'"), run("s")]),
+                ]
+                .concat(),
             ],
         ),
         (

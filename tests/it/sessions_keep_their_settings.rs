@@ -73,7 +73,7 @@ fn sessions_keep_their_settings() {
 }
 
 /// One client's way through statements that set and take back: script, and `work_mem` afterwards.
-const WAY: [(&str, &str); 17] = [
+const WAY: [(&str, &str); 20] = [
     ("SELECT 1", "5MB"),
     ("SET work_mem = '6MB'", "6MB"),
     ("SET SESSION work_mem TO 7168", "7MB"),
@@ -93,6 +93,15 @@ const WAY: [(&str, &str); 17] = [
     ("SELECT set_config('work_mem', '12MB', true)", "10MB"),
     ("RESET ALL", "5MB"),
     ("SET work_mem = '6MB'; SET work_mem = '7MB'", "7MB"),
+    (
+        "BEGIN; SET work_mem = '8MB'; COMMIT AND CHAIN; SET work_mem = '9MB'; ROLLBACK",
+        "8MB",
+    ),
+    (
+        "SET work_mem TO DEFAULT -- that of the startup packet",
+        "5MB",
+    ),
+    ("SET work_mem = '6MB' /* not for long */", "6MB"),
     ("DISCARD ALL", "5MB"),
 ];
 
@@ -114,10 +123,13 @@ fn settings_of_several_statements_in_one_query() {
         .chain([
             ("SET work_mem = '6MB'; SELECT 1/0", "5MB"),
             ("SET work_mem = '6MB'; SET DateStyle = 'German'", "6MB"),
+            (
+                "BEGIN; SET work_mem = '8MB'; COMMIT; SET work_mem = '9MB'; SELECT 1/0",
+                "8MB",
+            ),
         ])
         .collect();
-    // Settings that may be taken back halfway keep their connection; the other client needs one as well.
-    check(2, &ways, |client, script| drop(client.query(script)));
+    check(1, &ways, |client, script| drop(client.query(script)));
 }
 
 #[test]
@@ -133,7 +145,7 @@ fn settings_of_set_config_and_of_savepoints() {
             "11MB",
         ),
     ];
-    // So does set_config.
+    // set_config keeps its connection; the other client needs one as well.
     check(2, &ways, |client, script| {
         for sql in script.split("; ") {
             client.query(sql).unwrap();
@@ -216,6 +228,41 @@ fn roles_and_reported_settings_are_the_sessions_own() {
     }
     client.query("RESET ROLE").unwrap();
     assert_eq!(value(&mut client, "SELECT current_user"), "postgres");
+}
+
+/// A statement runs with its session's role, or it does not run.
+#[test]
+fn a_role_that_is_gone_is_not_replaced_by_another() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let primary = rig.cluster.primary();
+    primary.execute("CREATE ROLE helper").unwrap();
+    let (mut client, mut other) = (rig.client("postgres"), rig.client("postgres"));
+    client.query("SET ROLE helper").unwrap();
+    assert_eq!(value(&mut other, "SELECT current_user"), "postgres");
+    primary.execute("DROP ROLE helper").unwrap();
+    for sql in ["SELECT current_user", "CREATE TABLE by_nobody (n int)"] {
+        let refused = client.query(sql).unwrap_err().to_string();
+        assert!(refused.contains("22023"), "{sql}: {refused}");
+        assert!(refused.contains("role \"helper\""), "{sql}: {refused}");
+    }
+    assert_eq!(
+        value(&mut other, "SELECT to_regclass('by_nobody') IS NULL"),
+        "t"
+    );
+    client.query("RESET ROLE").unwrap();
+    assert_eq!(value(&mut client, "SELECT current_user"), "postgres");
+}
+
+/// What bounds the time of one client's statements does not stand in the way of another's settings.
+#[test]
+fn a_short_statement_timeout_is_its_owners_own() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let (mut hasty, mut other) = (rig.client("postgres"), rig.client("postgres"));
+    for round in 0..20 {
+        hasty.query("SET statement_timeout = 1").unwrap();
+        assert_eq!(value(&mut other, "SHOW statement_timeout"), "0", "{round}");
+        assert_eq!(value(&mut other, "SELECT 1"), "1", "{round}");
+    }
 }
 
 #[test]
