@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{Object, PoolError, TimeoutType, Timeouts};
 
@@ -121,8 +121,8 @@ impl ClientFacing for CheckoutError {
 }
 
 impl Pool {
-    /// An idle connection, if there is one. Never waits.
-    pub fn try_checkout(&self) -> Option<Pooled> {
+    /// An idle connection that may be used at `now`, if there is one. Never waits.
+    pub fn try_checkout(&self, now: Instant) -> Option<Pooled> {
         const NOW: Timeouts = Timeouts {
             wait: Some(Duration::ZERO),
             create: None,
@@ -131,7 +131,7 @@ impl Pool {
         let outstanding = Outstanding::new(&self.outstanding);
         let future = pin!(self.inner.timeout_get(&NOW));
         let mut cx = Context::from_waker(Waker::noop());
-        match idle_only(|| future.poll(&mut cx)) {
+        match idle_only(now, || future.poll(&mut cx)) {
             Poll::Ready(Ok(object)) => Some(Pooled {
                 object: Some(object),
                 _outstanding: outstanding,

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Instant;
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 
@@ -11,16 +12,16 @@ use crate::metrics::IntCounter;
 use crate::server::{self, Credentials, Endpoint, Login, Server, ServerError};
 
 thread_local! {
-    /// Set while a checkout may only take what is idle. deadpool asks for a new connection when none is idle; there
-    /// is no other way to tell it not to, for one call.
-    static IDLE_ONLY: Cell<bool> = const { Cell::new(false) };
+    /// Set while a checkout may only take what is idle: the time at which it does. deadpool asks for a new connection when
+    /// none is idle; there is no other way to tell it not to, for one call.
+    static IDLE_ONLY: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Runs `poll` with the rule that only idle connections may be handed out.
-pub(super) fn idle_only<R>(poll: impl FnOnce() -> R) -> R {
-    IDLE_ONLY.set(true);
+pub(super) fn idle_only<R>(now: Instant, poll: impl FnOnce() -> R) -> R {
+    IDLE_ONLY.set(Some(now));
     let result = poll();
-    IDLE_ONLY.set(false);
+    IDLE_ONLY.set(None);
     result
 }
 
@@ -75,7 +76,7 @@ impl managed::Manager for Manager {
     type Error = Opening;
 
     async fn create(&self) -> Result<Box<Server>, Opening> {
-        if IDLE_ONLY.get() {
+        if IDLE_ONLY.get().is_some() {
             return Err(Opening::NotNow);
         }
         let login = Login {
@@ -102,7 +103,9 @@ impl managed::Manager for Manager {
     }
 
     async fn recycle(&self, server: &mut Box<Server>, _: &Metrics) -> RecycleResult<Opening> {
-        if !server.link.reusable() || server.opened.elapsed() >= self.limits.lifetime {
+        let now = IDLE_ONLY.get().unwrap_or_else(Instant::now);
+        let age = now.saturating_duration_since(server.opened);
+        if !server.link.reusable() || age >= self.limits.lifetime {
             return Err(RecycleError::message("not to be used again"));
         }
         // Without news from the socket this is no system call. News on an idle connection are its end, or something

@@ -93,7 +93,7 @@ impl Relay {
             // Borrow a standby, then go home. A home that is not on the primary any more is given up.
             home => self.home = home.filter(|_| standby && self.pools.mode == Mode::Session),
         }
-        if let Some(server) = self.pools.pools[node].try_checkout() {
+        if let Some(server) = self.pools.pools[node].try_checkout(now) {
             self.held = Some(Held {
                 server,
                 node,

@@ -182,15 +182,16 @@ impl Relay {
         }
     }
 
-    /// One round; true if anything moved.
+    /// One round; true if there may be more to do, or a socket must be asked again so that it wakes the task.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut moved = self.signals()?;
-        moved |= self.poll_waiting(cx)?;
-        moved |= self.poll_cancelling(cx)?;
-        moved |= self.flush_client(cx)?;
-        moved |= self.pump_server(cx)?;
-        moved |= self.pump_client(cx)?;
-        Ok(moved)
+        let mut again = self.signals()?;
+        again |= self.poll_waiting(cx)?;
+        again |= self.poll_cancelling(cx)?;
+        again |= self.flush_client(cx)?;
+        // Once its connection has been given back, the client alone can have news.
+        again |= self.pump_server(cx)? && self.held.is_some();
+        again |= self.pump_client(cx)?;
+        Ok(again)
     }
 
     // ── signals ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 //! Statements that their first words decide. Everything that starts like a read is left to the parser.
 
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::lexer::continues_word;
 
 /// What the first words say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +27,11 @@ const CONTROL: Class = Class::plain(Access::Neutral, Reason::Transaction);
 pub(super) fn judge(statement: &[u8]) -> Verdict {
     let mut words = Words(statement);
     let first = words.next();
+    if let b"select" | b"with" | b"values" | b"table" | b"(" | b"explain" = first {
+        return Verdict::Parse;
+    }
     let second = words.next();
     let class = match first {
-        b"select" | b"with" | b"values" | b"table" | b"(" | b"explain" => return Verdict::Parse,
         b"insert" | b"update" | b"delete" | b"merge" => write(Reason::DataModifying),
         b"copy" => write(Reason::Copy),
         b"begin" | b"start" => Class {
@@ -150,10 +153,7 @@ struct Words<'a>(&'a [u8]);
 impl<'a> Words<'a> {
     fn next(&mut self) -> &'a [u8] {
         let text = self.0.trim_ascii_start();
-        let word = text
-            .iter()
-            .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..))
-            .count();
+        let word = text.iter().take_while(|b| continues_word(**b)).count();
         let length = if word == 0 { text.len().min(1) } else { word };
         if text.first() == Some(&b';') {
             self.0 = b"";

@@ -229,7 +229,7 @@ pub(super) fn is_space(byte: u8) -> bool {
 }
 
 #[inline]
-fn continues_word(byte: u8) -> bool {
+pub(super) fn continues_word(byte: u8) -> bool {
     KINDS[usize::from(byte)] & IN_WORD != 0
 }
 

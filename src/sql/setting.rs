@@ -3,7 +3,7 @@
 //! PostgreSQL manual, "SET", sql-set.html. Values are kept as typed: a server has accepted the text and will accept it
 //! again.
 
-use super::lexer::{comment, is_space};
+use super::lexer::{comment, continues_word, is_space};
 
 /// For how long a setting changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,10 +194,7 @@ impl<'a> Scanner<'a> {
     /// A word in lower case.
     fn word(&mut self) -> Option<String> {
         let rest = self.rest();
-        let length = rest
-            .iter()
-            .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..))
-            .count();
+        let length = rest.iter().take_while(|b| continues_word(**b)).count();
         self.at += length;
         let word = std::str::from_utf8(&rest[..length])
             .ok()?
