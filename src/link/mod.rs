@@ -12,7 +12,7 @@ mod statements;
 use std::sync::Arc;
 
 pub use held::Held;
-pub use owed::{Local, Owed, Owing};
+pub use owed::{CopyIn, Local, Owed, Owing};
 pub use params::{Params, Value};
 pub use statements::{Statement, StatementId, Statements, put_name};
 
@@ -27,8 +27,7 @@ pub struct Link {
     pub status: Status,
     /// Bytes of a body that are still to come: they pass, or are swallowed, unread.
     pub body: Body,
-    /// The front of a message of which too little has arrived to act on it; at most a header and
-    /// [`crate::wire::backend::PREFIX`] bytes.
+    /// The front of a message of which too little has arrived to act on it; at most a header and 2 KiB.
     pub partial: Vec<u8>,
     /// The server waits for CopyData.
     pub copy_in: bool,
@@ -40,11 +39,12 @@ pub struct Link {
     pub unnamed: Option<StatementId>,
     /// Something was left behind that is not tracked (a setting, a lock, a statement): clean before anyone else.
     pub dirty: bool,
-    /// The end of the CopyData was forwarded before the server asked for its beginning.
-    pub copy_ended_early: bool,
     /// A statement that takes prepared statements away was forwarded and has not been done yet. Nothing is sent behind its
     /// unit.
     pub forgetting: bool,
+    /// A RESET was forwarded that takes the connection to its own default, and the session to another. Nothing is sent
+    /// behind its unit.
+    pub resetting: bool,
     /// What the server has is not known: the connection must not be used again.
     pub doubtful: bool,
     /// The unit in progress has failed.

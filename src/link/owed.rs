@@ -66,6 +66,8 @@ pub enum Owed {
         /// It is DISCARD ALL.
         discard: bool,
     },
+    /// No reply: the client has ended a COPY here that has not begun yet.
+    CopyEnd,
     /// A reply of the proxy.
     Local(Local),
 }
@@ -159,6 +161,10 @@ impl Owing {
     /// Notes a forwarded message. Returns false if the server will skip it.
     #[inline]
     pub fn push(&mut self, owed: Owed) -> bool {
+        if self.queue.is_empty() && owed == Owed::CopyEnd {
+            // No COPY can begin any more: the server ignores it.
+            return false;
+        }
         if self.skipping {
             if !matches!(owed, Owed::Sync { .. }) {
                 return false;
@@ -172,7 +178,9 @@ impl Owing {
     /// Takes the next reply off.
     #[inline]
     pub fn pop(&mut self) -> Option<Owed> {
-        self.queue.pop_front()
+        let owed = self.queue.pop_front();
+        self.skip_copy_ends();
+        owed
     }
 
     /// The server reported an error: what it will skip is dropped, and given to `dropped`. Settings that dropped
@@ -203,24 +211,63 @@ impl Owing {
         unset
     }
 
-    /// COPY FROM STDIN begins inside a group: the server ignores the Syncs that it has been sent already, and the
-    /// client sends another after CopyDone. PostgreSQL manual, "COPY Operations", protocol-flow.html#PROTOCOL-COPY:
-    /// "the frontend must send […] Sync" afterwards, and "Flush and Sync messages received during copy-in mode are
-    /// ignored".
-    ///
-    /// Returns the Sync that was dropped: the group is open again.
-    pub fn copy_begins(&mut self) -> Option<Owed> {
-        if !matches!(self.queue.front(), Some(Owed::Execute)) {
-            return None;
+    /// COPY FROM STDIN begins: the server reads what the client has sent behind it as a part of it, up to CopyDone or
+    /// CopyFail. Syncs on the way are ignored. PostgreSQL manual, "COPY Operations", protocol-flow.html#PROTOCOL-COPY:
+    /// "Flush and Sync messages received during copy-in mode are ignored".
+    pub fn copy_begins(&mut self) -> CopyIn {
+        let mut copy = CopyIn::default();
+        // The front is what runs: an Execute, or a Query whose own ReadyForQuery comes after the COPY.
+        const NEXT: usize = 1;
+        while let Some(owed) = self.queue.get(NEXT).copied() {
+            match owed {
+                Owed::CopyEnd => {
+                    self.queue.remove(NEXT);
+                    copy.ended = true;
+                    break;
+                }
+                Owed::Sync { write, sets, .. } => {
+                    self.queue.remove(NEXT);
+                    copy.synced = true;
+                    copy.write |= write;
+                    copy.sets += sets;
+                }
+                // The server ends the connection when it gets there.
+                _ => break,
+            }
         }
-        let dropped = self
-            .queue
-            .iter()
-            .copied()
-            .find(|owed| matches!(owed, Owed::Sync { .. }));
-        self.queue.retain(|owed| !matches!(owed, Owed::Sync { .. }));
-        dropped
+        if copy.synced
+            && let Some(Owed::Sync { write, sets, .. }) = self
+                .queue
+                .iter_mut()
+                .skip(1)
+                .find(|owed| owed.ends_with_ready())
+        {
+            *write |= copy.write;
+            *sets += copy.sets;
+            copy.synced = false;
+        }
+        copy
     }
+
+    /// Drops the ends of COPYs that never began, once it is their turn.
+    fn skip_copy_ends(&mut self) {
+        while let Some(Owed::CopyEnd) = self.queue.front() {
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// What [`Owing::copy_begins`] finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyIn {
+    /// The client has ended it already.
+    pub ended: bool,
+    /// The group's Sync was ignored and no other has been sent: the group is open again.
+    pub synced: bool,
+    /// What that Sync knew: the group contains a write.
+    pub write: bool,
+    /// Settings that the group changes.
+    pub sets: u16,
 }
 
 #[cfg(test)]
@@ -284,10 +331,45 @@ mod tests {
 
     #[test]
     fn copy_in_ignores_earlier_syncs() {
-        let mut owing = queue(&[Owed::Execute, SYNC]);
-        assert_eq!(owing.copy_begins(), Some(SYNC));
-        assert_eq!(owing.iter().collect::<Vec<_>>(), [Owed::Execute]);
-        let mut simple = queue(&[QUERY]);
-        assert_eq!(simple.copy_begins(), None);
+        let ended = CopyIn {
+            ended: true,
+            ..CopyIn::default()
+        };
+        let open = CopyIn {
+            synced: true,
+            ..CopyIn::default()
+        };
+        let check = |before: &[Owed], expected: CopyIn, after: &[Owed]| {
+            let mut owing = queue(before);
+            assert_eq!(owing.copy_begins(), expected, "{before:?}");
+            assert_eq!(owing.iter().collect::<Vec<_>>(), after, "{before:?}");
+        };
+        check(&[Owed::Execute, SYNC], open, &[Owed::Execute]);
+        check(&[Owed::Execute, Owed::CopyEnd], ended, &[Owed::Execute]);
+        check(
+            &[Owed::Execute, SYNC, Owed::CopyEnd, SYNC, QUERY],
+            ended,
+            &[Owed::Execute, SYNC, QUERY],
+        );
+        check(
+            &[Owed::Execute, Owed::CopyEnd, SYNC],
+            ended,
+            &[Owed::Execute, SYNC],
+        );
+        check(&[QUERY], CopyIn::default(), &[QUERY]);
+        check(
+            &[QUERY, Owed::CopyEnd, Owed::CopyEnd, QUERY],
+            ended,
+            &[QUERY, Owed::CopyEnd, QUERY],
+        );
+        check(&[QUERY, QUERY], CopyIn::default(), &[QUERY, QUERY]);
+    }
+
+    #[test]
+    fn the_end_of_a_copy_that_never_began_is_owed_nothing() {
+        let mut owing = queue(&[Owed::CopyEnd, QUERY, Owed::CopyEnd]);
+        assert_eq!(owing.len(), 2);
+        assert_eq!(owing.pop(), Some(QUERY));
+        assert!(owing.is_empty());
     }
 }

@@ -21,8 +21,19 @@ impl Params {
         self.0.is_empty()
     }
 
+    /// SET SESSION AUTHORIZATION resets the role, so it goes first.
+    pub const IDENTITY: [&str; 2] = ["session_authorization", "role"];
+
+    /// Whether a setting decides who the session is.
+    pub fn is_identity(name: &str) -> bool {
+        Params::IDENTITY.contains(&name)
+    }
+
     /// Sets a value.
     pub fn set(&mut self, name: &str, value: Value) {
+        if name == Params::IDENTITY[0] {
+            self.0.remove(Params::IDENTITY[1]);
+        }
         self.0.insert(name.into(), value);
     }
 
@@ -32,6 +43,9 @@ impl Params {
             Some(value) => self.set(name, value.clone()),
             None => {
                 self.0.remove(name);
+                if name == Params::IDENTITY[0] {
+                    self.0.remove(Params::IDENTITY[1]);
+                }
             }
         }
     }
@@ -76,8 +90,8 @@ impl Params {
         }
         // What bounds the time of statements bounds that of these, too.
         let mut refusable = self.0.contains_key("statement_timeout");
-        let is_identity = |name: &str| IDENTITY.contains(&name);
-        for name in IDENTITY
+        let is_identity = Params::is_identity;
+        for name in Params::IDENTITY
             .iter()
             .rev()
             .filter(|name| self.0.contains_key(**name))
@@ -94,7 +108,7 @@ impl Params {
                 put_set(name, value, out);
             }
         }
-        for name in IDENTITY {
+        for name in Params::IDENTITY {
             if let Some(value) = wanted.0.get(name) {
                 refusable = true;
                 put_set(name, value, out);
@@ -148,9 +162,6 @@ const ALWAYS_ACCEPTED: &[&str] = &[
 fn always_accepted(name: &str) -> bool {
     ALWAYS_ACCEPTED.contains(&name) || name.starts_with("enable_")
 }
-
-/// SET SESSION AUTHORIZATION resets the role, so it goes first.
-const IDENTITY: [&str; 2] = ["session_authorization", "role"];
 
 fn put_set(name: &str, value: &Value, out: &mut Vec<u8>) {
     match value {
@@ -244,7 +255,7 @@ mod tests {
         check(&[], &[("timezone", sql("LOCAL"))], "SET TIME ZONE LOCAL");
         check(
             &[("role", sql("r"))],
-            &[("role", sql("r")), ("session_authorization", sql("u"))],
+            &[("session_authorization", sql("u")), ("role", sql("r"))],
             "RESET role\n;SET session_authorization TO u\n;SET role TO r",
         );
     }

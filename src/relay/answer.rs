@@ -108,7 +108,9 @@ impl Relay {
         let notice = lost_notice(wrote);
         for owed in owed {
             match owed {
-                Owed::Injected { .. } | Owed::Sync { swallow: true, .. } => continue,
+                Owed::Injected { .. } | Owed::CopyEnd | Owed::Sync { swallow: true, .. } => {
+                    continue;
+                }
                 Owed::Sync { .. } | Owed::Query { .. } | Owed::Call => {
                     if !std::mem::take(&mut told) {
                         self.tell(&notice);

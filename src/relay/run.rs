@@ -188,10 +188,17 @@ impl Relay {
         again |= self.poll_waiting(cx)?;
         again |= self.poll_cancelling(cx)?;
         again |= self.flush_client(cx)?;
-        // Once its connection has been given back, the client alone can have news.
-        again |= self.pump_server(cx)? && self.held.is_some();
+        let served = self.pump_server(cx)?;
         again |= self.pump_client(cx)?;
-        Ok(again)
+        Ok(again || (served && !self.is_at_rest()))
+    }
+
+    /// Whether nothing but news from the client can move the session.
+    fn is_at_rest(&self) -> bool {
+        self.held.is_none()
+            && self.waiting.is_none()
+            && self.output.is_empty()
+            && !self.slot.draining()
     }
 
     // ── signals ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -429,6 +436,8 @@ impl Relay {
         }
         if self.flags.goodbye {
             return match &self.held {
+                // What waits for more from the client waits in vain: it is undone.
+                Some(held) if held.server.link.copy_in || self.session.mid_unit() => Err(End::Gone),
                 Some(held) if !held.server.link.settled() => Ok(moved),
                 _ if self.waiting.is_some() || !self.input.is_empty() => Ok(moved),
                 _ => Err(End::Gone),

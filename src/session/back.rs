@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::settings::Settled;
 use super::{NameChange, Session};
-use crate::link::{Body, Link, Local, Owed};
+use crate::link::{Body, CopyIn, Link, Local, Owed, put_name};
 use crate::wire::backend::{self, PREFIX};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::{ClientFacing, FrameError, Notice, SqlState, Status};
@@ -120,6 +120,12 @@ impl Session {
             };
             if verdict == Verdict::Swallow {
                 pass.skip(at, here);
+            } else if header.tag == b'E'
+                && let Some(error) = self.in_own_words(body).filter(|_| link.body.left == 0)
+            {
+                pass.skip(at, here);
+                frame::put_header(pass.out, b'E', error.len());
+                pass.out.extend_from_slice(&error);
             }
             at = here;
             if link.body.left == 0 && matches!(link.owing.front(), Some(Owed::Local(_))) {
@@ -188,13 +194,17 @@ impl Session {
             }
             b'S' => return Ok(self.parameter(body, injected)),
             b'G' => {
-                if !std::mem::take(&mut link.copy_ended_early) {
-                    link.copy_in = true;
-                    if let Some(Owed::Sync { write, sets, .. }) = link.owing.copy_begins() {
-                        self.group.open = true;
-                        self.group.write |= write;
-                        self.group.sets += sets;
-                    }
+                let CopyIn {
+                    ended,
+                    synced,
+                    write,
+                    sets,
+                } = link.owing.copy_begins();
+                link.copy_in = !ended;
+                if synced {
+                    self.group.open = true;
+                    self.group.write |= write;
+                    self.group.sets += sets;
                 }
             }
             b't' | b'N' | b'A' | b'H' | b'c' | b'V' | b'W' => {}
@@ -251,7 +261,6 @@ impl Session {
             }
         };
         link.copy_in = false;
-        link.copy_ended_early = false;
         let verdict = match owed {
             Owed::Injected { discard } => {
                 if let Some(refusal) = link.refusal.take() {
@@ -262,6 +271,9 @@ impl Session {
                     link.discarded();
                 }
                 link.status = status;
+                if let Some(cold) = self.cold.as_mut().filter(|_| !discard) {
+                    cold.restate = false;
+                }
                 return Ok(Verdict::Swallow);
             }
             Owed::Sync { swallow: true, .. } => Verdict::Swallow,
@@ -277,6 +289,9 @@ impl Session {
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {
             received.wrote = true;
+        }
+        if link.owing.is_empty() && std::mem::take(&mut link.resetting) {
+            self.cold().restate = true;
         }
         if link.owing.is_empty() && std::mem::take(&mut link.forgetting) {
             // It has not been done: the server still has what the proxy took it to have lost.
@@ -316,13 +331,16 @@ impl Session {
             return Verdict::Swallow;
         }
         link.failed = true;
-        link.copy_in = false;
-        link.copy_ended_early = false;
+        let copying = std::mem::take(&mut link.copy_in);
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
         if backend::is_fatal(body) {
             link.fatal = true;
             // A session that has nothing on this connection outlives it: `relay` words the error then.
-            if self.pin.is_none() && (link.status == Status::Idle || link.committing) {
+            if copying {
+                // The client has sent what does not belong there: as with the server, this is the end of its session.
+                link.status = Status::Failed;
+                link.committing = false;
+            } else if self.pin.is_none() && (link.status == Status::Idle || link.committing) {
                 return Verdict::Swallow;
             }
         }
@@ -351,6 +369,22 @@ impl Session {
         Verdict::Pass
     }
 
+    /// An error that names a statement by the name that it has on servers, with the client's name in its place.
+    fn in_own_words(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let at = memchr::memmem::find(body, b"\"pgw_")?;
+        let (before, rest) = body.split_at(at + 1);
+        let (on_server, after) = rest.split_at(rest.iter().position(|byte| *byte == b'"')?);
+        let own = |name: &[u8]| {
+            let mut out = Vec::with_capacity(24);
+            let statement = self.prepared(name)?;
+            put_name(statement.id, &mut out);
+            (out == on_server).then_some(())
+        };
+        let names = self.cold.as_ref()?.prepared.keys();
+        let name = names.map(|name| &**name).find(|name| own(name).is_some())?;
+        Some([before, name, after].concat())
+    }
+
     /// A command has completed: some tags tell of changes to the session.
     fn completed(&mut self, link: &mut Link, tag: &[u8]) {
         if let Some(cold) = &mut self.cold
@@ -377,8 +411,11 @@ impl Session {
                 link.dirty = false;
                 self.pin = None;
             }
-            let defaults = self.cold.as_ref().map(|cold| cold.settings.defaults());
-            self.set_params(defaults.unwrap_or_default());
+            if let Some(cold) = &mut self.cold {
+                let defaults = cold.settings.defaults();
+                cold.restate = !defaults.is_empty();
+                self.set_params(defaults);
+            }
         }
     }
 
@@ -391,7 +428,8 @@ impl Session {
                 Verdict::Pass
             };
         };
-        if injected || name == b"in_hot_standby" {
+        let restated = self.cold.as_ref().is_some_and(|cold| cold.restate);
+        if (injected && !restated) || name == b"in_hot_standby" {
             return Verdict::Swallow;
         }
         self.learn(name, value);
@@ -446,11 +484,15 @@ enum Verdict {
     Swallow,
 }
 
+/// Errors up to this length are read in whole: they may name a statement by the name that the proxy gave it.
+const MAX_NAMING_ERROR: usize = 2048;
+
 /// How much of a body is needed before the message can be acted on.
 #[inline]
 fn wanted(header: Header) -> usize {
     match header.tag {
-        b'Z' | b'E' | b'C' | b'S' => header.body.min(PREFIX),
+        b'Z' | b'C' | b'S' => header.body.min(PREFIX),
+        b'E' => header.body.min(MAX_NAMING_ERROR),
         _ => 0,
     }
 }

@@ -110,9 +110,8 @@ impl Session {
                 link.dirty = true;
                 link.owing.push(Owed::Call);
             }
-            // With nothing owed there is no COPY that could still begin: the server ignores it.
             b'c' | b'f' if !std::mem::take(&mut link.copy_in) => {
-                link.copy_ended_early = !link.owing.is_empty();
+                link.owing.push(Owed::CopyEnd);
             }
             // Flush and CopyData ask for no reply of their own.
             _ => {}
@@ -448,11 +447,15 @@ impl Session {
     }
 
     /// One SET or RESET. What cannot be tracked keeps its connection.
-    fn set(&mut self, text: &[u8]) -> u16 {
-        if !self.cold().settings.send(setting::parse(text).as_ref()) {
+    fn set(&mut self, text: &[u8], link: &mut Link) -> u16 {
+        let cold = self.cold();
+        let parsed = setting::parse(text);
+        link.resetting |= cold.settings.parts(&parsed);
+        let sent = cold.settings.send(&parsed);
+        if sent.is_none() {
             self.pin = Some(PinReason::Settings);
         }
-        1
+        sent.unwrap_or(0)
     }
 
     fn savepoint(&mut self, text: &[u8]) -> u16 {
@@ -472,12 +475,12 @@ impl Session {
                     deallocate_target(text).is_some_and(|name| name.starts_with(OWN_NAMES));
                 0
             }
-            SessionEffect::Set => self.set(text),
+            SessionEffect::Set => self.set(text, link),
             SessionEffect::SetSeveral => sql::statements(text)
                 .into_iter()
                 .map(|text| match first_word(text).as_str() {
-                    "set" | "reset" => self.set(text),
-                    "savepoint" | "rollback" | "abort" => self.savepoint(text),
+                    "set" | "reset" => self.set(text, link),
+                    "savepoint" | "release" | "rollback" | "abort" => self.savepoint(text),
                     _ => 0,
                 })
                 .sum(),

@@ -535,7 +535,10 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
         Some((link, _)) if between_units(link) => Next::Place { len, class },
         // What runs behind DISCARD ALL would run without the session's settings and statements; and whether a client's own
         // statement of that kind takes names away is known when it has been answered.
-        Some((link, _)) if !link.settled() && (link.owing.is_cleaning() || link.forgetting) => {
+        Some((link, _))
+            if !link.settled()
+                && (link.owing.is_cleaning() || link.forgetting || link.resetting) =>
+        {
             Next::Drain
         }
         Some((link, true))

@@ -107,6 +107,8 @@ struct Cold {
     unconfirmed: VecDeque<(Box<[u8]>, NameChange)>,
     /// What a DEALLOCATE or DISCARD ALL that has not been done yet is taking away.
     taken: Names,
+    /// A RESET has told the client the connection's own values; those of its startup packet follow with the next unit.
+    restate: bool,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     settings: Settings,

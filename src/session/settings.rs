@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::link::{Link, Params, Value};
 use crate::sql::Savepoint;
-use crate::sql::setting::{Change, Scope, Setting};
+use crate::sql::setting::{Change, Parsed, Scope, Setting};
 use crate::wire::Status;
 
 /// One change that a SET or RESET asks for.
@@ -20,6 +20,27 @@ enum Pending {
     /// Where ROLLBACK TO this name goes back to.
     Savepoint(Vec<u8>),
     RollBackTo(Vec<u8>),
+    Release(Vec<u8>),
+}
+
+impl Pending {
+    /// Whether it belongs to a SET or RESET.
+    fn is_change(&self) -> bool {
+        !matches!(
+            self,
+            Pending::Savepoint(_) | Pending::RollBackTo(_) | Pending::Release(_)
+        )
+    }
+
+    /// The one setting that it changes. The identity is left out, because one part of it may change the other.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Pending::Set(name, _) | Pending::Reset(name) if !Params::is_identity(name) => {
+                Some(name)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The changes whose outcome is open.
@@ -53,21 +74,37 @@ impl Settings {
         }
     }
 
-    /// Notes a SET or RESET that is being sent; `None` is one that changes no setting of the session. False if it cannot
-    /// be tracked.
-    pub(super) fn send(&mut self, setting: Option<&Setting<'_>>) -> bool {
-        let pending = setting.map_or(Some(Pending::Nothing), pending);
-        let tracked = pending.is_some();
-        self.sent.push_back(pending.unwrap_or(Pending::Nothing));
-        tracked
+    /// Notes a SET or RESET that is being sent. Returns how many entries it leaves; `None` if it cannot be followed.
+    pub(super) fn send(&mut self, parsed: &Parsed<'_>) -> Option<u16> {
+        let pending = match parsed {
+            Parsed::Constraints => return Some(0),
+            Parsed::Transaction => Pending::Nothing,
+            Parsed::Setting(setting) => pending(setting)?,
+            Parsed::Unknown => return None,
+        };
+        self.sent.push_back(pending);
+        Some(1)
     }
 
-    /// Notes a SAVEPOINT, or a ROLLBACK TO one, that is being sent.
+    /// Notes a statement about a savepoint that is being sent.
     pub(super) fn send_savepoint(&mut self, savepoint: Savepoint) {
         self.sent.push_back(match savepoint {
             Savepoint::Define(name) => Pending::Savepoint(name),
             Savepoint::RollBack(name) => Pending::RollBackTo(name),
+            Savepoint::Release(name) => Pending::Release(name),
         });
+    }
+
+    /// Whether a RESET takes the session to another value than its connection.
+    pub(super) fn parts(&self, parsed: &Parsed<'_>) -> bool {
+        let Parsed::Setting(setting) = parsed else {
+            return false;
+        };
+        match setting.change {
+            Change::All => !self.defaults.is_empty(),
+            Change::Default => self.defaults.get(&setting.name).is_some(),
+            _ => false,
+        }
     }
 
     /// Whether command tags are of interest.
@@ -85,15 +122,19 @@ impl Settings {
     ) -> Option<Settled> {
         match tag {
             b"SET\0" | b"RESET\0" => {
-                let is_change = |next: &Pending| {
-                    !matches!(next, Pending::Savepoint(_) | Pending::RollBackTo(_))
-                };
-                let done = self.answer(count, is_change);
-                self.in_transaction.extend(done);
+                if let Some(done) = self.answer(count, Pending::is_change) {
+                    self.succeeded(done);
+                }
             }
             b"SAVEPOINT\0" => {
                 let done = self.answer(count, |next| matches!(next, Pending::Savepoint(_)));
                 self.in_transaction.extend(done);
+            }
+            b"RELEASE\0" => {
+                let done = self.answer(count, |next| matches!(next, Pending::Release(_)));
+                if let Some(Pending::Release(name)) = done {
+                    self.release(&name);
+                }
             }
             b"ROLLBACK\0" => {
                 match self.answer(count, |next| matches!(next, Pending::RollBackTo(_))) {
@@ -116,16 +157,49 @@ impl Settings {
         self.sent.pop_front()
     }
 
-    fn roll_back_to(&mut self, name: &[u8]) {
-        let is_it =
-            |pending: &Pending| matches!(pending, Pending::Savepoint(other) if other == name);
-        // The savepoint itself stays.
-        let keep = self
+    /// A change has succeeded. One of the same setting that no savepoint can bring back has had its day, so that a long
+    /// transaction does not pile them up.
+    fn succeeded(&mut self, change: Pending) {
+        let since = self
             .in_transaction
             .iter()
-            .rposition(is_it)
+            .rposition(|pending| matches!(pending, Pending::Savepoint(_)))
             .map_or(0, |at| at + 1);
+        if let Some(name) = change.name()
+            && let Some(before) = self.in_transaction[since..]
+                .iter()
+                .position(|pending| pending.name() == Some(name))
+        {
+            self.in_transaction.remove(since + before);
+        }
+        if !matches!(change, Pending::Nothing) {
+            self.in_transaction.push(change);
+        }
+    }
+
+    /// Where the newest savepoint of this name stands. All after it go with it.
+    fn savepoint(&self, name: &[u8]) -> Option<usize> {
+        self.in_transaction
+            .iter()
+            .rposition(|pending| matches!(pending, Pending::Savepoint(other) if other == name))
+    }
+
+    fn roll_back_to(&mut self, name: &[u8]) {
+        // The savepoint itself stays.
+        let keep = self.savepoint(name).map_or(0, |at| at + 1);
         self.in_transaction.truncate(keep);
+    }
+
+    fn release(&mut self, name: &[u8]) {
+        let Some(from) = self.savepoint(name) else {
+            return;
+        };
+        let after = self.in_transaction.split_off(from);
+        for pending in after {
+            if !matches!(pending, Pending::Savepoint(_)) {
+                self.succeeded(pending);
+            }
+        }
     }
 
     /// A unit with `count` entries has ended. Those without a tag of their own had no effect; outside of a transaction
@@ -150,7 +224,7 @@ impl Settings {
 
     fn settle(&mut self, session: &Arc<Params>, connection: &Arc<Params>) -> Option<Settled> {
         let mut ended = std::mem::take(&mut self.in_transaction);
-        ended.retain(|pending| !matches!(pending, Pending::Savepoint(_) | Pending::Nothing));
+        ended.retain(Pending::is_change);
         if ended.is_empty() {
             return None;
         }
@@ -211,7 +285,10 @@ fn changed(params: &Params, changes: &[Pending], defaults: &Params) -> Params {
                     params.set(name, Value::Sql(sql.as_bytes().into()));
                 }
             }
-            Pending::Nothing | Pending::Savepoint(_) | Pending::RollBackTo(_) => {}
+            Pending::Nothing
+            | Pending::Savepoint(_)
+            | Pending::RollBackTo(_)
+            | Pending::Release(_) => {}
         }
     }
     params
@@ -220,7 +297,7 @@ fn changed(params: &Params, changes: &[Pending], defaults: &Params) -> Params {
 /// RESET ALL leaves the identity alone. PostgreSQL manual, sql-reset.html.
 fn reset_all(params: &Params, defaults: &Params) -> Params {
     let mut reset = defaults.clone();
-    for identity in ["role", "session_authorization"] {
+    for identity in Params::IDENTITY {
         if let Some(value) = params.get(identity) {
             reset.set(identity, value.clone());
         }

@@ -1902,3 +1902,88 @@ fn a_unit_waits_for_settings_that_may_be_refused() {
     assert_eq!(script.broken, Some(refusal));
     assert_eq!(show(&script.sent[1], CLIENT), "Q SET role TO u");
 }
+
+/// What a client has set at its start is what RESET goes back to, also for what follows at once; and the client hears of
+/// it.
+#[test]
+fn what_follows_a_reset_has_the_settings_of_the_startup_packet() {
+    let mut params = Params::default();
+    params.set("datestyle", Value::Plain("German".into()));
+    let mut script = Script::with(params, 100);
+    script.play(
+        "client: Q reset datestyle / Q select 1
+         primary: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q reset datestyle
+         server: T / D 1 / C SELECT 1 / Z I
+         server: S DateStyle ISO / C RESET / Z I
+         told: S DateStyle ISO / C RESET / Z I
+         standby: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q select 1
+         server: S DateStyle German / T / D 1 / C SELECT 1 / Z I
+         told: S DateStyle German
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn settings_that_are_no_settings_of_the_session() {
+    let check = |client: &str, server: &str, pinned: bool, expected: &[(&str, &str)]| {
+        let mut script = Script::new();
+        for (client, server) in client.split("; ").zip(server.split("; ")) {
+            script.client(&write(&format!("Q {client}").replace(" + ", "; "), CLIENT));
+            script.server(&write(server, SERVER));
+        }
+        assert_eq!(script.session.pin().is_some(), pinned, "{client}");
+        let mut wanted = Params::default();
+        for (name, value) in expected {
+            wanted.set(name, Value::Sql(value.as_bytes().into()));
+        }
+        assert_eq!(*script.session.params, wanted, "{client}");
+    };
+    check(
+        "begin; set transaction_read_only = off; commit",
+        "C BEGIN / Z T; C SET / Z T; C COMMIT / Z I",
+        false,
+        &[],
+    );
+    check(
+        "set constraints all deferred + set x = 1",
+        "C SET CONSTRAINTS / C SET / Z I",
+        false,
+        &[("x", "1")],
+    );
+    check("set x is what", "C SET / Z I", true, &[]);
+    check(
+        "set role a; set session authorization b",
+        "C SET / Z I; C SET / Z I",
+        false,
+        &[("session_authorization", "b")],
+    );
+    check(
+        "begin; savepoint a; set x = 1; savepoint a; set x = 2; release a; rollback to a; commit",
+        "C BEGIN / Z T; C SAVEPOINT / Z T; C SET / Z T; C SAVEPOINT / Z T; C SET / Z T; C RELEASE / Z T; C ROLLBACK / Z T; C COMMIT / Z I",
+        false,
+        &[],
+    );
+    check(
+        "begin; savepoint a; set x = 1; release a; commit",
+        "C BEGIN / Z T; C SAVEPOINT / Z T; C SET / Z T; C RELEASE / Z T; C COMMIT / Z I",
+        false,
+        &[("x", "1")],
+    );
+}
+
+/// The end of a COPY that is sent with its beginning, while the proxy is still busy with something of its own.
+#[test]
+fn copy_in_sent_at_once_behind_settings() {
+    let mut params = Params::default();
+    params.set("work_mem", Value::Plain("1".into()));
+    let mut script = Script::with(params, 100);
+    script.play(
+        "client: P - copy t from stdin / B - / E / S / d 1 / c / S
+         primary: Q SELECT pg_catalog.set_config('work_mem', '1', false) / P - copy t from stdin / B - / E / S / d 1 / c / S
+         server: T / D 1 / C SELECT 1 / Z I / 1 / 2 / G / C COPY 1 / Z I
+         told: 1 / 2 / G / C COPY 1 / Z I
+         held: nothing",
+    );
+}

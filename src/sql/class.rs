@@ -127,7 +127,7 @@ pub enum SessionEffect {
     Set,
     /// Settings change in several statements, all of which take effect or none; [`super::statements`] tells them apart.
     SetSeveral,
-    /// SAVEPOINT, or ROLLBACK TO one: settings may go back with it.
+    /// SAVEPOINT, RELEASE or ROLLBACK TO one: settings may go back with it.
     Savepoint,
     /// DISCARD ALL.
     DiscardAll,

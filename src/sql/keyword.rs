@@ -46,8 +46,7 @@ pub(super) fn judge(statement: &[u8]) -> Verdict {
             tx: TxEffect::End,
             ..CONTROL
         },
-        b"savepoint" => CONTROL.with(SessionEffect::Savepoint),
-        b"release" => CONTROL,
+        b"savepoint" | b"release" => CONTROL.with(SessionEffect::Savepoint),
         b"prepare" if second == b"transaction" => Class {
             tx: TxEffect::End,
             ..write(Reason::Transaction)

@@ -38,43 +38,78 @@ pub struct Setting<'a> {
     pub change: Change<'a>,
 }
 
-/// Opens one SET or RESET. `None` for anything else, and for forms that are not about one setting of the session: SET
-/// TRANSACTION, SET CONSTRAINTS.
-pub fn parse(text: &[u8]) -> Option<Setting<'_>> {
+/// What a SET or RESET is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed<'a> {
+    /// One setting, or several.
+    Setting(Setting<'a>),
+    /// SET TRANSACTION, or the same by the names of settings: it ends with its transaction.
+    Transaction,
+    /// SET CONSTRAINTS: so does this, and its command tag is one of its own.
+    Constraints,
+    /// A form that is not known.
+    Unknown,
+}
+
+/// Settings of the transaction in progress, which look like settings of the session.
+const OF_TRANSACTION: [&str; 3] = [
+    "transaction_isolation",
+    "transaction_read_only",
+    "transaction_deferrable",
+];
+
+/// Opens one SET or RESET.
+pub fn parse(text: &[u8]) -> Parsed<'_> {
     let mut scanner = Scanner { text, at: 0 };
-    match scanner.word()?.as_str() {
-        "set" => parse_set(&mut scanner),
-        "reset" => parse_reset(&mut scanner),
+    let parsed = match scanner.word().as_deref() {
+        Some("set") => parse_set(&mut scanner),
+        Some("reset") => parse_reset(&mut scanner).map(Parsed::Setting),
         _ => None,
+    };
+    match parsed {
+        Some(Parsed::Setting(setting)) if OF_TRANSACTION.contains(&setting.name.as_str()) => {
+            Parsed::Transaction
+        }
+        Some(parsed) => parsed,
+        None => Parsed::Unknown,
     }
 }
 
-fn parse_set<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
+fn parse_set<'a>(scanner: &mut Scanner<'a>) -> Option<Parsed<'a>> {
     let mut scope = Scope::Session;
     let mut name = scanner.name()?;
     if matches!(name.as_str(), "session" | "local") && !scanner.is_assignment() {
         if name == "local" {
             scope = Scope::Local;
         }
+        // SET SESSION AUTHORIZATION, and SET SESSION SESSION AUTHORIZATION: the word may stand twice.
         name = scanner.name()?;
-    }
-    let name = match name.as_str() {
-        "transaction" | "constraints" => return None,
-        "characteristics" => return characteristics(scanner),
-        "time" => {
-            scanner.keyword("zone")?;
-            return scanner.value(scope, "timezone");
+        if name == "session" && !scanner.is_assignment() {
+            name = scanner.name()?;
         }
-        "names" => return scanner.value(scope, "client_encoding"),
-        "schema" => return scanner.value(scope, "search_path"),
-        "role" if !scanner.is_assignment() => return scanner.value(scope, "role"),
-        "authorization" => return scanner.value(scope, "session_authorization"),
-        _ => name,
-    };
-    if !scanner.assignment() {
-        return None;
     }
-    scanner.value(scope, &name)
+    let setting = match name.as_str() {
+        "transaction" if !scanner.is_assignment() => return Some(Parsed::Transaction),
+        "constraints" if !scanner.is_assignment() => return Some(Parsed::Constraints),
+        "characteristics" if !scanner.is_assignment() => characteristics(scanner),
+        "time" if !scanner.is_assignment() => {
+            scanner.keyword("zone")?;
+            scanner.value(scope, "timezone")
+        }
+        "xml" if !scanner.is_assignment() => {
+            scanner.keyword("option")?;
+            scanner.value(scope, "xmloption")
+        }
+        "names" if !scanner.is_assignment() => scanner.value_or_default(scope, "client_encoding"),
+        "schema" if !scanner.is_assignment() => scanner.value(scope, "search_path"),
+        "role" if !scanner.is_assignment() => scanner.value(scope, "role"),
+        "authorization" if !scanner.is_assignment() => {
+            scanner.value(scope, "session_authorization")
+        }
+        _ if scanner.assignment() => scanner.value(scope, &name),
+        _ => None,
+    };
+    setting.map(Parsed::Setting)
 }
 
 /// SET SESSION CHARACTERISTICS AS TRANSACTION … changes the defaults of the session's transactions.
@@ -83,11 +118,21 @@ fn characteristics<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
     scanner.keyword("transaction")?;
     let mut changes = Vec::new();
     while !scanner.is_at_end() {
-        let change = match (scanner.word()?.as_str(), scanner.word()?.as_str()) {
-            ("read", "only") => ("default_transaction_read_only", "on"),
-            ("read", "write") => ("default_transaction_read_only", "off"),
-            ("not", "deferrable") => ("default_transaction_deferrable", "off"),
-            ("isolation", "level") => ("default_transaction_isolation", isolation_level(scanner)?),
+        let change = match scanner.word()?.as_str() {
+            "read" => match scanner.word()?.as_str() {
+                "only" => ("default_transaction_read_only", "on"),
+                "write" => ("default_transaction_read_only", "off"),
+                _ => return None,
+            },
+            "deferrable" => ("default_transaction_deferrable", "on"),
+            "not" => {
+                scanner.keyword("deferrable")?;
+                ("default_transaction_deferrable", "off")
+            }
+            "isolation" => {
+                scanner.keyword("level")?;
+                ("default_transaction_isolation", isolation_level(scanner)?)
+            }
             _ => return None,
         };
         changes.push(change);
@@ -154,20 +199,21 @@ pub enum Savepoint {
     Define(Vec<u8>),
     /// ROLLBACK TO.
     RollBack(Vec<u8>),
+    /// RELEASE.
+    Release(Vec<u8>),
 }
 
-/// Opens a SAVEPOINT or `ROLLBACK [WORK | TRANSACTION] TO [SAVEPOINT]`; `None` for anything else.
+/// Opens a SAVEPOINT, `RELEASE [SAVEPOINT]` or `ROLLBACK [WORK | TRANSACTION] TO [SAVEPOINT]`; `None` for anything else.
 pub fn savepoint(text: &[u8]) -> Option<Savepoint> {
     let mut scanner = Scanner { text, at: 0 };
-    if scanner.word()? == "savepoint" {
-        return scanner.identifier().map(Savepoint::Define);
+    match scanner.word()?.as_str() {
+        "savepoint" => scanner.identifier().map(Savepoint::Define),
+        "release" => scanner.savepoint_name().map(Savepoint::Release),
+        _ => {
+            while scanner.word()? != "to" {}
+            scanner.savepoint_name().map(Savepoint::RollBack)
+        }
     }
-    while scanner.word()? != "to" {}
-    let name = scanner.identifier()?;
-    if name == b"savepoint" && !scanner.is_at_end() {
-        return scanner.identifier().map(Savepoint::RollBack);
-    }
-    Some(Savepoint::RollBack(name))
 }
 
 struct Scanner<'a> {
@@ -231,6 +277,15 @@ impl<'a> Scanner<'a> {
         Some(name)
     }
 
+    /// `[SAVEPOINT] name`.
+    fn savepoint_name(&mut self) -> Option<Vec<u8>> {
+        let name = self.identifier()?;
+        if name == b"savepoint" && !self.is_at_end() {
+            return self.identifier();
+        }
+        Some(name)
+    }
+
     /// The name of a setting: words with dots between them. Names of settings ignore case, quoted or not.
     fn name(&mut self) -> Option<String> {
         let mut name = String::from_utf8(self.identifier()?)
@@ -283,6 +338,18 @@ impl<'a> Scanner<'a> {
         })
     }
 
+    /// SET NAMES alone is SET NAMES DEFAULT.
+    fn value_or_default(&mut self, scope: Scope, name: &str) -> Option<Setting<'a>> {
+        if !self.is_at_end() {
+            return self.value(scope, name);
+        }
+        Some(Setting {
+            scope,
+            name: name.to_owned(),
+            change: Change::Default,
+        })
+    }
+
     fn is_at_end(&mut self) -> bool {
         trimmed(self.rest()).is_empty()
     }
@@ -306,9 +373,12 @@ mod tests {
     fn settings() {
         let check = |text: &str, expected: Option<(Scope, &str, Change<'_>)>| {
             let got = parse(text.as_bytes());
-            let got = got
-                .as_ref()
-                .map(|setting| (setting.scope, setting.name.as_str(), setting.change.clone()));
+            let got = match &got {
+                Parsed::Setting(setting) => {
+                    Some((setting.scope, setting.name.as_str(), setting.change.clone()))
+                }
+                _ => None,
+            };
             assert_eq!(got, expected, "{text}");
         };
         let session =
@@ -362,16 +432,54 @@ mod tests {
                 ]),
             )),
         );
-        for other in [
-            "SET SESSION CHARACTERISTICS AS TRANSACTION",
-            "SET TRANSACTION READ ONLY",
-            "SET CONSTRAINTS ALL DEFERRED",
-            "SET x",
-            "SET x =",
-            "SELECT 1",
-            "",
+        check(
+            "SET SESSION CHARACTERISTICS AS TRANSACTION DEFERRABLE NOT DEFERRABLE",
+            Some((
+                Scope::Session,
+                "",
+                Change::Several(vec![
+                    ("default_transaction_deferrable", "on"),
+                    ("default_transaction_deferrable", "off"),
+                ]),
+            )),
+        );
+        check("SET XML OPTION DOCUMENT", session("xmloption", "DOCUMENT"));
+        check(
+            "SET SESSION SESSION AUTHORIZATION joe",
+            session("session_authorization", "joe"),
+        );
+        check(
+            "SET NAMES",
+            Some((Scope::Session, "client_encoding", Change::Default)),
+        );
+    }
+
+    #[test]
+    fn what_is_no_setting_of_the_session() {
+        for (text, expected) in [
+            ("SET TRANSACTION READ ONLY", Parsed::Transaction),
+            ("SET LOCAL TRANSACTION READ ONLY", Parsed::Transaction),
+            ("SET transaction_read_only = off", Parsed::Transaction),
+            (
+                "SET SESSION transaction_isolation TO 'serializable'",
+                Parsed::Transaction,
+            ),
+            ("RESET transaction_isolation", Parsed::Transaction),
+            ("SET CONSTRAINTS ALL DEFERRED", Parsed::Constraints),
+            (
+                "SET SESSION CHARACTERISTICS AS TRANSACTION",
+                Parsed::Unknown,
+            ),
+            (
+                "SET SESSION CHARACTERISTICS AS TRANSACTION FAST",
+                Parsed::Unknown,
+            ),
+            ("SET x", Parsed::Unknown),
+            ("SET x =", Parsed::Unknown),
+            ("SELECT 1", Parsed::Unknown),
+            ("", Parsed::Unknown),
         ] {
-            check(other, None);
+            assert_eq!(parse(text.as_bytes()), expected, "{text}");
         }
     }
 
@@ -392,6 +500,8 @@ mod tests {
                 "ROLLBACK TO savepoint",
                 Some(Savepoint::RollBack(name("savepoint"))),
             ),
+            ("RELEASE a", Some(Savepoint::Release(name("a")))),
+            ("release savepoint a;", Some(Savepoint::Release(name("a")))),
             ("ROLLBACK", None),
             ("", None),
         ] {

@@ -20,3 +20,4 @@ mod protocol_versions;
 mod psql_works_as_against_the_server;
 mod sessions_keep_their_settings;
 mod the_program_speaks_for_itself;
+mod the_proxy_speaks_as_the_server;
