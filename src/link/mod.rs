@@ -49,6 +49,8 @@ pub struct Link {
     pub doubtful: bool,
     /// The unit in progress has failed.
     pub failed: bool,
+    /// It has failed while the server waited for CopyData.
+    pub copy_failed: bool,
     /// The end of a transaction block is among what has been forwarded and not answered.
     pub committing: bool,
     /// The transaction in progress contains a write.

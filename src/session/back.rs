@@ -300,6 +300,7 @@ impl Session {
         }
         self.unit_ended(link, sets);
         link.failed = false;
+        link.copy_failed = false;
         Ok(verdict)
     }
 
@@ -331,12 +332,12 @@ impl Session {
             return Verdict::Swallow;
         }
         link.failed = true;
-        let copying = std::mem::take(&mut link.copy_in);
+        link.copy_failed |= std::mem::take(&mut link.copy_in);
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
         if backend::is_fatal(body) {
             link.fatal = true;
             // A session that has nothing on this connection outlives it: `relay` words the error then.
-            if copying {
+            if link.copy_failed {
                 // The client has sent what does not belong there: as with the server, this is the end of its session.
                 link.status = Status::Failed;
                 link.committing = false;

@@ -1987,3 +1987,17 @@ fn copy_in_sent_at_once_behind_settings() {
          held: nothing",
     );
 }
+
+/// A message that does not belong into a COPY is the end of the session, in the server's words.
+#[test]
+fn what_does_not_belong_into_a_copy_ends_the_session() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q copy t from stdin / d 1 / Q select 1
+         primary: Q copy t from stdin / d 1 / Q select 1
+         server: G / E 08P01 / F 08P01
+         told: G / E 08P01 / F 08P01",
+    );
+    let link = &script.links[Node::Primary as usize];
+    assert!(link.fatal && link.status != Status::Idle && !link.committing);
+}
