@@ -34,6 +34,11 @@ impl Held {
         }
     }
 
+    /// The same for a statement that must have been prepared or used after a moment.
+    pub fn touch_after(&mut self, id: StatementId, moment: u64) -> bool {
+        self.used.get(&id).is_some_and(|used| *used > moment) && self.touch(id)
+    }
+
     /// Notes a statement that is being prepared. Returns the one that must be closed for it, if the bound is reached.
     pub fn insert(&mut self, id: StatementId) -> Option<StatementId> {
         // The bound is a few hundred and a miss costs a parse on the server: looking at every entry is cheap.
@@ -61,6 +66,16 @@ impl Held {
     /// The server has none.
     pub fn clear(&mut self) {
         self.used.clear();
+    }
+
+    /// A moment, to be compared with.
+    pub fn now(&self) -> u64 {
+        self.tick
+    }
+
+    /// The server has none but those that were prepared after a moment.
+    pub fn clear_before(&mut self, moment: u64) {
+        self.used.retain(|_, used| *used > moment);
     }
 
     /// How many there are.
@@ -101,5 +116,11 @@ mod tests {
         assert!(!held.touch(ids[1]));
         assert_eq!(held.len(), 2);
         assert_eq!(held.insert(ids[2]), None, "it is there already");
+        let moment = held.now();
+        held.insert(ids[1]);
+        assert!(held.touch_after(ids[1], moment) && !held.touch_after(ids[2], moment));
+        held.clear_before(moment);
+        assert!(held.touch(ids[1]));
+        assert_eq!(held.len(), 1);
     }
 }

@@ -39,9 +39,9 @@ pub struct Link {
     pub unnamed: Option<StatementId>,
     /// Something was left behind that is not tracked (a setting, a lock, a statement): clean before anyone else.
     pub dirty: bool,
-    /// A statement that takes prepared statements away was forwarded and has not been done yet. Nothing is sent behind its
-    /// unit.
-    pub forgetting: bool,
+    /// A statement that takes prepared statements away was forwarded at this moment of `held`, and has not been done yet.
+    /// Nothing is sent behind its unit.
+    pub forgetting: Option<u64>,
     /// A RESET was forwarded that takes the connection to its own default, and the session to another. Nothing is sent
     /// behind its unit.
     pub resetting: bool,
@@ -82,6 +82,15 @@ impl Link {
     /// Whether everything that was forwarded has been answered, in full.
     pub fn settled(&self) -> bool {
         self.owing.is_empty() && self.body.left == 0 && self.partial.is_empty()
+    }
+
+    /// Whether the server has a prepared statement, and will have it when the next message gets there. It counts as used.
+    #[inline]
+    pub fn has(&mut self, id: StatementId) -> bool {
+        match self.forgetting {
+            Some(moment) => self.held.touch_after(id, moment),
+            None => self.held.touch(id),
+        }
     }
 
     /// Whether the connection may go back to its pool: settled, outside of any transaction, and clean.

@@ -50,14 +50,14 @@ pub enum Owed {
         /// The group contains a write.
         write: bool,
         /// Settings that it changes, of those that wait for their outcome.
-        sets: u16,
+        sets: u32,
     },
     /// Everything up to the ReadyForQuery of a simple Query.
     Query {
         /// It contains a write.
         write: bool,
         /// Settings that it changes.
-        sets: u16,
+        sets: u32,
     },
     /// Everything up to the ReadyForQuery of a function call.
     Call,
@@ -95,6 +95,8 @@ impl Owed {
 #[derive(Debug, Default)]
 pub struct Owing {
     queue: VecDeque<Owed>,
+    /// Of those, the ends of units.
+    ends: usize,
     /// The server discards messages until a Sync that has not been forwarded yet.
     skipping: bool,
 }
@@ -135,8 +137,12 @@ impl Owing {
                 .any(|owed| !matches!(owed, Owed::Injected { .. }))
     }
 
-    /// Settings that the unit in front changes; `None` while its end has not been forwarded.
-    pub fn unit_sets(&self) -> Option<u16> {
+    /// Settings that the unit in front changes; `None` while its end has not been forwarded. Looks at each entry of the
+    /// unit.
+    pub fn unit_sets(&self) -> Option<u32> {
+        if self.ends == 0 {
+            return None;
+        }
         self.queue.iter().find_map(|owed| match owed {
             Owed::Query { sets, .. } | Owed::Sync { sets, .. } => Some(*sets),
             Owed::Call | Owed::Injected { .. } => Some(0),
@@ -171,6 +177,7 @@ impl Owing {
             }
             self.skipping = false;
         }
+        self.ends += usize::from(owed.ends_with_ready());
         self.queue.push_back(owed);
         true
     }
@@ -179,6 +186,7 @@ impl Owing {
     #[inline]
     pub fn pop(&mut self) -> Option<Owed> {
         let owed = self.queue.pop_front();
+        self.ends -= usize::from(owed.is_some_and(Owed::ends_with_ready));
         self.skip_copy_ends();
         owed
     }
@@ -186,7 +194,7 @@ impl Owing {
     /// The server reported an error: what it will skip is dropped, and given to `dropped`. Settings that dropped
     /// statements would have changed are counted with their group's Sync; those of a group whose Sync has not been
     /// forwarded yet are returned.
-    pub fn fail(&mut self, mut dropped: impl FnMut(Owed)) -> u16 {
+    pub fn fail(&mut self, mut dropped: impl FnMut(Owed)) -> u32 {
         match self.queue.front() {
             // Their ReadyForQuery follows without a Sync.
             Some(Owed::Query { .. } | Owed::Call | Owed::Injected { .. }) | None => return 0,
@@ -205,6 +213,7 @@ impl Owing {
                 _ => {}
             }
             dropped(*owed);
+            self.ends -= usize::from(owed.ends_with_ready());
             self.queue.pop_front();
         }
         self.skipping = true;
@@ -226,6 +235,7 @@ impl Owing {
                     break;
                 }
                 Owed::Sync { write, sets, .. } => {
+                    self.ends -= 1;
                     self.queue.remove(NEXT);
                     copy.synced = true;
                     copy.write |= write;
@@ -267,7 +277,7 @@ pub struct CopyIn {
     /// What that Sync knew: the group contains a write.
     pub write: bool,
     /// Settings that the group changes.
-    pub sets: u16,
+    pub sets: u32,
 }
 
 #[cfg(test)]

@@ -29,6 +29,11 @@ impl Params {
         Params::IDENTITY.contains(&name)
     }
 
+    /// How many settings there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Sets a value.
     pub fn set(&mut self, name: &str, value: Value) {
         if name == Params::IDENTITY[0] {

@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::pools::Mode;
-use super::run::{End, Held, Relay};
+use super::run::{Begin, End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
 use crate::pool::CheckoutError;
 use crate::sql::{Class, SessionEffect};
@@ -43,12 +43,17 @@ impl Relay {
             }
         }
         // What mends the session's settings must not depend on them.
-        let bare = self.flags.refused
-            && matches!(
-                class.session,
-                SessionEffect::Set | SessionEffect::DiscardAll
-            );
-        if self.forward(cx, unit, Some(class), !bare)? {
+        let mends = matches!(
+            class.session,
+            SessionEffect::Set | SessionEffect::DiscardAll
+        ) && class.statements == 1
+            && unit.first() == Some(&b'Q');
+        let begin = if self.flags.refused && mends {
+            Begin::Bare
+        } else {
+            Begin::Settings
+        };
+        if self.forward(cx, unit, Some(class), begin)? {
             self.flags.refused = false;
             return Ok(true);
         }

@@ -78,6 +78,17 @@ pub(super) struct Flags {
     pub(super) refused: bool,
 }
 
+/// What goes before the bytes of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// Nothing: they belong to what is there.
+    No,
+    /// The session's settings.
+    Settings,
+    /// No settings but the connection's own.
+    Bare,
+}
+
 /// The session is over.
 pub(super) enum End {
     /// The client has left, or cannot be written to.
@@ -440,7 +451,7 @@ impl Relay {
                 Some(held) if held.server.link.copy_in || self.session.mid_unit() => Err(End::Gone),
                 Some(held) if !held.server.link.settled() => Ok(moved),
                 _ if self.waiting.is_some() || !self.input.is_empty() => Ok(moved),
-                _ => Err(End::Gone),
+                _ => Err(End::Said),
             };
         }
         let blocked = self.waiting.is_some()
@@ -522,7 +533,7 @@ impl Relay {
                     at += len;
                 }
                 Next::Forward { len, class } => {
-                    self.forward(cx, &rest[..len], class, false)?;
+                    self.forward(cx, &rest[..len], class, Begin::No)?;
                     at += len;
                 }
                 Next::Drain => {
@@ -561,20 +572,28 @@ impl Relay {
         cx: &mut Context<'_>,
         bytes: &[u8],
         class: Option<Class>,
-        begin: bool,
+        begin: Begin,
     ) -> Result<bool, End> {
         let Some(held) = &mut self.held else {
             return Ok(true);
         };
         let shared = &*self.shared;
-        if let Some(class) = class.filter(|_| !begin) {
+        if let Some(class) = class.filter(|_| begin == Begin::No) {
             unit::count_held(shared, &self.pools.cluster, class, held.node, held.standby);
         }
         let session = &mut self.session;
         let pinned = session.pin().is_some();
         let server = &mut *held.server;
         let written = compose(|out| {
-            if begin && session.begin(&mut server.link, out) {
+            let refusable = match begin {
+                Begin::Settings => session.begin(&mut server.link, out),
+                Begin::Bare => {
+                    Session::begin_bare(&mut server.link, out);
+                    false
+                }
+                Begin::No => false,
+            };
+            if refusable {
                 server.unsent.extend_from_slice(out);
                 return Ok(false);
             }

@@ -48,8 +48,9 @@ impl ClientFacing for LinkError {
 }
 
 const DISCARD_ALL: &[u8] = b"DISCARD ALL\0";
+const DEALLOCATE: &[u8] = b"DEALLOCATE\0";
 /// Tags of the statements that take prepared statements away.
-const FORGETTING: [&[u8]; 3] = [DISCARD_ALL, b"DEALLOCATE ALL\0", b"DEALLOCATE\0"];
+const FORGETTING: [&[u8]; 3] = [DISCARD_ALL, b"DEALLOCATE ALL\0", DEALLOCATE];
 
 impl Session {
     /// Reads a chunk of server bytes. Either the chunk, or part of it, passes as it is, or `out` gets what the client is
@@ -201,6 +202,9 @@ impl Session {
                     sets,
                 } = link.owing.copy_begins();
                 link.copy_in = !ended;
+                if let Some(cold) = &mut self.cold {
+                    cold.settings.unit_changed();
+                }
                 if synced {
                     self.group.open = true;
                     self.group.write |= write;
@@ -293,7 +297,7 @@ impl Session {
         if link.owing.is_empty() && std::mem::take(&mut link.resetting) {
             self.cold().restate = true;
         }
-        if link.owing.is_empty() && std::mem::take(&mut link.forgetting) {
+        if link.owing.is_empty() && link.forgetting.take().is_some() {
             // It has not been done: the server still has what the proxy took it to have lost.
             link.doubtful = true;
             self.remember_taken();
@@ -304,7 +308,7 @@ impl Session {
         Ok(verdict)
     }
 
-    fn unit_ended(&mut self, link: &mut Link, sets: u16) {
+    fn unit_ended(&mut self, link: &mut Link, sets: u32) {
         let Some(cold) = &mut self.cold else { return };
         if link.status == Status::Idle {
             cold.portals.clear();
@@ -389,21 +393,19 @@ impl Session {
     /// A command has completed: some tags tell of changes to the session.
     fn completed(&mut self, link: &mut Link, tag: &[u8]) {
         if let Some(cold) = &mut self.cold
-            && cold.settings.are_open()
+            && cold.settings.want(tag)
         {
-            let sets = link.owing.unit_sets().unwrap_or(self.group.sets);
+            let owing = &link.owing;
+            let count = cold.settings.in_unit(self.group.sets, || owing.unit_sets());
             let settled = cold
                 .settings
-                .completed(tag, sets, &self.params, &link.params);
+                .completed(tag, count, &self.params, &link.params);
             if let Some(settled) = settled {
                 self.settle_settings(link, settled);
             }
         }
-        if link.forgetting && FORGETTING.contains(&tag) {
-            link.forgetting = false;
-            if let Some(cold) = &mut self.cold {
-                cold.taken.clear();
-            }
+        if FORGETTING.contains(&tag) {
+            self.forgotten(link, tag != DEALLOCATE);
         }
         if tag == DISCARD_ALL {
             link.params = Default::default();
@@ -417,6 +419,25 @@ impl Session {
                 cold.restate = !defaults.is_empty();
                 self.set_params(defaults);
             }
+        }
+    }
+
+    /// A statement that takes prepared statements away has done so: one of them, or all.
+    fn forgotten(&mut self, link: &mut Link, all: bool) {
+        match link.forgetting.take() {
+            Some(moment) if all => link.held.clear_before(moment),
+            // It was one of several in a Query.
+            None if all => {
+                link.held.clear();
+                link.doubtful |= link.owing.len() > 1;
+                if let Some(cold) = &mut self.cold {
+                    cold.prepared.clear();
+                }
+            }
+            _ => {}
+        }
+        if let Some(cold) = &mut self.cold {
+            cold.taken.clear();
         }
     }
 

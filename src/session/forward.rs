@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::front::Context;
+use super::settings::MAX_SETTINGS;
 use super::{Group, NameChange, Session, Stream};
 use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
 use crate::sql::{
@@ -205,7 +206,7 @@ impl Session {
         let name: Box<[u8]> = parse.name.into();
         let cold = self.cold();
         cold.prepared.insert(name.clone(), statement.clone());
-        if link.held.touch(id) {
+        if link.has(id) {
             writer.replace(at, |_| ());
             link.owing.push(Owed::Local(Local::ParseComplete));
         } else {
@@ -342,7 +343,7 @@ impl Session {
         };
         let bytes = writer.bytes;
         writer.replace(at, |out| {
-            if !link.held.touch(statement.id) {
+            if !link.has(statement.id) {
                 make_room(link, statement.id, out);
                 put_parse_as(statement.id, statement.content(), out);
                 let owed = Owed::Parse {
@@ -412,7 +413,7 @@ impl Session {
     fn take(&mut self, name: &[u8], link: &mut Link) {
         let cold = self.cold();
         cold.taken.extend(cold.prepared.remove_entry(name));
-        link.forgetting = true;
+        link.forgetting = Some(0);
     }
 
     /// A portal has been bound: what its statement does to the session happens when it is executed.
@@ -447,8 +448,13 @@ impl Session {
     }
 
     /// One SET or RESET. What cannot be tracked keeps its connection.
-    fn set(&mut self, text: &[u8], link: &mut Link) -> u16 {
+    fn set(&mut self, text: &[u8], link: &mut Link) -> u32 {
+        let full = self.params.len() >= MAX_SETTINGS;
         let cold = self.cold();
+        if full || cold.settings.are_too_many() {
+            self.pin = Some(PinReason::Settings);
+            return 0;
+        }
         let parsed = setting::parse(text);
         link.resetting |= cold.settings.parts(&parsed);
         let sent = cold.settings.send(&parsed);
@@ -458,7 +464,7 @@ impl Session {
         sent.unwrap_or(0)
     }
 
-    fn savepoint(&mut self, text: &[u8]) -> u16 {
+    fn savepoint(&mut self, text: &[u8]) -> u32 {
         savepoint(text).map_or(0, |savepoint| {
             self.cold().settings.send_savepoint(savepoint);
             1
@@ -466,7 +472,7 @@ impl Session {
     }
 
     /// What a statement leaves behind in its session. Returns how many settings it changes.
-    fn effect(&mut self, class: Class, text: &[u8], link: &mut Link) -> u16 {
+    fn effect(&mut self, class: Class, text: &[u8], link: &mut Link) -> u32 {
         match class.session {
             SessionEffect::None => 0,
             SessionEffect::Deallocate => {
@@ -489,8 +495,7 @@ impl Session {
                 let cold = self.cold();
                 let names = std::mem::take(&mut cold.prepared);
                 cold.taken.extend(names);
-                link.held.clear();
-                link.forgetting = true;
+                link.forgetting = Some(link.held.now());
                 0
             }
             SessionEffect::Pin(reason) => {

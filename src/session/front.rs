@@ -537,7 +537,7 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
         // statement of that kind takes names away is known when it has been answered.
         Some((link, _))
             if !link.settled()
-                && (link.owing.is_cleaning() || link.forgetting || link.resetting) =>
+                && (link.owing.is_cleaning() || link.forgetting.is_some() || link.resetting) =>
         {
             Next::Drain
         }

@@ -76,7 +76,7 @@ struct Group {
     /// An error of the proxy's own: what follows is dropped up to the Sync.
     discard: bool,
     /// Settings that its statements change.
-    sets: u16,
+    sets: u32,
 }
 
 /// The rest of a message that is too large to be held.
@@ -173,6 +173,16 @@ impl Session {
         inject(&sql, link, out);
         link.params = self.params.clone();
         refusable
+    }
+
+    /// Instead of [`Session::begin`], for a statement that mends settings which the server refuses: takes the connection to
+    /// its own, so that nobody else's are in force.
+    pub fn begin_bare(link: &mut Link, out: &mut Vec<u8>) {
+        let own = Arc::<Params>::default();
+        let mut sql = Vec::new();
+        link.params.put_difference(&own, &mut sql);
+        inject(&sql, link, out);
+        link.params = own;
     }
 
     /// After the last reply of a unit: whether the connection has been cleaned, or cleaning has begun. The bytes are

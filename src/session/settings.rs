@@ -8,6 +8,20 @@ use crate::sql::Savepoint;
 use crate::sql::setting::{Change, Parsed, Scope, Setting};
 use crate::wire::Status;
 
+/// Tags of the statements that leave entries, and of those that settle them.
+const TAGS: [&[u8]; 7] = [
+    b"SET\0",
+    b"RESET\0",
+    b"SAVEPOINT\0",
+    b"RELEASE\0",
+    b"ROLLBACK\0",
+    b"COMMIT\0",
+    b"PREPARE TRANSACTION\0",
+];
+
+/// Most settings that are followed. A session that makes more of them keeps its server connection.
+pub(super) const MAX_SETTINGS: usize = 256;
+
 /// One change that a SET or RESET asks for.
 #[derive(Clone, Debug)]
 enum Pending {
@@ -54,7 +68,9 @@ pub(super) struct Settings {
     /// Sent, not answered.
     sent: VecDeque<Pending>,
     /// Entries of the unit in progress that have been answered.
-    answered: u16,
+    answered: u32,
+    /// Entries of the unit in progress, once its end has been sent.
+    in_unit: Option<u32>,
     /// Succeeded inside a transaction that is still open.
     in_transaction: Vec<Pending>,
 }
@@ -75,7 +91,7 @@ impl Settings {
     }
 
     /// Notes a SET or RESET that is being sent. Returns how many entries it leaves; `None` if it cannot be followed.
-    pub(super) fn send(&mut self, parsed: &Parsed<'_>) -> Option<u16> {
+    pub(super) fn send(&mut self, parsed: &Parsed<'_>) -> Option<u32> {
         let pending = match parsed {
             Parsed::Constraints => return Some(0),
             Parsed::Transaction => Pending::Nothing,
@@ -107,16 +123,33 @@ impl Settings {
         }
     }
 
-    /// Whether command tags are of interest.
-    pub(super) fn are_open(&self) -> bool {
-        !self.sent.is_empty() || !self.in_transaction.is_empty()
+    /// Whether so many changes are open that following them costs too much.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.in_transaction.len() >= MAX_SETTINGS
+    }
+
+    /// Whether a command tag is of interest.
+    pub(super) fn want(&self, tag: &[u8]) -> bool {
+        let open = !self.sent.is_empty() || !self.in_transaction.is_empty();
+        open && TAGS.contains(&tag)
+    }
+
+    /// Entries of the unit in progress; `count` is asked once for each unit whose end has been sent.
+    pub(super) fn in_unit(&mut self, open: u32, count: impl FnOnce() -> Option<u32>) -> u32 {
+        self.in_unit = self.in_unit.or_else(count);
+        self.in_unit.unwrap_or(open)
+    }
+
+    /// The unit in progress has got another end.
+    pub(super) fn unit_changed(&mut self) {
+        self.in_unit = None;
     }
 
     /// A command of a unit with `count` entries has completed.
     pub(super) fn completed(
         &mut self,
         tag: &[u8],
-        count: u16,
+        count: u32,
         session: &Arc<Params>,
         connection: &Arc<Params>,
     ) -> Option<Settled> {
@@ -149,7 +182,7 @@ impl Settings {
     }
 
     /// Takes the next entry, if the unit has one left and it is of the kind that the tag tells.
-    fn answer(&mut self, count: u16, fits: impl Fn(&Pending) -> bool) -> Option<Pending> {
+    fn answer(&mut self, count: u32, fits: impl Fn(&Pending) -> bool) -> Option<Pending> {
         if self.answered >= count || !self.sent.front().is_some_and(fits) {
             return None;
         }
@@ -206,10 +239,11 @@ impl Settings {
     /// block the rest is settled, or undone by the unit's failure.
     pub(super) fn unit_ended(
         &mut self,
-        count: u16,
+        count: u32,
         link: &Link,
         session: &Arc<Params>,
     ) -> Option<Settled> {
+        self.in_unit = None;
         for _ in std::mem::take(&mut self.answered)..count {
             self.sent.pop_front();
         }
@@ -252,6 +286,7 @@ impl Settings {
     pub(super) fn forget(&mut self) {
         self.sent.clear();
         self.answered = 0;
+        self.in_unit = None;
         self.in_transaction.clear();
     }
 }

@@ -276,26 +276,20 @@ fn whatever_a_client_leaves_unfinished_is_gone() {
             request::query("SELECT pg_advisory_lock(7)"),
         ),
     ] {
-        let mut client = rig.client("postgres");
-        client.send(&sent).unwrap();
-        // What answers at all has reached the server; the rest is lost on the way, as it may be.
-        client.recv_within(Duration::from_millis(100)).unwrap();
-        drop(client);
-        let mut next = rig.client("postgres");
-        next.query("UPDATE seat SET taken = taken WHERE id = 1")
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
-        for (sql, expected) in [
-            ("SELECT taken FROM seat", "0"),
-            ("SELECT count(*) FROM seat", "1"),
-            ("SHOW work_mem", "4MB"),
-            ("SELECT count(*) FROM pg_listening_channels()", "0"),
-            ("SELECT to_regclass('mine') IS NULL", "t"),
-            (
-                "SELECT pg_try_advisory_lock(7) AND pg_advisory_unlock(7)",
-                "t",
-            ),
-        ] {
-            assert_eq!(value(&mut next, sql), expected, "{what}: {sql}");
+        for goodbye in [false, true] {
+            // The server, too, carries on with a statement whose client has said goodbye.
+            if goodbye && (what == "in a statement" || what.ends_with("message")) {
+                continue;
+            }
+            let mut client = rig.client("postgres");
+            client.send(&sent).unwrap();
+            // What answers at all has reached the server; the rest is lost on the way, as it may be.
+            client.recv_within(Duration::from_millis(100)).unwrap();
+            if goodbye {
+                client.send(&request::terminate()).unwrap();
+            }
+            drop(client);
+            nothing_is_left(&rig, what);
         }
     }
     assert_eq!(
@@ -304,6 +298,25 @@ fn whatever_a_client_leaves_unfinished_is_gone() {
             .unwrap(),
         "0"
     );
+}
+
+fn nothing_is_left(rig: &Rig, what: &str) {
+    let mut next = rig.client("postgres");
+    next.query("UPDATE seat SET taken = taken WHERE id = 1")
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    for (sql, expected) in [
+        ("SELECT taken FROM seat", "0"),
+        ("SELECT count(*) FROM seat", "1"),
+        ("SHOW work_mem", "4MB"),
+        ("SELECT count(*) FROM pg_listening_channels()", "0"),
+        ("SELECT to_regclass('mine') IS NULL", "t"),
+        (
+            "SELECT pg_try_advisory_lock(7) AND pg_advisory_unlock(7)",
+            "t",
+        ),
+    ] {
+        assert_eq!(value(&mut next, sql), expected, "{what}: {sql}");
+    }
 }
 
 #[test]

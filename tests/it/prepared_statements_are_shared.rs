@@ -175,6 +175,44 @@ fn a_large_result_streams_in_bounded_memory() {
     );
 }
 
+/// A goodbye that comes with a statement is heard after the statement's answer has been read.
+#[test]
+fn a_goodbye_cuts_no_answer_off() {
+    let rig = Rig::start(0, |_| ());
+    // Below, about and above what the sockets on the way hold while the client does not read.
+    for rows in [1, 500, 1500, 2500, 3500, 5000] {
+        let mut client = rig.client("postgres");
+        let sql = format!("SELECT repeat('x', 1000) FROM generate_series(1, {rows})");
+        client
+            .send(&[request::query(&sql), request::terminate()].concat())
+            .unwrap();
+        // The proxy has had its goodbye when it answers another client that came after.
+        rig.client("postgres").query("SELECT 1").unwrap();
+        let answer = client.recv_until_ready().unwrap();
+        let received = answer.iter().filter(|message| message.tag == b'D').count();
+        assert_eq!(received, rows);
+        client.recv_until_closed().unwrap();
+    }
+}
+
+/// A pipeline whose statements change settings takes time in proportion to its length.
+#[test]
+fn settings_in_a_long_pipeline() {
+    const STATEMENTS: usize = 20_000;
+    let rig = Rig::start(0, |_| ());
+    let mut client = rig.client("postgres");
+    let statement = [request::bind("", "s", &[]), request::execute("", 0)].concat();
+    let mut group = request::parse("s", "SET work_mem = '5MB'", &[]);
+    for _ in 0..STATEMENTS {
+        group.extend_from_slice(&statement);
+    }
+    group.extend_from_slice(&request::sync());
+    client.send(&group).unwrap();
+    let answer = client.recv_until_ready().unwrap();
+    assert_eq!(answer.len(), 1 + 2 * STATEMENTS + 1);
+    assert_eq!(value(&mut client, "SHOW work_mem"), "5MB");
+}
+
 /// Of this process, in which the proxy runs.
 fn resident_kilobytes() -> usize {
     let (out, _) =

@@ -253,6 +253,78 @@ fn a_role_that_is_gone_is_not_replaced_by_another() {
     assert_eq!(value(&mut client, "SELECT current_user"), "postgres");
 }
 
+/// The second of two Queries goes to another server connection, which must take the role first.
+#[test]
+fn a_role_follows_its_session_in_the_middle_of_a_pipeline() {
+    let rig = Rig::start(1, |config| config.databases[0].pool.size = 1);
+    let primary = rig.cluster.primary();
+    primary.execute("CREATE ROLE helper").unwrap();
+    rig.cluster.wait_caught_up().unwrap();
+    let (mut client, mut other) = (rig.client("postgres"), rig.client("postgres"));
+    client.query("SET ROLE helper").unwrap();
+    for round in 0..5 {
+        for sql in ["SELECT 1", "SELECT txid_current() IS NOT NULL"] {
+            other.query(sql).unwrap();
+        }
+        let flight = [
+            request::query("SELECT 1"),
+            request::query("SELECT current_user, txid_current() IS NOT NULL"),
+        ];
+        client.send(&flight.concat()).unwrap();
+        client.recv_until_ready().unwrap();
+        let answer = client.recv_until_ready().unwrap();
+        let row = answer.iter().find(|message| message.tag == b'D').unwrap();
+        let expected = ["helper", "t"].map(|text| Some(text.to_owned()));
+        assert_eq!(row.text_row().unwrap(), expected, "round {round}");
+    }
+}
+
+/// Statements of a client whose role is gone run with nobody else's.
+#[test]
+fn nobody_elses_role_stands_in_for_one_that_is_gone() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 2);
+    let primary = rig.cluster.primary();
+    primary
+        .execute("CREATE ROLE helper; CREATE ROLE another")
+        .unwrap();
+    let mut client = rig.client("postgres");
+    client.query("SET ROLE helper").unwrap();
+    primary.execute("DROP ROLE helper").unwrap();
+    let mut others = [rig.client("postgres"), rig.client("postgres")];
+    for other in &mut others {
+        other.query("BEGIN").unwrap();
+        other.query("SET ROLE another").unwrap();
+        other.query("SET search_path = elsewhere").unwrap();
+    }
+    for other in &mut others {
+        other.query("COMMIT").unwrap();
+    }
+    let run = |sql: &str| {
+        [
+            request::parse("", sql, &[]),
+            request::bind("", "", &[]),
+            request::execute("", 0),
+        ]
+        .concat()
+    };
+    let group = [
+        run("SET default_transaction_read_only = off"),
+        run("SHOW role"),
+        run("SHOW search_path"),
+        request::sync(),
+    ];
+    client.send(&group.concat()).unwrap();
+    let answer = client.recv_until_ready().unwrap();
+    let tags: Vec<u8> = answer.iter().map(|message| message.tag).collect();
+    assert_eq!(tags, b"EZ", "{answer:?}");
+    client
+        .query("SET search_path = mine; RESET role")
+        .unwrap_err();
+    client.query("RESET role").unwrap();
+    assert_eq!(value(&mut client, "SHOW search_path"), "\"$user\", public");
+    assert_eq!(value(&mut client, "SELECT current_user"), "postgres");
+}
+
 /// What bounds the time of one client's statements does not stand in the way of another's settings.
 #[test]
 fn a_short_statement_timeout_is_its_owners_own() {
