@@ -4,7 +4,9 @@
 # A throw-away primary and two standbys, the proxy before them, a little traffic. ARGS="--for 20s" ends by itself.
 demo:
 	@scripts/install-postgresql
-	cargo run --release --locked --quiet -- demo $(ARGS)
+	@echo "Building pgweir; the first time this takes some minutes …"
+	cargo build --release --locked
+	@target/release/pgweir demo $(ARGS)
 
 # All that CI runs.
 test: check

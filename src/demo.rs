@@ -89,16 +89,19 @@ async fn show(
     ))?;
     if let Some(status) = proxy.http_address() {
         say(&format!(
-            "  status: http://{status}/   metrics: http://{status}/metrics\n"
+            "  status: http://{status}/readyz   metrics: http://{status}/metrics\n"
         ))?;
     }
     for node in cluster.nodes() {
         say(&format!("  {}: {}\n", node.name(), node.address()))?;
     }
-    say(&match time {
-        Some(time) => format!("\nTraffic for {time:?} …\n"),
-        None => "\nTraffic until Ctrl-C …\n".to_owned(),
-    })?;
+    if time.is_none() {
+        say(&failover(cluster))?;
+    }
+    say(&format!(
+        "\nTraffic: {WRITERS} session writes rows and reads them back, {READERS} read, {} …\n",
+        time.map_or("until Ctrl-C".to_owned(), |time| format!("for {time:?}"))
+    ))?;
     let traffic = Traffic::start(&address)?;
     tokio::select! {
         signal = proxy::stop_signal() => { signal?; }
@@ -110,6 +113,19 @@ async fn show(
     let table = table(&proxy.statements(), errors, stale);
     proxy.shutdown().await;
     Ok(table)
+}
+
+/// What to type to see a failover.
+fn failover(cluster: &Cluster) -> String {
+    let (Some(primary), Some(standby)) = (
+        cluster.primary().process_id(),
+        cluster.standbys().first().map(|node| node.url("postgres")),
+    ) else {
+        return String::new();
+    };
+    format!(
+        "\nA failover, from another terminal:\n  kill -9 {primary}\n  psql \"{standby}\" -c \"SELECT pg_promote()\"\n"
+    )
 }
 
 /// The proxy as somebody would configure it for these servers.

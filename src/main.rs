@@ -17,7 +17,8 @@ use pgweir::sql::{Access, Classifier, Lexing};
 #[command(
     version,
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true
 )]
 struct Cli {
     #[command(subcommand)]
@@ -41,7 +42,7 @@ enum Command {
         #[arg(default_value = "proxy.toml")]
         file: PathBuf,
     },
-    /// Say where each statement would go, and why.
+    /// Say where each statement would go, and why: the place, then in brackets its class, its reason, and what decided.
     Explain(Explain),
     /// Start a throw-away primary with two standbys and the proxy before them, with a little traffic.
     ///
@@ -59,8 +60,9 @@ struct Explain {
     /// Read statements from this file, one text a line; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The statements. Several in one text are judged as one, as the server runs them.
-    #[arg(required_unless_present = "file")]
+    /// The statements. Several in one text are judged as one, as the server runs them. `-` reads standard input, one text a
+    /// line.
+    #[arg(required_unless_present = "file", value_name = "SQL")]
     sql: Vec<String>,
 }
 
@@ -71,7 +73,12 @@ const BAD_INPUT: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match (cli.command, cli.file) {
-        (Some(Command::Run { file }), _) | (None, Some(file)) => run(&file),
+        (Some(Command::Run { file }), _) => run(&file),
+        (None, Some(file)) if !file.exists() => Err(Failure::Input(format!(
+            "{}: neither a command nor a file; `pgweir --help` shows the commands",
+            file.display()
+        ))),
+        (None, Some(file)) => run(&file),
         (Some(Command::Check { file }), _) => check(&file),
         (Some(Command::Explain(explain)), _) => self::explain(&explain),
         (Some(Command::Demo { time }), _) => run_demo(time),
@@ -185,18 +192,26 @@ fn check(file: &Path) -> Result<(), Failure> {
         .iter()
         .map(|cluster| cluster.nodes.len())
         .sum();
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
     say(&format!(
-        "{}: good ({} listeners, {} clusters, {nodes} nodes, {} databases)\n",
+        "{}: good ({}, {}, {}, {})\n",
         file.display(),
-        config.listeners.len(),
-        config.clusters.len(),
-        config.databases.len()
+        counted(config.listeners.len(), "listener"),
+        counted(config.clusters.len(), "cluster"),
+        counted(nodes, "node"),
+        counted(config.databases.len(), "database")
     ))
 }
 
 fn explain(explain: &Explain) -> Result<(), Failure> {
     let mut texts = explain.sql.clone();
-    if let Some(file) = &explain.file {
+    let dash = texts == ["-"];
+    let file = explain.file.clone().or(dash.then(|| PathBuf::from("-")));
+    if let Some(file) = &file {
+        texts.retain(|text| text != "-");
         let text = read_statements(file)
             .map_err(|error| Failure::Input(format!("{}: {error}", file.display())))?;
         texts.extend(
@@ -239,7 +254,7 @@ fn read_statements(file: &Path) -> std::io::Result<String> {
 }
 
 fn run_demo(time: Option<Duration>) -> Result<(), Failure> {
-    start_log(LogLevel::Warn, LogFormat::Text);
+    start_log(LogLevel::Info, LogFormat::Text);
     demo::run(time, &mut |text| {
         say(text).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
     })

@@ -41,6 +41,17 @@ pub enum Silence {
     Rejected(String),
 }
 
+impl std::fmt::Display for Silence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Silence::Gone => "nobody listens, or the connection was closed",
+            Silence::TimedOut => "no answer in time",
+            Silence::Starting => "the server is starting up or shutting down",
+            Silence::Rejected(why) => why,
+        })
+    }
+}
+
 /// One probe's outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {

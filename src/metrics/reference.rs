@@ -77,7 +77,7 @@ const TAIL: &str = "
 |---|---|
 | `pgweir_primary_known == 0` | writes have nowhere to go |
 | `pgweir_node_up == 0` | a node does not answer |
-| `increase(pgweir_standby_refusals_total[1h]) > 0` | a write was sent to a standby: a fault of pgweir, please report it |
+| `increase(pgweir_standby_refusals_total[1h]) > 0` | a standby has refused a write: see README, Not promised; if it is none of those, please report it |
 | `pgweir_node_role{role=\"standby\"} == 1 unless on(cluster, node) pgweir_node_eligible == 1` | a standby gets no reads |
 | `max by (cluster) (pgweir_primary_sample_age_seconds) > 5` | lag is measured against an old position |
 | `rate(pgweir_pool_checkout_timeouts_total[5m]) > 0` | clients give up waiting for a server connection |

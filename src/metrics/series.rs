@@ -121,8 +121,8 @@ series! {
     ROUTED_STATEMENTS_TOTAL Counter "pgweir_routed_statements_total" ["target" "reason"]
         "Statements given to a node, by the role it was chosen for and why.";
     STANDBY_REFUSALS_TOTAL Counter "pgweir_standby_refusals_total" []
-        "Statements that a standby refused as writes (SQLSTATE 25006). Anything but 0 is a fault \
-         of pgweir's judgement; please report it.";
+        "Statements that a standby refused as writes (SQLSTATE 25006): a view, a policy or a \
+         function with a built-in's name writes, or pgweir has misjudged a statement; please report that.";
     PINS_TOTAL Counter "pgweir_pins_total" ["reason"]
         "Sessions that had to keep their server connection after a transaction, by reason.";
 

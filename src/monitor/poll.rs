@@ -152,9 +152,7 @@ impl Board {
             }
             Event::PrimaryLost { node } => tracing::warn!(cluster, node = name(node), "{event}"),
             Event::State { node, .. } => {
-                let why = silence
-                    .map(|silence| format!("{silence:?}"))
-                    .unwrap_or_default();
+                let why = silence.map(tracing::field::display);
                 tracing::info!(cluster, node = name(node), why, "{event}");
             }
             Event::PrimaryAccepted { node, .. }
