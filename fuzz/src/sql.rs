@@ -143,7 +143,7 @@ fn settings() {
         .for_each(|(set, pieces)| {
             let front: &[u8] = if *set { b"set " } else { b"reset " };
             for text in [[front.to_vec(), text(pieces)].concat(), text(pieces)] {
-                if let Some(setting) = setting::parse(&text) {
+                if let setting::Parsed::Setting(setting) = setting::parse(&text) {
                     assert_eq!(setting.name, setting.name.to_ascii_lowercase());
                 }
                 let _ = setting::deallocate_target(&text);

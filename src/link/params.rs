@@ -16,6 +16,11 @@ pub enum Value {
 pub struct Params(BTreeMap<Box<str>, Value>);
 
 impl Params {
+    /// Every setting at the connection's default.
+    pub const fn none() -> Params {
+        Params(BTreeMap::new())
+    }
+
     /// Whether every setting is at the connection's default.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -40,6 +45,11 @@ impl Params {
             self.0.remove(Params::IDENTITY[1]);
         }
         self.0.insert(name.into(), value);
+    }
+
+    /// Puts a setting back to the connection's default.
+    pub fn unset(&mut self, name: &str) {
+        self.0.remove(name);
     }
 
     /// Puts a setting back to what `defaults` has for it, or to the connection's default.

@@ -9,9 +9,10 @@ use tokio::time::timeout;
 use super::build::Built;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::link::{Params, Value};
-use crate::net::Stream;
+use crate::net::{Address, Stream};
 use crate::pool::Pooled;
-use crate::relay::{self, Mode, PoolSet, Relay, Seat, Unwelcome, Welcome};
+use crate::relay::{self, Mode, PoolSet, Relay, Replication, Seat, Unwelcome, Welcome};
+use crate::server::{self, Credentials, Server};
 use crate::session::Session;
 use crate::wire::startup::{self, Startup, V3_2};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
@@ -51,8 +52,12 @@ pub(super) async fn accept(
                 tokio::spawn(async move {
                     let _counted = (built.shared.metrics.client(), guard);
                     // Boxed, so that the memory of the login is given back when the session begins.
-                    if let Some((relay, _permit)) = Box::pin(serve(stream, peer, built)).await {
-                        relay.run().await;
+                    match Box::pin(serve(stream, peer, built)).await {
+                        Some((Serving::Session(relay), _permit)) => relay.run().await,
+                        Some((Serving::Replication(replication), _permit)) => {
+                            replication.run().await;
+                        }
+                        None => {}
                     }
                 });
             }
@@ -80,6 +85,16 @@ impl Drop for SessionGuard {
     }
 }
 
+/// What follows a login.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every client has the large one, which would only be boxed for the others' sake"
+)]
+enum Serving {
+    Session(Relay),
+    Replication(Box<Replication>),
+}
+
 /// A login that ends here. The reason is for the metric.
 enum Refusal {
     Notice(&'static str, Notice),
@@ -91,7 +106,7 @@ async fn serve(
     mut stream: Stream,
     peer: Peer,
     built: Arc<Built>,
-) -> Option<(Relay, OwnedSemaphorePermit)> {
+) -> Option<(Serving, OwnedSemaphorePermit)> {
     let result = match timeout(built.login_timeout, greet(&mut stream, &built)).await {
         Ok(result) => result,
         Err(_) => Err(Refusal::Notice(
@@ -103,7 +118,7 @@ async fn serve(
         )),
     };
     let refusal = match result {
-        Ok(Some(admitted)) => return Some(admitted.into_relay(stream, &built)),
+        Ok(Some(admitted)) => return Some(admitted.begin(stream, &built)),
         Ok(None) => return None,
         Err(refusal) => refusal,
     };
@@ -126,29 +141,46 @@ async fn serve(
 
 /// A client that may begin.
 struct Admitted {
-    pools: Arc<PoolSet>,
     slot: Seat,
-    welcome: Arc<Welcome>,
-    home: Option<(Pooled, usize)>,
     permit: OwnedSemaphorePermit,
+    to: AdmittedTo,
+}
+
+enum AdmittedTo {
+    Session {
+        pools: Arc<PoolSet>,
+        welcome: Arc<Welcome>,
+        home: Option<(Pooled, usize)>,
+    },
+    Replication {
+        server: Box<Server>,
+        address: Address,
+        node: String,
+    },
 }
 
 impl Admitted {
-    fn into_relay(self, stream: Stream, built: &Built) -> (Relay, OwnedSemaphorePermit) {
-        let session = Session::new(
-            self.welcome.params.clone(),
-            self.welcome.lexing,
-            self.welcome.serializable,
-        );
-        let relay = Relay::new(
-            built.shared.clone(),
-            self.pools,
-            self.slot,
-            stream,
-            session,
-            self.home,
-        );
-        (relay, self.permit)
+    fn begin(self, stream: Stream, built: &Built) -> (Serving, OwnedSemaphorePermit) {
+        let shared = built.shared.clone();
+        let serving = match self.to {
+            AdmittedTo::Session {
+                pools,
+                welcome,
+                home,
+            } => {
+                let session =
+                    Session::new(welcome.params.clone(), welcome.lexing, welcome.serializable);
+                Serving::Session(Relay::new(shared, pools, self.slot, stream, session, home))
+            }
+            AdmittedTo::Replication {
+                server,
+                address,
+                node,
+            } => Serving::Replication(Box::new(Replication::new(
+                shared, self.slot, stream, server, address, &node,
+            ))),
+        };
+        (serving, self.permit)
     }
 }
 
@@ -173,6 +205,7 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
         );
         return Err(Refusal::Notice("refused", notice));
     };
+    let replication = replication(&startup);
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
     let login = log_in(stream, &startup, &built.authenticator)
         .await
@@ -181,15 +214,14 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
     if let Some(keys) = login.keys {
         credentials.reveal(keys);
     }
+    if let Some(value) = replication {
+        return replicate(stream, built, &startup, value, &credentials, permit).await;
+    }
     let Some(pools) = built
         .databases
         .pools(&startup.database, &startup.user, credentials)
     else {
-        let text = format!("database \"{}\" does not exist", startup.database);
-        return Err(Refusal::Notice(
-            "refused",
-            Notice::fatal(SqlState::InvalidCatalogName, text),
-        ));
+        return Err(no_database(&startup));
     };
     let welcome = match relay::welcome(&pools, params).await {
         Ok(welcome) => welcome,
@@ -203,12 +235,32 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
     };
     let home = home(&pools).await;
     let process = home.as_ref().map(|(server, _)| server.process);
+    let slot = enter(built, &startup, process)?;
+    say_welcome(stream, &welcome.messages, &slot).await?;
+    Ok(Some(Admitted {
+        slot,
+        permit,
+        to: AdmittedTo::Session {
+            pools,
+            welcome,
+            home,
+        },
+    }))
+}
+
+fn no_database(startup: &Startup) -> Refusal {
+    let text = format!("database \"{}\" does not exist", startup.database);
+    Refusal::Notice("refused", Notice::fatal(SqlState::InvalidCatalogName, text))
+}
+
+/// A place in the registry, with a cancel key as long as the client's protocol has room for.
+fn enter(built: &Built, startup: &Startup, process: Option<i32>) -> Result<Seat, Refusal> {
     let key_length = if startup.negotiated() >= V3_2 {
         KEY_3_2
     } else {
         KEY_3_0
     };
-    let slot = built
+    built
         .shared
         .registry
         .enter(process, key_length)
@@ -217,20 +269,84 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
                 "unavailable",
                 Notice::fatal(SqlState::InternalError, error.to_string()),
             )
-        })?;
-    let mut out = welcome.messages.clone();
+        })
+}
+
+/// The end of a login.
+async fn say_welcome(stream: &mut Stream, settings: &[u8], slot: &Seat) -> Result<(), Refusal> {
+    let mut out = settings.to_vec();
     reply::backend_key_data(slot.process, &slot.key, &mut out);
     reply::ready_idle(&mut out);
-    if stream.write_all(&out).await.is_err() {
-        return Err(Refusal::Silent("gone"));
+    stream
+        .write_all(&out)
+        .await
+        .map_err(|_| Refusal::Silent("gone"))
+}
+
+/// A replication connection: a walsender on the primary, for this client alone.
+async fn replicate(
+    stream: &mut Stream,
+    built: &Built,
+    startup: &Startup,
+    value: &str,
+    credentials: &Credentials,
+    permit: OwnedSemaphorePermit,
+) -> Result<Option<Admitted>, Refusal> {
+    let physical = !value.eq_ignore_ascii_case("database");
+    let Some((cluster, database)) = built.databases.for_replication(&startup.database, physical)
+    else {
+        return Err(no_database(startup));
+    };
+    let refused = |unwelcome| match unwelcome {
+        Unwelcome::Notice(notice) => Refusal::Notice("unavailable", notice),
+        Unwelcome::Refused(message) => Refusal::Relayed(message),
+    };
+    let Some(primary) = cluster.view.load().primary else {
+        return Err(Refusal::Notice("unavailable", relay::no_node()));
+    };
+    let node = &cluster.nodes[primary];
+    let parameters: Vec<(&str, &str)> = startup
+        .parameters
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let login = server::Login {
+        user: &startup.user,
+        database: &database,
+        credentials,
+        parameters: &parameters,
+    };
+    let server = match server::open(&node.endpoint, &login).await {
+        Ok(server) => server,
+        Err(error) if error.node_is_away() => {
+            return Err(Refusal::Notice("unavailable", relay::no_node()));
+        }
+        Err(error) => return Err(refused(relay::refused(&error))),
+    };
+    let mut settings = Vec::new();
+    for (name, value) in server.reported.iter() {
+        reply::parameter_status(name, value, &mut settings);
     }
+    let slot = enter(built, startup, Some(server.process))?;
+    say_welcome(stream, &settings, &slot).await?;
     Ok(Some(Admitted {
-        pools,
         slot,
-        welcome,
-        home,
         permit,
+        to: AdmittedTo::Replication {
+            server: Box::new(server),
+            address: node.endpoint.address.clone(),
+            node: node.name.clone(),
+        },
     }))
+}
+
+/// The value of the `replication` parameter, unless it says no.
+fn replication(startup: &Startup) -> Option<&str> {
+    let (_, value) = startup
+        .parameters
+        .iter()
+        .find(|(name, _)| name == "replication")?;
+    (!is_off(value)).then_some(value)
 }
 
 /// Session pooling: the session's connection on the primary. If there is none now, the session gets one with its first
@@ -270,14 +386,7 @@ fn startup_params(startup: &Startup) -> Result<Params, Notice> {
         let settings = match name.as_str() {
             "options" => startup::options(value)
                 .map_err(|text| Notice::fatal(SqlState::ProtocolViolation, text))?,
-            "replication" if is_off(value) => continue,
-            "replication" => {
-                return Err(Notice::fatal(
-                    SqlState::FeatureNotSupported,
-                    "replication connections are not supported by the proxy",
-                )
-                .hint("Connect to the server itself for replication."));
-            }
+            "replication" => continue,
             _ => vec![(name.clone(), value.clone())],
         };
         for (name, value) in settings {

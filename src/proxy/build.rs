@@ -92,6 +92,26 @@ impl Databases {
         Some(set)
     }
 
+    /// The cluster of a database, and the database's name there. Physical replication is not about any database: where
+    /// the name is not configured, and there is one cluster only, it is that one.
+    pub(super) fn for_replication(
+        &self,
+        database: &str,
+        physical: bool,
+    ) -> Option<(Arc<Cluster>, String)> {
+        let mut templates = self.named.values().chain(self.any.as_ref());
+        let only = templates
+            .next()
+            .filter(|first| templates.all(|other| Arc::ptr_eq(&other.cluster, &first.cluster)));
+        let template = self
+            .named
+            .get(database)
+            .or(self.any.as_ref())
+            .or(only.filter(|_| physical))?;
+        let name = template.dbname.as_deref().unwrap_or(database);
+        Some((template.cluster.clone(), name.to_owned()))
+    }
+
     /// Takes pools out that were made for a login which then failed.
     pub(super) fn forget_unused(&self, set: &Arc<PoolSet>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);

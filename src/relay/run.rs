@@ -42,7 +42,7 @@ pub(super) struct Held {
 }
 
 type Timer = Pin<Box<tokio::time::Sleep>>;
-type Cancelling = Pin<Box<dyn Future<Output = Result<(), ServerError>> + Send>>;
+pub(super) type Cancelling = Pin<Box<dyn Future<Output = Result<(), ServerError>> + Send>>;
 
 /// One client and, while it needs one, its server connection.
 pub struct Relay {

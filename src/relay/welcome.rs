@@ -125,12 +125,13 @@ async fn any_server(pools: &PoolSet) -> Result<Pooled, Unwelcome> {
 }
 
 /// No node can be asked now. Drivers take this as a reason to try again.
-fn no_node() -> Notice {
+pub fn no_node() -> Notice {
     Notice::fatal(SqlState::CannotConnectNow, "no server is available now")
         .hint("Try again in a moment.")
 }
 
-fn refused(error: &server::ServerError) -> Unwelcome {
+/// What a client is told whose server connection could not be opened or set up.
+pub fn refused(error: &server::ServerError) -> Unwelcome {
     match error.refusal() {
         Some(refusal) => Unwelcome::Refused(fatal(refusal)),
         None => {

@@ -193,7 +193,7 @@ impl Session {
                     Verdict::Pass
                 });
             }
-            b'S' => return Ok(self.parameter(body, injected)),
+            b'S' => return Ok(self.parameter(body, injected, link.resetting)),
             b'G' => {
                 let CopyIn {
                     ended,
@@ -416,7 +416,7 @@ impl Session {
             }
             if let Some(cold) = &mut self.cold {
                 let defaults = cold.settings.defaults();
-                cold.restate = !defaults.is_empty();
+                link.resetting = !defaults.is_empty();
                 self.set_params(defaults);
             }
         }
@@ -441,8 +441,10 @@ impl Session {
         }
     }
 
-    /// ParameterStatus: the client hears of settings that it has changed itself, and never which role a node has.
-    fn parameter(&mut self, body: &[u8], injected: bool) -> Verdict {
+    /// ParameterStatus: the client hears of settings that it has changed itself, and never which role a node has. A RESET
+    /// takes the connection to its own default, where the session goes back to its startup packet: for these settings
+    /// the client hears of what the proxy brings back, if that is news.
+    fn parameter(&mut self, body: &[u8], injected: bool, resetting: bool) -> Verdict {
         let Some((name, value)) = backend::parameter(body) else {
             return if injected {
                 Verdict::Swallow
@@ -450,9 +452,27 @@ impl Session {
                 Verdict::Pass
             };
         };
-        let restated = self.cold.as_ref().is_some_and(|cold| cold.restate);
-        if (injected && !restated) || name == b"in_hot_standby" {
+        if name == b"in_hot_standby" {
             return Verdict::Swallow;
+        }
+        let mut own = None;
+        if let Some(cold) = &mut self.cold
+            && cold.settings.has_default(name)
+        {
+            own = Some((cold.restate, &mut cold.told));
+        }
+        match own {
+            None if injected => return Verdict::Swallow,
+            None => {}
+            Some(_) if resetting && !injected => return Verdict::Swallow,
+            Some((restate, told)) => {
+                let known = told.get(name).map(|told| **told == *value);
+                // Without an entry the client knows the value of its startup packet.
+                if injected && !(restate && known == Some(false)) {
+                    return Verdict::Swallow;
+                }
+                told.insert(name.into(), value.into());
+            }
         }
         self.learn(name, value);
         Verdict::Pass

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::front::Context;
 use super::settings::MAX_SETTINGS;
-use super::{Group, NameChange, Session, Stream};
+use super::{Group, NameChange, Session, Stream, inject};
 use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
 use crate::sql::{
     self, Access, Class, PinReason, SessionEffect, TxEffect, deallocate_target, savepoint, setting,
@@ -36,6 +36,9 @@ impl Session {
             self.stream.left -= bytes.len();
             return true;
         }
+        if link.status == Status::Transaction && !self.group.open && link.settled() {
+            self.restore(link, out);
+        }
         let mut writer = Writer {
             bytes,
             sent: 0,
@@ -56,6 +59,15 @@ impl Session {
             };
         }
         writer.finish()
+    }
+
+    /// What was reset in the transaction's last unit goes back to the session's own defaults.
+    fn restore(&mut self, link: &mut Link, out: &mut Vec<u8>) {
+        if let Some(cold) = &mut self.cold {
+            let mut sql = Vec::new();
+            cold.settings.restore(&mut sql);
+            inject(&sql, link, out);
+        }
     }
 
     fn forward_one(

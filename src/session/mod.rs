@@ -107,8 +107,10 @@ struct Cold {
     unconfirmed: VecDeque<(Box<[u8]>, NameChange)>,
     /// What a DEALLOCATE or DISCARD ALL that has not been done yet is taking away.
     taken: Names,
-    /// A RESET has told the client the connection's own values; those of its startup packet follow with the next unit.
+    /// After a RESET: the values of the startup packet follow with the next unit, and may be news.
     restate: bool,
+    /// What the client was told last of the settings of its startup packet, where that was something else.
+    told: HashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     settings: Settings,

@@ -27,8 +27,8 @@ pub(super) const MAX_SETTINGS: usize = 256;
 enum Pending {
     Set(Box<str>, Value),
     Several(Vec<(&'static str, &'static str)>),
-    Reset(Box<str>),
-    ResetAll,
+    Reset(Box<str>, Restored),
+    ResetAll(Restored),
     /// Ends with its transaction, on the connection that runs it.
     Nothing,
     /// Where ROLLBACK TO this name goes back to.
@@ -49,13 +49,17 @@ impl Pending {
     /// The one setting that it changes. The identity is left out, because one part of it may change the other.
     fn name(&self) -> Option<&str> {
         match self {
-            Pending::Set(name, _) | Pending::Reset(name) if !Params::is_identity(name) => {
+            Pending::Set(name, _) | Pending::Reset(name, _) if !Params::is_identity(name) => {
                 Some(name)
             }
             _ => None,
         }
     }
 }
+
+/// Whether the connection has been given the value of the session's startup packet after a RESET, which goes back to the
+/// connection's own default.
+type Restored = bool;
 
 /// The changes whose outcome is open.
 ///
@@ -264,18 +268,51 @@ impl Settings {
         }
         let resets = ended
             .iter()
-            .any(|pending| matches!(pending, Pending::Reset(_) | Pending::ResetAll));
+            .any(|pending| matches!(pending, Pending::Reset(..) | Pending::ResetAll(_)));
         let alike = Arc::ptr_eq(session, connection) && (!resets || self.defaults.is_empty());
-        let session = Arc::new(changed(session, &ended, &self.defaults));
-        let connection = if alike {
-            session.clone()
-        } else {
-            Arc::new(changed(connection, &ended, &Params::default()))
-        };
+        let connection = (!alike).then(|| {
+            Arc::new(changed(connection, &ended, |restored| match restored {
+                true => &self.defaults,
+                false => &NO_PARAMS,
+            }))
+        });
+        let session = Arc::new(changed(session, &ended, |_| &self.defaults));
+        let connection = connection.unwrap_or_else(|| session.clone());
         Some(Settled {
             session,
             connection,
         })
+    }
+
+    /// Inside a transaction, before its next unit: the SQL that brings back the values of the startup packet for what has
+    /// been reset. PostgreSQL undoes it where it undoes the RESET.
+    pub(super) fn restore(&mut self, out: &mut Vec<u8>) {
+        if self.defaults.is_empty() {
+            return;
+        }
+        let mut wanted = Params::default();
+        for pending in &mut self.in_transaction {
+            match pending {
+                Pending::Reset(name, restored) if !*restored => {
+                    *restored = true;
+                    wanted.reset(name, &self.defaults);
+                }
+                Pending::ResetAll(restored) if !*restored => {
+                    *restored = true;
+                    wanted = reset_all(&Params::default(), &self.defaults);
+                }
+                Pending::Set(name, _) => wanted.unset(name),
+                _ => {}
+            }
+        }
+        Params::default().put_difference(&wanted, out);
+    }
+
+    /// Whether the startup packet has a value for a setting, whose name is as the server reports it.
+    pub(super) fn has_default(&self, name: &[u8]) -> bool {
+        !self.defaults.is_empty()
+            && std::str::from_utf8(name)
+                .is_ok_and(|name| self.defaults.get(&name.to_ascii_lowercase()).is_some())
     }
 
     pub(super) fn defaults(&self) -> Arc<Params> {
@@ -291,6 +328,9 @@ impl Settings {
     }
 }
 
+/// A connection's own defaults.
+static NO_PARAMS: Params = Params::none();
+
 /// The change that a statement asks for; `None` if it cannot be followed.
 fn pending(setting: &Setting<'_>) -> Option<Pending> {
     if setting.scope == Scope::Local {
@@ -298,8 +338,8 @@ fn pending(setting: &Setting<'_>) -> Option<Pending> {
     }
     let name = || Params::trackable(&setting.name).then(|| setting.name.as_str().into());
     Some(match &setting.change {
-        Change::All => Pending::ResetAll,
-        Change::Default => Pending::Reset(name()?),
+        Change::All => Pending::ResetAll(false),
+        Change::Default => Pending::Reset(name()?, false),
         // Other text is in the encoding of the moment, which may be another one when it is carried over.
         Change::Set(sql) if sql.is_ascii() => Pending::Set(name()?, Value::Sql((*sql).into())),
         Change::Set(_) => return None,
@@ -307,14 +347,18 @@ fn pending(setting: &Setting<'_>) -> Option<Pending> {
     })
 }
 
-/// The settings after these changes, where RESET goes back to `defaults`.
-fn changed(params: &Params, changes: &[Pending], defaults: &Params) -> Params {
+/// The settings after these changes, where RESET goes back to what `defaults` says.
+fn changed<'a>(
+    params: &Params,
+    changes: &[Pending],
+    defaults: impl Fn(Restored) -> &'a Params,
+) -> Params {
     let mut params = params.clone();
     for change in changes {
         match change {
             Pending::Set(name, value) => params.set(name, value.clone()),
-            Pending::Reset(name) => params.reset(name, defaults),
-            Pending::ResetAll => params = reset_all(&params, defaults),
+            Pending::Reset(name, restored) => params.reset(name, defaults(*restored)),
+            Pending::ResetAll(restored) => params = reset_all(&params, defaults(*restored)),
             Pending::Several(changes) => {
                 for (name, sql) in changes {
                     params.set(name, Value::Sql(sql.as_bytes().into()));

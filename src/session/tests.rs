@@ -1911,16 +1911,24 @@ fn what_follows_a_reset_has_the_settings_of_the_startup_packet() {
     params.set("datestyle", Value::Plain("German".into()));
     let mut script = Script::with(params, 100);
     script.play(
-        "client: Q reset datestyle / Q select 1
-         primary: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q reset datestyle
-         server: T / D 1 / C SELECT 1 / Z I
-         server: S DateStyle ISO / C RESET / Z I
-         told: S DateStyle ISO / C RESET / Z I
+        "client: Q set datestyle = sql
+         primary: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q set datestyle = sql
+         server: T / D 1 / C SELECT 1 / S DateStyle German / Z I / C SET / S DateStyle SQL / Z I
+         told: C SET / S DateStyle SQL / Z I
+         client: Q reset datestyle / Q select 1
+         primary: Q reset datestyle
+         server: C RESET / S DateStyle ISO / Z I
+         told: C RESET / Z I
          standby: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q select 1
-         server: S DateStyle German / T / D 1 / C SELECT 1 / Z I
+         server: T / D 1 / C SELECT 1 / S DateStyle German / Z I
          told: S DateStyle German
          server: T / C SELECT 1 / Z I
          told: T / C SELECT 1 / Z I
+         held: nothing
+         client: Q reset all
+         primary: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q reset all
+         server: T / D 1 / C SELECT 1 / S DateStyle German / Z I / C RESET / S DateStyle ISO / Z I
+         told: C RESET / Z I
          held: nothing",
     );
 }

@@ -18,6 +18,7 @@ mod prepared_statements_are_shared;
 mod promotion_moves_writes;
 mod protocol_versions;
 mod psql_works_as_against_the_server;
+mod replication_passes_through;
 mod sessions_keep_their_settings;
 mod the_program_speaks_for_itself;
 mod the_proxy_speaks_as_the_server;

@@ -1,7 +1,8 @@
 //! The oracle is PostgreSQL itself: the same scripts straight to the primary and through the proxy, and the same answers,
 //! message by message.
 //!
-//! A script in `scripts/` begins with `== title`; each of its lines is one flight, which is sent at once and answered
+//! A script in `scripts/` begins with `== title`, or `== title {name=value; …}` with settings of the startup packet; each
+//! of its lines is one flight, which is sent at once and answered
 //! before the next. Messages stand between ` / `, each with its type: `Q sql`, `P name sql` (`P{23,25}` gives parameter
 //! types), `B portal statement values…` (`Bb` asks for binary results), `D name` and `C name` of a statement, `Dp` and
 //! `Cp` of a portal, `E portal rows`, `F oid int4:value…`, `H`, `S`, `d data`, `c`, `f reason`. `-` is the empty name. A
@@ -78,13 +79,13 @@ fn compare(mode: PoolMode, connections: usize, between: impl Fn(&Rig)) {
                 continue;
             }
             clean(&rig);
-            let mut server = rig.cluster.primary().connect("postgres").expect("a login");
+            let address = rig.cluster.primary().address().into();
+            let mut server = RawClient::connect(&address, &script.startup).expect("a login");
             let expected = talk(&mut server, &script.flights, || ());
             drop(server);
             clean(&rig);
-            let received = talk(&mut rig.client("postgres"), &script.flights, || {
-                between(&rig)
-            });
+            let mut client = rig.client_with(&script.startup);
+            let received = talk(&mut client, &script.flights, || between(&rig));
             if received != expected {
                 differ.push(difference(&title, &expected, &received));
             }
@@ -119,6 +120,7 @@ fn difference(title: &str, expected: &[String], received: &[String]) -> String {
 
 struct Script<'a> {
     title: &'a str,
+    startup: Vec<(&'a str, &'a str)>,
     flights: Vec<Flight>,
 }
 
@@ -138,8 +140,13 @@ fn scripts(text: &str) -> Vec<Script<'_>> {
     let mut scripts: Vec<Script<'_>> = Vec::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
         if let Some(title) = line.strip_prefix("== ") {
+            let mut startup = vec![("user", "postgres"), ("database", "postgres")];
+            let settings = title.split_once('{').map_or("", |(_, settings)| settings);
+            let settings = settings.trim_end_matches('}').split("; ");
+            startup.extend(settings.filter_map(|setting| setting.split_once('=')));
             scripts.push(Script {
                 title,
+                startup,
                 flights: Vec::new(),
             });
             continue;

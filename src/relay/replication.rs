@@ -1,0 +1,160 @@
+//! Replication connections: one client, one connection to the primary that nobody else has, and every byte as it is.
+//!
+//! PostgreSQL manual, "Streaming Replication Protocol", protocol-replication.html. What runs there is not looked at: a
+//! walsender speaks of positions and slots, not of transactions, so it can neither be pooled nor moved.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+
+use super::run::Cancelling;
+use super::{Seat, Shared, log};
+use crate::net::{Address, Stream, scratch};
+use crate::server::{self, Server};
+
+/// Bytes that one side may be ahead of the other.
+const MAX_AHEAD: usize = 64 * 1024;
+
+/// A client's replication connection.
+pub struct Replication {
+    shared: Arc<Shared>,
+    slot: Seat,
+    client: Stream,
+    server: Box<Server>,
+    /// Where the server is, and its name in proxy.toml.
+    address: Address,
+    node: String,
+    to_client: BytesMut,
+    to_server: BytesMut,
+    cancelling: Option<Cancelling>,
+}
+
+/// One side has ended.
+struct Ended;
+
+impl Replication {
+    /// A client that has logged in, and its connection to the primary.
+    pub fn new(
+        shared: Arc<Shared>,
+        slot: Seat,
+        client: Stream,
+        server: Box<Server>,
+        address: Address,
+        node: &str,
+    ) -> Replication {
+        Replication {
+            shared,
+            slot,
+            client,
+            server,
+            address,
+            node: node.to_owned(),
+            to_client: BytesMut::new(),
+            to_server: BytesMut::new(),
+            cancelling: None,
+        }
+    }
+
+    /// Passes bytes on until one side ends, or the proxy stops.
+    pub async fn run(mut self) {
+        std::future::poll_fn(|cx| self.turn(cx)).await;
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.slot.waker.register(cx.waker());
+        // A stream of WAL has no end to wait for.
+        if self.slot.draining() {
+            return Poll::Ready(());
+        }
+        self.cancel(cx);
+        let sent = &self.shared.metrics.client_sent_bytes;
+        let received = &self.shared.metrics.client_received_bytes;
+        let down = pump(
+            cx,
+            &mut self.server.stream,
+            &mut self.to_client,
+            &mut self.client,
+            |n| sent.inc_by(n),
+        );
+        let up = pump(
+            cx,
+            &mut self.client,
+            &mut self.to_server,
+            &mut self.server.stream,
+            |n| received.inc_by(n),
+        );
+        match (down, up) {
+            (Ok(()), Ok(())) => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// A cancel request goes to the walsender, as to any other server process.
+    fn cancel(&mut self, cx: &mut Context<'_>) {
+        if self.slot.take_cancel() && self.cancelling.is_none() {
+            let (address, process) = (self.address.clone(), self.server.process);
+            let (key, limit) = (self.server.key.clone(), self.shared.cancel_timeout);
+            self.cancelling = Some(Box::pin(async move {
+                server::cancel(&address, process, &key, limit).await
+            }));
+        }
+        if let Some(cancelling) = &mut self.cancelling
+            && let Poll::Ready(result) = cancelling.as_mut().poll(cx)
+        {
+            self.cancelling = None;
+            let outcome = if result.is_ok() { "sent" } else { "failed" };
+            self.shared.metrics.cancel_requests.named(outcome).inc();
+            if let Err(error) = result {
+                log::cancel_failed(&self.node, &error);
+            }
+        }
+    }
+}
+
+/// Moves what can be moved in one direction. `ahead` is what `to` has not taken yet.
+fn pump(
+    cx: &mut Context<'_>,
+    from: &mut Stream,
+    ahead: &mut BytesMut,
+    to: &mut Stream,
+    count: impl Fn(u64),
+) -> Result<(), Ended> {
+    let progress = |polled: Poll<io::Result<usize>>| match polled {
+        Poll::Pending => Ok(None),
+        Poll::Ready(Ok(n)) if n > 0 => Ok(Some(n)),
+        Poll::Ready(_) => Err(Ended),
+    };
+    loop {
+        while !ahead.is_empty() {
+            match progress(to.poll_write(cx, ahead))? {
+                Some(n) => ahead.advance(n),
+                None => break,
+            }
+        }
+        if ahead.len() >= MAX_AHEAD {
+            return Ok(());
+        }
+        let read = scratch(|buffer| {
+            let room = MAX_AHEAD.min(buffer.len());
+            let read = progress(from.poll_read(cx, &mut buffer[..room]))?;
+            ahead.extend_from_slice(&buffer[..read.unwrap_or(0)]);
+            Ok(read)
+        });
+        match read {
+            Ok(Some(n)) => count(n as u64),
+            Ok(None) => return Ok(()),
+            Err(ended) => {
+                // What has come before the end is still passed on, as far as the other side takes it at once.
+                while !ahead.is_empty() {
+                    match progress(to.poll_write(cx, ahead))? {
+                        Some(n) => ahead.advance(n),
+                        None => break,
+                    }
+                }
+                return Err(ended);
+            }
+        }
+    }
+}
