@@ -33,7 +33,10 @@ pub enum Owed {
         id: Option<StatementId>,
     },
     /// BindComplete.
-    Bind,
+    Bind {
+        /// Of which statement, if the proxy knows.
+        id: Option<StatementId>,
+    },
     /// RowDescription or NoData.
     Describe,
     /// Rows and a completion.
@@ -299,6 +302,8 @@ mod tests {
         id: None,
     };
 
+    const BIND: Owed = Owed::Bind { id: None };
+
     fn queue(entries: &[Owed]) -> Owing {
         let mut owing = Owing::default();
         for entry in entries {
@@ -315,13 +320,13 @@ mod tests {
             assert_eq!(owing.iter().collect::<Vec<_>>(), after, "{before:?}");
             assert_eq!(owing.skipping(), skipping, "{before:?}");
         };
-        check(&[PARSE, Owed::Bind, Owed::Execute, SYNC], &[SYNC], false);
+        check(&[PARSE, BIND, Owed::Execute, SYNC], &[SYNC], false);
         check(
-            &[Owed::Bind, Owed::Execute, SYNC, PARSE, SYNC],
+            &[BIND, Owed::Execute, SYNC, PARSE, SYNC],
             &[SYNC, PARSE, SYNC],
             false,
         );
-        check(&[Owed::Bind, Owed::Execute], &[], true);
+        check(&[BIND, Owed::Execute], &[], true);
         check(&[QUERY, PARSE], &[QUERY, PARSE], false);
         // The server discards a Query that follows a failed message without a Sync between.
         check(&[PARSE, QUERY], &[], true);
@@ -332,7 +337,7 @@ mod tests {
     fn nothing_is_owed_for_what_is_skipped() {
         let mut owing = queue(&[PARSE]);
         owing.fail(|_| ());
-        assert!(!owing.push(Owed::Bind));
+        assert!(!owing.push(BIND));
         assert!(!owing.is_empty());
         assert!(owing.push(SYNC));
         assert_eq!(owing.pop(), Some(SYNC));

@@ -27,6 +27,7 @@ pub struct Statement {
     pub class: Class,
     content: Box<[u8]>,
     accepted: AtomicBool,
+    retired: AtomicBool,
 }
 
 impl Statement {
@@ -39,6 +40,17 @@ impl Statement {
     /// is transaction control, which is not looked up in any catalog.
     pub fn is_always_accepted(&self) -> bool {
         self.class.tx != TxEffect::None && self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// What it returns has changed under it, as by ALTER TABLE: whoever prepares the same text again gets another
+    /// statement, which is planned anew on every server connection.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether another has to take its place.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// The content of its Parse message: text, number of parameter types, their OIDs.
@@ -85,7 +97,7 @@ impl Statements {
 
     /// The statement with this content; `classify` is asked only for content that is not in the map.
     pub fn intern(&self, content: &[u8], classify: impl FnOnce() -> Class) -> Arc<Statement> {
-        if let Some(statement) = self.cache.get(content) {
+        if let Some(statement) = self.cache.get(content).filter(|known| !known.is_retired()) {
             return statement;
         }
         let statement = self.unshared(content, classify());
@@ -104,6 +116,7 @@ impl Statements {
             class,
             content: content.into(),
             accepted: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         })
     }
 
@@ -172,6 +185,18 @@ mod tests {
         assert_eq!(a.id, b.id);
         assert_ne!(a.id, c.id);
         assert_eq!(a.text(), b"select 1");
+    }
+
+    #[test]
+    fn a_retired_statement_is_replaced() {
+        let statements = Statements::new(1 << 20);
+        let intern = || statements.intern(b"select 1\0\0\0", || class(b"select 1"));
+        let old = intern();
+        old.retire();
+        let new = intern();
+        assert_ne!(old.id, new.id);
+        assert_eq!(intern().id, new.id);
+        assert_eq!(statements.len(), 1);
     }
 
     #[test]

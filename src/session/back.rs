@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::settings::Settled;
 use super::{NameChange, Session};
-use crate::link::{Body, CopyIn, Link, Local, Owed, put_name};
+use crate::link::{Body, CopyIn, Link, Local, Owed, StatementId, put_name};
 use crate::wire::backend::{self, PREFIX};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::{ClientFacing, FrameError, Notice, SqlState, Status};
@@ -183,7 +183,7 @@ impl Session {
             b's' | b'I' => pop_if(link, |owed| owed == Owed::Execute),
             b'T' | b'n' => pop_if(link, |owed| owed == Owed::Describe),
             b'1' => return self.parse_complete(link),
-            b'2' => pop_if(link, |owed| owed == Owed::Bind),
+            b'2' => pop_if(link, |owed| matches!(owed, Owed::Bind { .. })),
             b'3' => {
                 let swallow = matches!(link.owing.front(), Some(Owed::Close { swallow: true }));
                 pop_if(link, |owed| matches!(owed, Owed::Close { .. }));
@@ -349,6 +349,11 @@ impl Session {
                 return Verdict::Swallow;
             }
         }
+        if let Some(Owed::Bind { id: Some(id) }) = link.owing.front()
+            && backend::error_field(body, b'R') == Some(b"RevalidateCachedQuery")
+        {
+            self.retire(id);
+        }
         let mut lost_unnamed = false;
         let mut skipped_names = 0;
         let (held, unnamed, doubtful) = (&mut link.held, &mut link.unnamed, &mut link.doubtful);
@@ -372,6 +377,15 @@ impl Session {
         }
         self.group.open |= link.owing.skipping();
         Verdict::Pass
+    }
+
+    /// "cached plan must not change result type": wherever the statement has been planned it will fail.
+    fn retire(&self, id: StatementId) {
+        let named = self.cold.iter().flat_map(|cold| cold.prepared.values());
+        let mut known = named.chain(&self.unnamed);
+        if let Some(statement) = known.find(|statement| statement.id == id) {
+            statement.retire();
+        }
     }
 
     /// An error that names a statement by the name that it has on servers, with the client's name in its place.

@@ -94,6 +94,47 @@ fn names_are_the_clients_own() {
     assert_eq!(ask(&mut clients[0], &again), "2");
 }
 
+/// A table changes under a statement: as with the server its client is told once, and the same text prepared again works,
+/// on every server connection that has planned it.
+#[test]
+fn a_statement_whose_result_has_changed_is_planned_anew() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 3);
+    rig.client("postgres")
+        .query("CREATE TABLE shifting AS SELECT 1 AS a")
+        .unwrap();
+    let run = [request::bind("", "s", &[]), request::execute("", 0)].concat();
+    let parse = request::parse("s", "SELECT * FROM shifting FOR SHARE", &[]);
+    let mut clients: Vec<RawClient> = (0..3).map(|_| rig.client("postgres")).collect();
+    let ask = |client: &mut RawClient, messages: &[&[u8]]| {
+        let group = [&messages.concat()[..], &request::sync()].concat();
+        client.send(&group).unwrap();
+        let answer = client.recv_until_ready().unwrap();
+        answer.iter().map(|message| message.tag).collect::<Vec<_>>()
+    };
+    // Each in a transaction, so that all three server connections plan it.
+    for client in &mut clients {
+        client.query("BEGIN").unwrap();
+        assert_eq!(ask(client, &[&parse, &run]), b"12DCZ");
+    }
+    for client in &mut clients {
+        client.query("COMMIT").unwrap();
+    }
+    rig.cluster
+        .primary()
+        .execute("ALTER TABLE shifting ADD b int")
+        .unwrap();
+    assert_eq!(ask(&mut clients[0], &[&run]), b"EZ", "it is told");
+    let again = [request::close_statement("s"), parse.clone()].concat();
+    for client in &mut clients {
+        client.query("BEGIN").unwrap();
+        assert_eq!(ask(client, &[&again, &run]), b"312DCZ");
+    }
+    for client in &mut clients {
+        client.query("COMMIT").unwrap();
+        assert_eq!(ask(client, &[&run]), b"2DCZ", "and so it stays");
+    }
+}
+
 /// More statements than a server connection may hold: the oldest go, and come back when they are used.
 #[test]
 fn more_statements_than_a_server_connection_holds() {
