@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pgweir::link::{Link, Params, Statements};
 use pgweir::session::{Context, Next, Session};
-use pgweir::sql::{Access, Classifier, Lexing};
+use pgweir::sql::{Access, Class, Classifier, Lexing};
 use pgweir::wire::Status;
 use pgweir::wire::frame;
 
@@ -57,6 +57,8 @@ pub struct Rig {
     idle: Vec<Server>,
     input: Vec<u8>,
     draining: bool,
+    /// The unit in front, which waits until its settings are there.
+    placed: Option<(usize, Class)>,
     /// Everything that the client has been sent.
     pub output: Vec<u8>,
     /// Why the session is over, if it is.
@@ -73,6 +75,7 @@ impl Rig {
             idle: Vec::new(),
             input: Vec::new(),
             draining: false,
+            placed: None,
             output: Vec::new(),
             end: None,
         }
@@ -159,13 +162,19 @@ impl Rig {
             max_message: MAX_MESSAGE,
         };
         let held = self.held.as_ref().map(|held| (&held.link, held.standby));
-        let next = self
-            .session
-            .next(&self.input, held, context, &mut self.output);
+        let placed = self.placed.take();
+        let next = match placed {
+            Some((len, class)) => Next::Place { len, class },
+            None => self
+                .session
+                .next(&self.input, held, context, &mut self.output),
+        };
         match next {
             Next::More => return false,
             Next::Place { len, class } => {
-                self.place(matches!(class.access, Access::Read));
+                if placed.is_none() {
+                    self.place(matches!(class.access, Access::Read));
+                }
                 self.forward(len, Some(class), true);
             }
             Next::Forward { len, class } => self.forward(len, class, false),
@@ -206,8 +215,7 @@ impl Rig {
         self.held = Some(server);
     }
 
-    fn forward(&mut self, len: usize, class: Option<pgweir::sql::Class>, begin: bool) {
-        let bytes = self.take(len);
+    fn forward(&mut self, len: usize, class: Option<Class>, begin: bool) {
         let context = Context {
             classifier: &self.classifier,
             statements: &self.statements,
@@ -219,9 +227,13 @@ impl Rig {
             .as_mut()
             .expect("nothing is forwarded without a connection");
         let mut out = Vec::new();
-        if begin {
-            self.session.begin(&mut held.link, &mut out);
+        if begin && self.session.begin(&mut held.link, &mut out) {
+            held.peer.feed(&out);
+            self.placed = class.map(|class| (len, class));
+            self.draining = true;
+            return;
         }
+        let bytes: Vec<u8> = self.input.drain(..len).collect();
         if self
             .session
             .forward(&bytes, class, &mut held.link, context, &mut out)
@@ -253,11 +265,17 @@ impl Rig {
     fn release(&mut self) {
         let Some(held) = &mut self.held else { return };
         let link = &mut held.link;
-        if !link.settled() || link.status != Status::Idle || self.session.mid_unit() || link.copy_in
-        {
+        if !link.settled() {
             return;
         }
         self.draining = false;
+        if link.status != Status::Idle
+            || self.session.mid_unit()
+            || link.copy_in
+            || self.placed.is_some()
+        {
+            return;
+        }
         if link.doubtful {
             self.held = None;
         } else if self.session.pin().is_none() {

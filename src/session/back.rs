@@ -92,6 +92,7 @@ impl Session {
         };
         let mut received = Received::default();
         let mut at = pass_body(link, &mut pass);
+        self.settle_at(link, &mut pass, at);
         while at < chunk.len() {
             let rest = &chunk[at..];
             let header = match frame::header(rest, frame::MAX_SERVER_BODY) {
@@ -122,17 +123,15 @@ impl Session {
             if verdict == Verdict::Swallow {
                 pass.skip(at, here);
             } else if header.tag == b'E'
-                && let Some(error) = self.in_own_words(body).filter(|_| link.body.left == 0)
+                && body.len() == header.body
+                && let Some(error) = self.in_own_words(body)
             {
                 pass.skip(at, here);
                 frame::put_header(pass.out, b'E', error.len());
                 pass.out.extend_from_slice(&error);
             }
             at = here;
-            if link.body.left == 0 && matches!(link.owing.front(), Some(Owed::Local(_))) {
-                pass.cut(at);
-                self.settle(link, pass.out);
-            }
+            self.settle_at(link, &mut pass, at);
         }
         if at < chunk.len() {
             link.partial.extend_from_slice(&chunk[at..]);
@@ -141,8 +140,11 @@ impl Session {
         Ok(received)
     }
 
-    /// Gives the replies of the proxy's own whose turn has come.
+    /// Gives the replies of the proxy's own whose turn has come. Not in the middle of a message: then they follow its end.
     pub fn settle(&mut self, link: &mut Link, out: &mut Vec<u8>) {
+        if link.body.left > 0 {
+            return;
+        }
         while let Some(Owed::Local(local)) = link.owing.front() {
             link.owing.pop();
             match local {
@@ -156,6 +158,13 @@ impl Session {
                 }
                 Local::MixedPipeline => mixed_pipeline().put(out),
             }
+        }
+    }
+
+    fn settle_at(&mut self, link: &mut Link, pass: &mut Pass<'_>, at: usize) {
+        if link.body.left == 0 && matches!(link.owing.front(), Some(Owed::Local(_))) {
+            pass.cut(at);
+            self.settle(link, pass.out);
         }
     }
 

@@ -2009,3 +2009,29 @@ fn what_does_not_belong_into_a_copy_ends_the_session() {
     let link = &script.links[Node::Primary as usize];
     assert!(link.fatal && link.status != Status::Idle && !link.committing);
 }
+
+/// A reply of the proxy's own does not stand in the middle of one of the server's.
+#[test]
+fn own_replies_wait_for_the_end_of_a_message() {
+    let mut script = Script::new();
+    script.play(
+        "client: P a select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: D a / H
+         standby: D pgw_1 / H",
+    );
+    let described = write("t / T", SERVER);
+    let (front, end) = described.split_at(described.len() - 1);
+    script.server(front);
+    script.client(&write("C a", CLIENT));
+    script.server(end);
+    script.play(
+        "told: t / T / 3
+         client: S
+         standby: S
+         server: Z I
+         told: Z I",
+    );
+}
