@@ -2020,9 +2020,9 @@ fn own_replies_wait_for_the_end_of_a_message() {
          server: 1 / Z I
          told: 1 / Z I
          client: D a / H
-         standby: D pgw_1 / H",
+         primary: P pgw_1 select 1 / D pgw_1 / H",
     );
-    let described = write("t / T", SERVER);
+    let described = write("1 / t / T", SERVER);
     let (front, end) = described.split_at(described.len() - 1);
     script.server(front);
     script.client(&write("C a", CLIENT));
@@ -2030,7 +2030,7 @@ fn own_replies_wait_for_the_end_of_a_message() {
     script.play(
         "told: t / T / 3
          client: S
-         standby: S
+         primary: S
          server: Z I
          told: Z I",
     );
