@@ -260,12 +260,15 @@ pub(super) static POOL_MODE: Key<Choice<PoolMode>> = Key {
         names: &[
             ("transaction", PoolMode::Transaction),
             ("session", PoolMode::Session),
+            ("statement", PoolMode::Statement),
         ],
     },
     needed: Needed::No,
-    does: "When a server connection goes back to its pool: after each transaction, or when the \
-           client leaves. In session pooling a client keeps one server connection of the primary; \
-           reads that may go to a standby use one there for as long as they run.",
+    does: "When a server connection goes back to its pool: after each transaction, when the \
+           client leaves, or after each statement. In session pooling a client keeps one server connection of the primary; \
+           reads that may go to a standby use one there for as long as they run. In statement \
+           pooling transaction blocks are refused with `0A000`, so that no client can hold a \
+           connection of the pool by leaving one open.",
 };
 
 pub(super) static POOL_SIZE: Key<Count> = Key {

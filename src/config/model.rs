@@ -125,6 +125,8 @@ pub enum PoolMode {
     Transaction,
     /// When the client leaves.
     Session,
+    /// After each statement: transaction blocks are refused.
+    Statement,
 }
 
 /// Who may log in.

@@ -383,10 +383,10 @@ fn values_of_the_wrong_kind() {
         ],
     );
     check(
-        "[database.a.pool]\nmode = \"statement\"",
+        "[database.a.pool]\nmode = \"statements\"",
         &[
-            "proxy.toml:2:8: database.a.pool.mode: expected \"transaction\" or \"session\", not \
-           \"statement\"",
+            "proxy.toml:2:8: database.a.pool.mode: expected \"transaction\", \"session\" or \
+             \"statement\", not \"statements\"; did you mean \"statement\"?",
         ],
     );
     check(

@@ -294,6 +294,7 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>]) -> Databases {
             mode: match database.pool.mode {
                 config::PoolMode::Transaction => Mode::Transaction,
                 config::PoolMode::Session => Mode::Session,
+                config::PoolMode::Statement => Mode::Statement,
             },
             limits: Limits {
                 size: database.pool.size,

@@ -7,8 +7,8 @@ use super::pools::Mode;
 use super::run::{Begin, End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
 use crate::pool::CheckoutError;
-use crate::sql::{Class, SessionEffect};
-use crate::wire::Notice;
+use crate::sql::{Class, SessionEffect, TxEffect};
+use crate::wire::{Notice, Severity, SqlState};
 
 impl Relay {
     /// Finds a server connection for a unit and sends it. False if the unit has to wait; a unit that no node can take
@@ -22,6 +22,10 @@ impl Relay {
         if self.held.is_some() && self.cancelling.is_some() {
             // Not the next statement: the cancel was for the one before.
             return Ok(false);
+        }
+        if self.pools.mode == Mode::Statement && class.tx == TxEffect::Begin {
+            self.reject(cx, unit, &no_transactions(Severity::Error))?;
+            return Ok(true);
         }
         let placed = Unit {
             len: unit.len(),
@@ -163,5 +167,17 @@ impl Relay {
             return;
         }
         self.reject_front(&unit::checkout_notice(error));
+    }
+}
+
+/// What a client of statement pooling is told that asks for a transaction block.
+pub(super) fn no_transactions(severity: Severity) -> Notice {
+    Notice {
+        severity,
+        ..Notice::error(
+            SqlState::FeatureNotSupported,
+            "transaction blocks not allowed in statement pooling mode",
+        )
+        .hint("Several statements in one Query are one transaction. Set pool.mode to transaction for more.")
     }
 }

@@ -16,6 +16,8 @@ pub enum Mode {
     Transaction,
     /// When the client leaves.
     Session,
+    /// After each statement.
+    Statement,
 }
 
 /// Everything that sessions of one database and user share.

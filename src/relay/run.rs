@@ -16,6 +16,7 @@ use bytes::{Buf, BytesMut};
 
 use super::compose::compose;
 use super::finish::finish;
+use super::place::no_transactions;
 use super::pools::Mode;
 use super::unit::{self, Unit, Waiting};
 use super::{PoolSet, Seat, Shared, log};
@@ -25,7 +26,7 @@ use crate::pool::Pooled;
 use crate::server::{self, ServerError};
 use crate::session::{LinkError, Next, Session};
 use crate::sql::Class;
-use crate::wire::{ClientFacing, Notice, SqlState, Status};
+use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 
 /// Replies of the proxy's own that a client may leave unread before its messages are no longer read.
 const MAX_OUTPUT: usize = 64 * 1024;
@@ -409,6 +410,11 @@ impl Relay {
         }
         self.flags.draining_link = false;
         self.flags.recheck = true;
+        if link.status != Status::Idle && self.pools.mode == Mode::Statement {
+            // It was begun among other statements.
+            self.held = None;
+            return Err(End::Told(no_transactions(Severity::Fatal)));
+        }
         if link.status != Status::Idle || self.session.mid_unit() || link.copy_in {
             return Ok(());
         }

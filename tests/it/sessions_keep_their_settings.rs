@@ -398,6 +398,33 @@ fn session_pooling_keeps_the_server_process() {
     assert_eq!(value(&mut next, "SELECT to_regclass('mine') IS NULL"), "t");
 }
 
+#[test]
+fn statement_pooling_refuses_transaction_blocks() {
+    let rig = Rig::start(1, |config| {
+        config.databases[0].pool.mode = PoolMode::Statement;
+        config.databases[0].pool.size = 1;
+    });
+    let mut client = rig.client("postgres");
+    for sql in ["BEGIN", "start transaction read only"] {
+        let refused = client.query(sql).unwrap_err().to_string();
+        assert!(refused.contains("0A000"), "{sql}: {refused}");
+        assert_eq!(value(&mut client, "SELECT 1"), "1");
+    }
+    // What is one transaction in itself is none to the pool.
+    client
+        .query("BEGIN; CREATE TABLE t (n int); COMMIT; INSERT INTO t VALUES (1)")
+        .unwrap();
+    // A block that is begun among others and left open ends the session, and is undone.
+    let mut second = rig.client("postgres");
+    second
+        .send(&request::query("SELECT 1; BEGIN; DELETE FROM t"))
+        .unwrap();
+    let answer = second.recv_until_closed().unwrap();
+    let said = answer.last().unwrap().error().unwrap().to_string();
+    assert!(said.contains("0A000"), "{said}");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM t"), "1");
+}
+
 fn client(rig: &Rig, parameters: &[(&str, &str)]) -> RawClient {
     rig.client_with(&[&LOGIN, parameters].concat())
 }

@@ -35,6 +35,12 @@ fn in_session_pooling() {
     compare(PoolMode::Session, 1, |_| ());
 }
 
+/// All that needs no transaction block.
+#[test]
+fn in_statement_pooling() {
+    compare(PoolMode::Statement, 1, |_| ());
+}
+
 /// Between any two flights another client uses the server connection, with other settings and other statements.
 #[test]
 fn in_transaction_pooling_with_somebody_between() {
@@ -75,7 +81,8 @@ fn compare(mode: PoolMode, connections: usize, between: impl Fn(&Rig)) {
     for (file, text) in SCRIPTS {
         for script in scripts(text) {
             let title = format!("{file}: {}", script.title);
-            if !title.contains(&only) {
+            let needs_blocks = mode == PoolMode::Statement && script.has("begin");
+            if !title.contains(&only) || needs_blocks {
                 continue;
             }
             clean(&rig);
@@ -122,6 +129,14 @@ struct Script<'a> {
     title: &'a str,
     startup: Vec<(&'a str, &'a str)>,
     flights: Vec<Flight>,
+}
+
+impl Script<'_> {
+    fn has(&self, text: &str) -> bool {
+        self.flights
+            .iter()
+            .any(|flight| String::from_utf8_lossy(&flight.bytes).contains(text))
+    }
 }
 
 struct Flight {
