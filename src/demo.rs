@@ -181,6 +181,10 @@ fn configuration(cluster: &Cluster) -> Config {
             shutdown: Duration::from_secs(5),
             server_idle: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),
+            client_idle: None,
+            idle_in_transaction: None,
+            transaction: None,
+            query: None,
         },
         log: Log {
             level: LogLevel::Warn,

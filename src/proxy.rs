@@ -89,6 +89,7 @@ impl Proxy {
         let monitors = build::watch(&built, watched);
         let mut housekeeping = JoinSet::new();
         housekeeping.spawn(build::keep_house(built.clone()));
+        housekeeping.spawn(build::keep_time(built.clone()));
         Ok(Proxy {
             built,
             listeners,

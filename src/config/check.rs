@@ -311,12 +311,17 @@ fn limits(table: &Table<'_>) -> Limits {
 }
 
 fn timeouts(table: &Table<'_>) -> Timeouts {
+    let bound = |key| table.find(key).map(|found| found.value);
     Timeouts {
         login: table.get(&keys::TIMEOUT_LOGIN),
         connect: table.get(&keys::TIMEOUT_CONNECT),
         shutdown: table.get(&keys::TIMEOUT_SHUTDOWN),
         server_idle: table.get(&keys::TIMEOUT_SERVER_IDLE),
         server_lifetime: table.get(&keys::TIMEOUT_SERVER_LIFETIME),
+        client_idle: bound(&keys::TIMEOUT_CLIENT_IDLE),
+        idle_in_transaction: bound(&keys::TIMEOUT_IDLE_IN_TRANSACTION),
+        transaction: bound(&keys::TIMEOUT_TRANSACTION),
+        query: bound(&keys::TIMEOUT_QUERY),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::shape::{Choice, Count, Place, Shape, Size, Text, TextOr, Time};
+use super::shape::{Bound, Choice, Count, Place, Shape, Size, Text, TextOr, Time};
 use super::{AuthMethod, LogFormat, LogLevel, PoolMode};
 
 /// One key of the file.
@@ -111,9 +111,20 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &TIMEOUT_SHUTDOWN,
     &TIMEOUT_SERVER_IDLE,
     &TIMEOUT_SERVER_LIFETIME,
+    &TIMEOUT_CLIENT_IDLE,
+    &TIMEOUT_IDLE_IN_TRANSACTION,
+    &TIMEOUT_TRANSACTION,
+    &TIMEOUT_QUERY,
     &LOG_LEVEL,
     &LOG_FORMAT,
 ];
+
+/// Bounds on what clients do; there is none unless it is set.
+const BOUND: Bound = Bound {
+    sample: Duration::from_secs(600),
+    least: Duration::from_millis(100),
+    most: Duration::from_secs(7 * 86_400),
+};
 
 /// Most nodes of one cluster. Each costs a connection and a probe an interval.
 pub(super) const MAX_NODES: usize = 64;
@@ -440,6 +451,41 @@ pub(super) static TIMEOUT_SERVER_LIFETIME: Key<Time> = Key {
     needed: Needed::No,
     does: "A server connection of this age is closed once it is idle, which frees the memory of \
            its caches on the node. Short values cost reconnects; long ones let that memory grow.",
+};
+
+pub(super) static TIMEOUT_CLIENT_IDLE: Key<Bound> = Key {
+    path: "timeouts.client_idle",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "A client that sends nothing for so long, outside of a transaction, is told goodbye \
+           (`57P05`). Pools of applications keep idle connections on purpose, so this is for \
+           programs that forget theirs.",
+};
+
+pub(super) static TIMEOUT_IDLE_IN_TRANSACTION: Key<Bound> = Key {
+    path: "timeouts.idle_in_transaction",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "A client that sends nothing for so long inside a transaction is told goodbye \
+           (`25P03`), and the transaction is undone: it holds locks, and a server connection that \
+           others wait for.",
+};
+
+pub(super) static TIMEOUT_TRANSACTION: Key<Bound> = Key {
+    path: "timeouts.transaction",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "A transaction that takes longer, from its first statement to its end, is undone and \
+           its client is told goodbye (`25P04`). A single statement is a transaction, too.",
+};
+
+pub(super) static TIMEOUT_QUERY: Key<Bound> = Key {
+    path: "timeouts.query",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "A statement that takes longer is cancelled, as by a cancel request of its client \
+           (`57014`); the time spent waiting for a server connection does not count. If it goes on \
+           for as long again, its client is told goodbye. A COMMIT is never cancelled.",
 };
 
 pub(super) static LOG_LEVEL: Key<Choice<LogLevel>> = Key {

@@ -239,6 +239,14 @@ pub struct Timeouts {
     pub server_idle: Duration,
     /// A server connection is closed at this age.
     pub server_lifetime: Duration,
+    /// A client that sends nothing is told goodbye.
+    pub client_idle: Option<Duration>,
+    /// The same inside a transaction.
+    pub idle_in_transaction: Option<Duration>,
+    /// A transaction that takes longer is undone.
+    pub transaction: Option<Duration>,
+    /// A statement that takes longer is cancelled.
+    pub query: Option<Duration>,
 }
 
 /// The log.

@@ -120,6 +120,44 @@ impl Filled for Time {
     }
 }
 
+/// A duration that may be left out, both bounds included.
+pub(super) struct Bound {
+    /// For messages.
+    pub(super) sample: Duration,
+    pub(super) least: Duration,
+    pub(super) most: Duration,
+}
+
+impl Bound {
+    const fn time(&self) -> Time {
+        Time {
+            default: self.sample,
+            least: self.least,
+            most: self.most,
+        }
+    }
+}
+
+impl Shape for Bound {
+    type Value = Duration;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>) -> Result<Duration, String> {
+        self.time().read(value)
+    }
+
+    fn kind(&self) -> &'static str {
+        self.time().kind()
+    }
+
+    fn default_text(&self) -> Option<String> {
+        None
+    }
+
+    fn range_text(&self) -> Option<String> {
+        self.time().range_text()
+    }
+}
+
 /// A number of bytes, both bounds included.
 pub(super) struct Size {
     pub(super) default: u64,

@@ -111,6 +111,10 @@ fn the_smallest_file_has_the_defaults() {
         shutdown: Duration::from_secs(30),
         server_idle: Duration::from_secs(600),
         server_lifetime: Duration::from_secs(3_600),
+        client_idle: None,
+        idle_in_transaction: None,
+        transaction: None,
+        query: None,
     };
     assert_eq!(config.timeouts, timeouts);
     assert_eq!(

@@ -43,7 +43,8 @@ impl Statement {
     }
 
     /// What it returns has changed under it, as by ALTER TABLE: whoever prepares the same text again gets another
-    /// statement, which is planned anew on every server connection.
+    /// statement, which is planned anew on every server connection. Those who have it keep it, and go on to be refused:
+    /// they read results as they were described.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! From configuration to rooms.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -15,7 +15,7 @@ use crate::link::Statements;
 use crate::metrics::{Labels, Metrics};
 use crate::monitor::{Monitor, Probe, Watched};
 use crate::pool::{Limits, NodeCounts};
-use crate::relay::{self, Cluster, Mode, Node, PoolSet, Registry, Shared};
+use crate::relay::{self, Cluster, Mode, Node, PoolSet, Registry, SessionTimeouts, Shared};
 use crate::route::Role;
 use crate::server::{Credentials, Endpoint, Secret};
 use crate::sql::{Classifier, PinReason};
@@ -163,6 +163,13 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         pipeline_buffer: config.limits.pipeline_buffer,
         max_message: config.limits.max_message,
         cancel_timeout: CANCEL_TIMEOUT,
+        timeouts: SessionTimeouts {
+            client_idle: config.timeouts.client_idle,
+            idle_in_transaction: config.timeouts.idle_in_transaction,
+            transaction: config.timeouts.transaction,
+            query: config.timeouts.query,
+            epoch: Instant::now(),
+        },
     });
     let built = Built {
         databases: databases(config, &clusters),
@@ -387,6 +394,18 @@ fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
         probes: watched.probes,
     };
     crate::monitor::watch(watched, built.shared.metrics.clone())
+}
+
+/// Looks for sessions that are beyond their timeouts, for as long as the proxy runs.
+pub(super) async fn keep_time(built: Arc<Built>) {
+    let timeouts = built.shared.timeouts;
+    let Some(pace) = timeouts.pace() else { return };
+    let mut ticks = tokio::time::interval(pace);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        timeouts.sweep(&built.shared.registry);
+    }
 }
 
 /// Closes server connections that have been idle, or alive, for too long.

@@ -13,6 +13,7 @@ mod pools;
 mod registry;
 mod replication;
 mod run;
+mod timeouts;
 mod unit;
 mod welcome;
 
@@ -24,6 +25,7 @@ pub use pools::{Mode, PoolSet};
 pub use registry::{NoRandomness, Registry, Seat, Slot};
 pub use replication::Replication;
 pub use run::Relay;
+pub use timeouts::SessionTimeouts;
 pub use unit::reasons;
 pub use welcome::{Unwelcome, Welcome, no_node, refused, welcome};
 
@@ -49,6 +51,8 @@ pub struct Shared {
     pub max_message: usize,
     /// How long a cancel request to a server may take.
     pub cancel_timeout: Duration,
+    /// How long sessions may be in a phase.
+    pub timeouts: SessionTimeouts,
 }
 
 impl Shared {

@@ -11,8 +11,11 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use hashbrown::HashMap;
 use subtle::ConstantTimeEq;
 
+use super::timeouts::Noted;
+
 const CANCEL: u8 = 1;
 const DRAIN: u8 = 2;
+const EXPIRED: u8 = 4;
 
 /// One session's mailbox.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub struct Slot {
     flags: AtomicU8,
     /// The session's task.
     pub waker: AtomicWaker,
+    /// What the session is doing, for timeouts.
+    pub(super) noted: Noted,
 }
 
 impl Slot {
@@ -37,6 +42,13 @@ impl Slot {
     pub fn take_cancel(&self) -> bool {
         self.flags.load(Ordering::Acquire) & CANCEL != 0
             && self.flags.fetch_and(!CANCEL, Ordering::AcqRel) & CANCEL != 0
+    }
+
+    /// Takes the news out that the session is overdue.
+    #[inline]
+    pub fn take_expired(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & EXPIRED != 0
+            && self.flags.fetch_and(!EXPIRED, Ordering::AcqRel) & EXPIRED != 0
     }
 
     /// Whether the session is to end at the next quiet moment.
@@ -106,6 +118,7 @@ impl Registry {
             key,
             flags,
             waker: AtomicWaker::new(),
+            noted: Noted::default(),
         });
         slots.insert(process, slot.clone());
         drop(slots);
@@ -132,6 +145,13 @@ impl Registry {
         self.draining.store(true, Ordering::Release);
         for slot in self.slots().values() {
             slot.raise(DRAIN);
+        }
+    }
+
+    /// Wakes the sessions that are overdue.
+    pub(super) fn expire(&self, is_overdue: impl Fn(&Slot) -> bool) {
+        for slot in self.slots().values().filter(|slot| is_overdue(slot)) {
+            slot.raise(EXPIRED);
         }
     }
 

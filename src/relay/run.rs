@@ -77,6 +77,8 @@ pub(super) struct Flags {
     pub(super) recheck: bool,
     /// A server has refused the session's settings for the unit at the front of the input.
     pub(super) refused: bool,
+    /// The statement that runs has been cancelled because it takes too long.
+    pub(super) timed_out: bool,
 }
 
 /// What goes before the bytes of a client.
@@ -137,11 +139,11 @@ impl Relay {
     /// Runs the session to its end.
     pub async fn run(mut self) {
         std::future::poll_fn(|cx| self.turn(cx)).await;
-        self.close();
+        self.abandon();
     }
 
-    /// What is left of the server connections when the client has gone.
-    fn close(mut self) {
+    /// What becomes of the server connections when the client has gone, or has to go.
+    pub(super) fn abandon(&mut self) {
         // A group whose Sync has not come is a transaction that only the end of its connection rolls back.
         let keep_state = self.session.pin().is_some() || self.session.mid_unit();
         let cancel_timeout = self.shared.cancel_timeout;
@@ -168,7 +170,10 @@ impl Relay {
         loop {
             match self.step(cx) {
                 Ok(true) => {}
-                Ok(false) => return Poll::Pending,
+                Ok(false) => {
+                    self.note_phase();
+                    return Poll::Pending;
+                }
                 Err(End::Gone | End::Cut) => return Poll::Ready(()),
                 Err(end @ (End::Told(_) | End::Said)) => {
                     if let End::Told(notice) = &end {
@@ -220,6 +225,10 @@ impl Relay {
             self.cancel();
             return Ok(true);
         }
+        if self.slot.take_expired() {
+            self.expire()?;
+            return Ok(true);
+        }
         if self.slot.draining() && self.is_quiet() {
             return Err(End::Told(
                 Notice::fatal(
@@ -243,7 +252,7 @@ impl Relay {
     }
 
     /// A cancel request has come: for a statement that waits, for one that runs, or too late.
-    fn cancel(&mut self) {
+    pub(super) fn cancel(&mut self) {
         if self.waiting.take().is_some() {
             let notice = Notice::error(
                 SqlState::QueryCanceled,

@@ -95,11 +95,10 @@ impl Session {
                 self.forward_query(body, class, link, writer);
             }
             b'P' => self.forward_parse(header, body, link, context, writer),
-            b'B' => self.forward_bind(header, body, link, context, writer),
+            b'B' => self.forward_bind(header, body, link, writer),
             b'D' => {
                 self.group.open = true;
                 if let Some(Target::Statement(name)) = frontend::target(&bytes[body.clone()]) {
-                    self.renew(name, context);
                     self.name_for(at, header, 1, name, body.end, link, writer);
                 }
                 link.owing.push(Owed::Describe);
@@ -269,7 +268,6 @@ impl Session {
         header: Header,
         body: std::ops::Range<usize>,
         link: &mut Link,
-        context: Context<'_>,
         writer: &mut Writer<'_>,
     ) {
         self.group.open = true;
@@ -280,7 +278,6 @@ impl Session {
             link.owing.push(Owed::Bind { id: None });
             return;
         };
-        self.renew(bind.statement, context);
         let mut id = None;
         if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
             id = Some(statement.id);
@@ -305,25 +302,6 @@ impl Session {
             writer,
         );
         link.owing.push(Owed::Bind { id });
-    }
-
-    /// A statement that has been retired is prepared anew, under another number, when its client uses it again.
-    fn renew(&mut self, name: &[u8], context: Context<'_>) {
-        let known = if name.is_empty() {
-            self.unnamed.as_ref()
-        } else {
-            self.prepared(name)
-        };
-        let Some(retired) = known.filter(|statement| statement.is_retired()) else {
-            return;
-        };
-        let class = retired.class;
-        let renewed = context.statements.intern(retired.content(), || class);
-        if name.is_empty() {
-            self.unnamed = Some(renewed);
-        } else {
-            self.cold().prepared.insert(name.into(), renewed);
-        }
     }
 
     /// Makes sure that the connection has the statement that a Bind or Describe names, and writes the name that it

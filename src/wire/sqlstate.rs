@@ -36,6 +36,10 @@ sqlstates! {
     FeatureNotSupported = "0A000", "feature_not_supported";
     /// A setting that the session has made is refused where it is to be carried over.
     InvalidParameterValue = "22023", "invalid_parameter_value";
+    /// A client sent nothing for too long, inside a transaction.
+    IdleInTransactionSessionTimeout = "25P03", "idle_in_transaction_session_timeout";
+    /// A transaction took too long.
+    TransactionTimeout = "25P04", "transaction_timeout";
     /// The client may not log in, for another reason than a wrong password.
     InvalidAuthorizationSpecification = "28000", "invalid_authorization_specification";
     /// Wrong password, or a user that does not exist.
@@ -50,6 +54,8 @@ sqlstates! {
     QueryCanceled = "57014", "query_canceled";
     /// The proxy shuts down.
     AdminShutdown = "57P01", "admin_shutdown";
+    /// A client sent nothing for too long.
+    IdleSessionTimeout = "57P05", "idle_session_timeout";
     /// No node can take this now.
     CannotConnectNow = "57P03", "cannot_connect_now";
     /// A broken promise inside the proxy.

@@ -94,7 +94,7 @@ fn names_are_the_clients_own() {
     assert_eq!(ask(&mut clients[0], &again), "2");
 }
 
-/// A table changes under a statement: as with the server its client is told once, and the same text prepared again works,
+/// A table changes under a statement: as with the server its clients are told, and the same text prepared again works,
 /// on every server connection that has planned it.
 #[test]
 fn a_statement_whose_result_has_changed_is_planned_anew() {
@@ -123,7 +123,9 @@ fn a_statement_whose_result_has_changed_is_planned_anew() {
         .primary()
         .execute("ALTER TABLE shifting ADD b int")
         .unwrap();
-    assert_eq!(ask(&mut clients[0], &[&run]), b"EZ", "it is told");
+    for _ in 0..2 {
+        assert_eq!(ask(&mut clients[0], &[&run]), b"EZ", "it is told");
+    }
     let again = [request::close_statement("s"), parse.clone()].concat();
     for client in &mut clients {
         client.query("BEGIN").unwrap();

@@ -1,0 +1,268 @@
+//! How long a session may be in a phase: idle, in a statement, idle in a transaction.
+//!
+//! No session has a timer of its own. Each notes when its phase began, which takes a clock reading where a timeout is set
+//! and nothing where none is; one task looks at all of them in a while and wakes those that are overdue.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::run::{End, Relay};
+use super::{Registry, Slot};
+use crate::wire::{Notice, SqlState, Status};
+
+/// Bounds on phases; `None` is no bound.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionTimeouts {
+    /// A client that sends nothing, outside of a transaction.
+    pub client_idle: Option<Duration>,
+    /// A client that sends nothing inside a transaction.
+    pub idle_in_transaction: Option<Duration>,
+    /// A transaction, from its first statement to its end.
+    pub transaction: Option<Duration>,
+    /// A statement, from its being sent to its answer.
+    pub query: Option<Duration>,
+    /// What times are counted from.
+    pub epoch: Instant,
+}
+
+/// What a session is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    /// Waiting for a server connection has a bound of its own.
+    Waiting,
+    Query,
+    IdleInTransaction,
+}
+
+/// Which bound a session is beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    ClientIdle,
+    IdleInTransaction,
+    Transaction,
+    Query,
+}
+
+/// What a session has noted. Milliseconds since the epoch, plus one so that 0 is never.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    /// The phase in the two lowest bits, since when above them.
+    phase: AtomicU64,
+    /// Since when the transaction is open; 0 if none is.
+    transaction: AtomicU64,
+}
+
+impl Noted {
+    fn phase(&self) -> (Phase, u64) {
+        let noted = self.phase.load(Ordering::Relaxed);
+        let phase = match noted & 3 {
+            0 => Phase::Idle,
+            1 => Phase::Waiting,
+            2 => Phase::Query,
+            _ => Phase::IdleInTransaction,
+        };
+        (phase, noted >> 2)
+    }
+
+    fn enter(&self, phase: Phase, now: u64) {
+        let bits = match phase {
+            Phase::Idle => 0,
+            Phase::Waiting => 1,
+            Phase::Query => 2,
+            Phase::IdleInTransaction => 3,
+        };
+        self.phase.store(now << 2 | bits, Ordering::Relaxed);
+        match phase {
+            Phase::Idle | Phase::Waiting => self.transaction.store(0, Ordering::Relaxed),
+            _ if self.transaction.load(Ordering::Relaxed) == 0 => {
+                self.transaction.store(now, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl SessionTimeouts {
+    /// No bounds.
+    pub fn none() -> SessionTimeouts {
+        SessionTimeouts {
+            client_idle: None,
+            idle_in_transaction: None,
+            transaction: None,
+            query: None,
+            epoch: Instant::now(),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Duration> {
+        [
+            self.client_idle,
+            self.idle_in_transaction,
+            self.transaction,
+            self.query,
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Whether there is any bound.
+    pub fn are_set(&self) -> bool {
+        self.all().next().is_some()
+    }
+
+    /// How often sessions are looked at: a tenth of the shortest bound, so that none is exceeded by much, and at most
+    /// once a second. `None` if there is nothing to look for.
+    pub fn pace(&self) -> Option<Duration> {
+        let shortest = self.all().min()?;
+        Some((shortest / 10).clamp(Duration::from_millis(10), Duration::from_secs(1)))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX >> 3) + 1
+    }
+
+    fn overdue(&self, noted: &Noted, now: u64) -> Option<Overdue> {
+        let beyond = |since: u64, bound: Option<Duration>| {
+            since > 0
+                && bound
+                    .is_some_and(|bound| u128::from(now.saturating_sub(since)) >= bound.as_millis())
+        };
+        let (phase, since) = noted.phase();
+        let transaction = noted.transaction.load(Ordering::Relaxed);
+        match phase {
+            Phase::Idle if beyond(since, self.client_idle) => Some(Overdue::ClientIdle),
+            Phase::IdleInTransaction if beyond(since, self.idle_in_transaction) => {
+                Some(Overdue::IdleInTransaction)
+            }
+            Phase::Query if beyond(since, self.query) => Some(Overdue::Query),
+            _ if beyond(transaction, self.transaction) => Some(Overdue::Transaction),
+            _ => None,
+        }
+    }
+
+    /// Wakes the sessions that are overdue.
+    pub fn sweep(&self, registry: &Registry) {
+        let now = self.now();
+        registry.expire(|slot| self.overdue(&slot.noted, now).is_some());
+    }
+}
+
+impl Relay {
+    /// Notes the phase that the session has come to.
+    #[inline]
+    pub(super) fn note_phase(&mut self) {
+        if self.shared.timeouts.are_set() {
+            self.note_phase_now();
+        }
+    }
+
+    fn note_phase_now(&mut self) {
+        let phase = match &self.held {
+            _ if self.waiting.is_some() => Phase::Waiting,
+            Some(held) if held.server.link.owing.owes_client() => Phase::Query,
+            Some(held) if held.server.link.status != Status::Idle || self.session.mid_unit() => {
+                Phase::IdleInTransaction
+            }
+            _ => Phase::Idle,
+        };
+        let slot: &Slot = &self.slot;
+        let (before, since) = slot.noted.phase();
+        if before != phase || since == 0 {
+            slot.noted.enter(phase, self.shared.timeouts.now());
+            self.flags.timed_out = false;
+        }
+    }
+
+    /// The session has been woken because it is overdue, unless it has gone on in the meantime.
+    pub(super) fn expire(&mut self) -> Result<(), End> {
+        let timeouts = &self.shared.timeouts;
+        let Some(overdue) = timeouts.overdue(&self.slot.noted, timeouts.now()) else {
+            return Ok(());
+        };
+        let (state, text) = match overdue {
+            Overdue::ClientIdle => (
+                SqlState::IdleSessionTimeout,
+                "client_idle_timeout: the connection has been idle for too long",
+            ),
+            Overdue::IdleInTransaction => (
+                SqlState::IdleInTransactionSessionTimeout,
+                "idle transaction timeout",
+            ),
+            Overdue::Transaction => (SqlState::TransactionTimeout, "transaction timeout"),
+            Overdue::Query => {
+                if self.cancel_overdue() {
+                    return Ok(());
+                }
+                (SqlState::QueryCanceled, "query timeout")
+            }
+        };
+        // The server is not to wait until the client has read this.
+        self.abandon();
+        Err(End::Told(Notice::fatal(state, text)))
+    }
+
+    /// A statement that takes too long is cancelled, and its client hears of it from the server. False if that has been
+    /// tried. A COMMIT that waits for a synchronous standby is left alone: cancelled, it would be done and not replicated.
+    fn cancel_overdue(&mut self) -> bool {
+        let now = self.shared.timeouts.now();
+        let committing = self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.server.link.committing);
+        if self.flags.timed_out && !committing {
+            return false;
+        }
+        self.flags.timed_out = !committing;
+        self.slot.noted.enter(Phase::Query, now);
+        if !committing {
+            self.cancel();
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_those_of_the_phase() {
+        let second = Duration::from_secs(1);
+        let timeouts = SessionTimeouts {
+            client_idle: Some(second),
+            idle_in_transaction: Some(2 * second),
+            transaction: Some(5 * second),
+            query: Some(3 * second),
+            ..SessionTimeouts::none()
+        };
+        let noted = Noted::default();
+        assert_eq!(timeouts.overdue(&noted, 10_000), None, "nothing noted yet");
+        let check = |phase, since: u64, now: u64, expected| {
+            noted.enter(phase, since);
+            assert_eq!(
+                timeouts.overdue(&noted, now),
+                expected,
+                "{phase:?} {since} {now}"
+            );
+        };
+        check(Phase::Idle, 1, 1000, None);
+        check(Phase::Idle, 1, 1001, Some(Overdue::ClientIdle));
+        check(Phase::Waiting, 1, 100_000, None);
+        check(Phase::Query, 1000, 3999, None);
+        check(Phase::Query, 1000, 4000, Some(Overdue::Query));
+        check(Phase::IdleInTransaction, 3000, 4999, None);
+        check(
+            Phase::IdleInTransaction,
+            3000,
+            5000,
+            Some(Overdue::IdleInTransaction),
+        );
+        // The transaction began with its first statement, at 1000.
+        check(Phase::Query, 5500, 6000, Some(Overdue::Transaction));
+        check(Phase::Idle, 6000, 6999, None);
+        check(Phase::Query, 7000, 9999, None);
+        assert_eq!(timeouts.pace(), Some(Duration::from_millis(100)));
+        assert_eq!(SessionTimeouts::none().pace(), None);
+    }
+}
