@@ -79,6 +79,10 @@ pub(super) struct Flags {
     pub(super) refused: bool,
     /// The statement that runs has been cancelled because it takes too long.
     pub(super) timed_out: bool,
+    /// A statement has ended since the phase was noted.
+    pub(super) ended: bool,
+    /// A transaction has ended since the phase was noted.
+    pub(super) idle: bool,
 }
 
 /// What goes before the bytes of a client.
@@ -392,6 +396,8 @@ impl Relay {
         match result {
             Ok(received) => {
                 self.flags.recheck |= !self.input.is_empty();
+                self.flags.ended |= received.ended;
+                self.flags.idle |= received.idle;
                 if received.wrote {
                     self.session.floor.wrote(Instant::now());
                 }

@@ -168,7 +168,12 @@ impl Relay {
         };
         let slot: &Slot = &self.slot;
         let (before, since) = slot.noted.phase();
-        if before != phase || since == 0 {
+        // One statement after the other may come and go between two looks.
+        let ended = std::mem::take(&mut self.flags.ended);
+        if std::mem::take(&mut self.flags.idle) {
+            slot.noted.transaction.store(0, Ordering::Relaxed);
+        }
+        if before != phase || since == 0 || ended {
             slot.noted.enter(phase, self.shared.timeouts.now());
             self.flags.timed_out = false;
         }

@@ -14,6 +14,10 @@ use crate::wire::{ClientFacing, FrameError, Notice, SqlState, Status};
 pub struct Received {
     /// These bytes of the chunk go to the client as they are; if `None`, what goes is in the output buffer.
     pub verbatim: Option<Range<usize>>,
+    /// A unit has ended, with a ReadyForQuery for the client.
+    pub ended: bool,
+    /// One of them left no transaction open.
+    pub idle: bool,
     /// A transaction that may have written has ended.
     pub wrote: bool,
     /// A standby refused a statement (25006): the router was wrong.
@@ -299,6 +303,8 @@ impl Session {
         };
         link.status = status;
         link.committing &= !link.owing.is_empty();
+        received.ended = true;
+        received.idle |= status == Status::Idle;
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {
             received.wrote = true;

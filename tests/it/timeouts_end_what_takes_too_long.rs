@@ -108,8 +108,18 @@ fn a_transaction_that_takes_too_long_is_undone() {
 
 #[test]
 fn a_statement_that_takes_too_long_is_cancelled() {
-    let rig = rig(|timeouts| timeouts.query = Some(BOUND));
+    let rig = rig(|timeouts| {
+        timeouts.query = Some(BOUND);
+        timeouts.transaction = Some(BOUND * 60);
+    });
     let mut client = rig.client("postgres");
+    // Many short ones in one pipeline are no long one.
+    let sleep = request::query("SELECT pg_sleep(0.05)");
+    client.send(&sleep.repeat(30)).unwrap();
+    for _ in 0..30 {
+        let answer = client.recv_until_ready().unwrap();
+        assert_eq!(answer.len(), 4, "{answer:?}");
+    }
     let since = Instant::now();
     let error = client.query("SELECT pg_sleep(60)").unwrap_err().to_string();
     assert!(error.contains("57014"), "{error}");
