@@ -18,7 +18,9 @@ pub(super) fn finish(
     keep_state: bool,
     cancel_timeout: Duration,
 ) {
-    if !held.link.settled() && !held.link.fatal {
+    // A COMMIT is left to its server: cancelled while it waits for a synchronous standby, it would be done and not
+    // replicated.
+    if !held.link.settled() && !held.link.fatal && !held.link.committing {
         // The client has left a running statement behind: nobody will read its result.
         let (process, key, address) = (held.process, held.key.clone(), address.clone());
         tokio::spawn(async move {
@@ -29,7 +31,11 @@ pub(super) fn finish(
         });
         return;
     }
-    if keep_state || held.link.status != Status::Idle || !held.unsent.is_empty() {
+    if keep_state
+        || !held.link.settled()
+        || held.link.status != Status::Idle
+        || !held.unsent.is_empty()
+    {
         drop(held.into_closed());
         return;
     }

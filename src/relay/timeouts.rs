@@ -185,7 +185,13 @@ impl Relay {
         let Some(overdue) = timeouts.overdue(&self.slot.noted, timeouts.now()) else {
             return Ok(());
         };
+        let committing = self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.server.link.committing);
         let (state, text) = match overdue {
+            // Too late to undo it: its client is to hear what became of it.
+            Overdue::Transaction | Overdue::Query if committing => return Ok(()),
             Overdue::ClientIdle => (
                 SqlState::IdleSessionTimeout,
                 "client_idle_timeout: the connection has been idle for too long",
@@ -208,21 +214,14 @@ impl Relay {
     }
 
     /// A statement that takes too long is cancelled, and its client hears of it from the server. False if that has been
-    /// tried. A COMMIT that waits for a synchronous standby is left alone: cancelled, it would be done and not replicated.
+    /// tried.
     fn cancel_overdue(&mut self) -> bool {
-        let now = self.shared.timeouts.now();
-        let committing = self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.server.link.committing);
-        if self.flags.timed_out && !committing {
+        if std::mem::replace(&mut self.flags.timed_out, true) {
             return false;
         }
-        self.flags.timed_out = !committing;
+        let now = self.shared.timeouts.now();
         self.slot.noted.enter(Phase::Query, now);
-        if !committing {
-            self.cancel();
-        }
+        self.cancel();
         true
     }
 }

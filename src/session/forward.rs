@@ -427,7 +427,7 @@ impl Session {
     fn take(&mut self, name: &[u8], link: &mut Link) {
         let cold = self.cold();
         cold.taken.extend(cold.prepared.remove_entry(name));
-        link.forgetting = Some(0);
+        link.forgetting.get_or_insert(0);
     }
 
     /// A portal has been bound: what its statement does to the session happens when it is executed.

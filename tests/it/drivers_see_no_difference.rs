@@ -14,17 +14,17 @@ fn transcript(driver: &str, url: &str) -> String {
 #[test]
 fn six_drivers() {
     let rig = Rig::start(2, |_| ());
-    for driver in [
-        "psycopg",
-        "psycopg2",
-        "sqlalchemy",
-        "asyncpg",
-        "pg",
-        "postgres",
+    for (driver, least) in [
+        ("psycopg", 50),
+        ("psycopg2", 50),
+        ("sqlalchemy", 25),
+        ("asyncpg", 50),
+        ("pg", 50),
+        ("postgres", 45),
     ] {
         let straight = transcript(driver, &rig.cluster.primary().url("postgres"));
         let proxied = transcript(driver, &rig.url("postgres"));
-        assert!(straight.lines().count() > 25, "{driver}: {straight}");
+        assert!(straight.lines().count() > least, "{driver}: {straight}");
         for (number, (straight, proxied)) in straight.lines().zip(proxied.lines()).enumerate() {
             assert_eq!(straight, proxied, "{driver}, line {}", number + 1);
         }

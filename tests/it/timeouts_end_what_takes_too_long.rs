@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgweir::config::Timeouts;
-use pgweir::testbed::{RawClient, request};
+use pgweir::testbed::{Cluster, RawClient, request};
 
 use crate::support::{Rig, value};
 
@@ -131,4 +131,43 @@ fn a_statement_that_takes_too_long_is_cancelled() {
     client.send(&request::query(stubborn)).unwrap();
     is_told_goodbye(&mut client, since, "57014");
     assert_eq!(value(&mut rig.client("postgres"), "SELECT 2"), "2");
+}
+
+/// A COMMIT that waits for a synchronous standby: cancelled, it would be done and not replicated. Neither a timeout nor the
+/// death of its client ends the wait.
+#[test]
+fn a_commit_is_never_cancelled() {
+    let cluster = Cluster::builder().standbys(1).synchronous(true);
+    let rig = Rig::with(cluster, |config| {
+        config.databases[0].pool.size = 2;
+        config.timeouts.query = Some(BOUND);
+        config.timeouts.transaction = Some(BOUND);
+    });
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    primary.execute("CREATE TABLE t (n int)").unwrap();
+    rig.cluster.wait_caught_up().unwrap();
+    let (mut client, mut dying) = (rig.client("postgres"), rig.client("postgres"));
+    standby.freeze().unwrap();
+    for client in [&mut client, &mut dying] {
+        client.query("BEGIN").unwrap();
+        client.query("INSERT INTO t VALUES (1)").unwrap();
+        client.send(&request::query("COMMIT")).unwrap();
+    }
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    rig.wait("both to wait for the standby", || {
+        primary.value(waiting).unwrap() == "2"
+    });
+    drop(dying);
+    assert!(client.recv_within(BOUND * 4).unwrap().is_none());
+    assert_eq!(primary.value(waiting).unwrap(), "2");
+    standby.thaw().unwrap();
+    let answer = client.recv_until_ready().unwrap();
+    assert_eq!(answer[0].tag, b'C', "{answer:?}");
+    assert!(
+        !primary
+            .log()
+            .unwrap()
+            .contains("canceling wait for synchronous")
+    );
+    assert_eq!(primary.value("SELECT count(*) FROM t").unwrap(), "2");
 }
