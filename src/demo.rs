@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::{
     Address, Admin, Auth, AuthMethod, Cluster as ClusterConfig, Config, Database, Limits, Log,
-    LogFormat, LogLevel, Monitor, Node as NodeConfig, Pool, PoolMode, Reads, Timeouts,
+    LogFormat, LogLevel, Monitor, Node as NodeConfig, Pool, Reads, Timeouts,
 };
 use crate::proxy::{self, NodeStatements, Proxy};
 use crate::testbed::{self, Cluster, RawClient};
@@ -133,6 +133,7 @@ fn configuration(cluster: &Cluster) -> Config {
     let node = |node: &testbed::Node| NodeConfig {
         name: node.name().to_owned(),
         address: Address::Tcp(node.address().ip().to_string(), node.address().port()),
+        max_connections: None,
     };
     let monitor = Monitor {
         user: "postgres".to_owned(),
@@ -156,13 +157,11 @@ fn configuration(cluster: &Cluster) -> Config {
             name: "*".to_owned(),
             cluster: "demo".to_owned(),
             dbname: None,
-            pool: Pool {
-                mode: PoolMode::Transaction,
-                size: 20,
-                wait_timeout: Duration::from_secs(30),
-                max_prepared: 200,
-            },
+            max_connections: None,
+            max_clients: None,
+            pool: Pool::default(),
         }],
+        users: Vec::new(),
         auth: Auth {
             method: AuthMethod::Trust,
             users: None,
@@ -176,15 +175,8 @@ fn configuration(cluster: &Cluster) -> Config {
             max_message: 1 << 30,
         },
         timeouts: Timeouts {
-            login: Duration::from_secs(60),
-            connect: Duration::from_secs(5),
             shutdown: Duration::from_secs(5),
-            server_idle: Duration::from_secs(600),
-            server_lifetime: Duration::from_secs(3600),
-            client_idle: None,
-            idle_in_transaction: None,
-            transaction: None,
-            query: None,
+            ..Timeouts::default()
         },
         log: Log {
             level: LogLevel::Warn,

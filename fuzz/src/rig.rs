@@ -281,7 +281,7 @@ impl Rig {
         } else if self.session.pin().is_none() {
             if link.dirty {
                 let mut out = Vec::new();
-                Session::clean(link, &mut out);
+                Session::clean(link, None, None, &mut out);
                 held.peer.feed(&out);
             } else {
                 assert!(

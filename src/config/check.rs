@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
+use super::keys::Key;
 use super::raw::{Named, Table, nearest};
+use super::shape::Shape;
 use super::users;
 use super::{
     Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Fault, Limits, Log, Monitor, Node,
-    Pool, Reads, Secret, Sources, Timeouts, Users, keys,
+    Pool, Reads, Secret, Sources, Timeouts, User, Users, keys,
 };
 
 /// Reads the whole file. The value counts only if nothing was reported, and the faults of the users
@@ -23,6 +25,7 @@ pub(super) fn config(root: &Table<'_>, sources: &dyn Sources) -> (Config, Vec<Fa
             .map(|named| cluster(&named, sources))
             .collect(),
         databases,
+        users: special_users(root),
         auth,
         admin: admin(&root.table("admin")),
         limits: limits(&root.table("limits")),
@@ -125,6 +128,7 @@ fn nodes(cluster: &Table<'_>) -> Vec<Node> {
         nodes.push(Node {
             name,
             address: address.value,
+            max_connections: maybe(table, &keys::NODE_MAX_CONNECTIONS),
         });
     }
     nodes
@@ -226,7 +230,47 @@ fn database(named: &Named<'_>, clusters: &[Named<'_>]) -> Database {
         name: named.name.clone(),
         cluster: cluster_of(table, clusters),
         dbname: dbname.map(|dbname| dbname.value),
+        max_connections: maybe(table, &keys::DATABASE_MAX_CONNECTIONS),
+        max_clients: maybe(table, &keys::DATABASE_MAX_CLIENTS),
         pool: pool(&table.table("pool")),
+    }
+}
+
+/// The value of a key that has no default.
+fn maybe<S: Shape>(table: &Table<'_>, key: &Key<S>) -> Option<S::Value> {
+    table.find(key).map(|found| found.value)
+}
+
+fn special_users(root: &Table<'_>) -> Vec<User> {
+    let user = |named: &Named<'_>| {
+        check_name(root, "user", named);
+        let (table, pool) = (&named.table, named.table.table("pool"));
+        let user = User {
+            name: named.name.clone(),
+            max_connections: maybe(table, &keys::USER_MAX_CONNECTIONS),
+            max_clients: maybe(table, &keys::USER_MAX_CLIENTS),
+            mode: maybe(&pool, &keys::USER_POOL_MODE),
+            size: maybe(&pool, &keys::USER_POOL_SIZE),
+            min: maybe(&pool, &keys::USER_POOL_MIN),
+            reserve: maybe(&pool, &keys::USER_POOL_RESERVE),
+        };
+        check_min(
+            &pool,
+            user.min.unwrap_or(0),
+            user.size.unwrap_or(usize::MAX),
+        );
+        user
+    };
+    root.named("user").iter().map(user).collect()
+}
+
+/// A pool cannot keep more connections than it may have.
+fn check_min(pool: &Table<'_>, min: usize, size: usize) {
+    if min > size
+        && let Some(typed) = pool.find(&keys::POOL_MIN)
+    {
+        let message = format!("must not be more than size, which is {size}");
+        pool.fault(typed.at, "min", message);
     }
 }
 
@@ -261,12 +305,19 @@ fn cluster_of(table: &Table<'_>, clusters: &[Named<'_>]) -> String {
 }
 
 fn pool(table: &Table<'_>) -> Pool {
-    Pool {
+    let pool = Pool {
         mode: table.get(&keys::POOL_MODE),
         size: table.get(&keys::POOL_SIZE),
+        min: table.get(&keys::POOL_MIN),
+        reserve: table.get(&keys::POOL_RESERVE),
+        reserve_after: table.get(&keys::POOL_RESERVE_AFTER),
         wait_timeout: table.get(&keys::POOL_WAIT_TIMEOUT),
         max_prepared: table.get(&keys::POOL_MAX_PREPARED),
-    }
+        connect_query: maybe(table, &keys::POOL_CONNECT_QUERY),
+        reset_query: maybe(table, &keys::POOL_RESET_QUERY),
+    };
+    check_min(table, pool.min, pool.size);
+    pool
 }
 
 fn auth(table: &Table<'_>, sources: &dyn Sources) -> (Auth, Vec<Fault>) {
@@ -298,7 +349,7 @@ fn users_of(table: &Table<'_>, sources: &dyn Sources) -> (Option<Users>, Vec<Fau
 
 fn admin(table: &Table<'_>) -> Admin {
     Admin {
-        http: table.find(&keys::ADMIN_HTTP).map(|http| http.value),
+        http: maybe(table, &keys::ADMIN_HTTP),
     }
 }
 
@@ -311,13 +362,14 @@ fn limits(table: &Table<'_>) -> Limits {
 }
 
 fn timeouts(table: &Table<'_>) -> Timeouts {
-    let bound = |key| table.find(key).map(|found| found.value);
+    let bound = |key| maybe(table, key);
     Timeouts {
         login: table.get(&keys::TIMEOUT_LOGIN),
         connect: table.get(&keys::TIMEOUT_CONNECT),
         shutdown: table.get(&keys::TIMEOUT_SHUTDOWN),
         server_idle: table.get(&keys::TIMEOUT_SERVER_IDLE),
         server_lifetime: table.get(&keys::TIMEOUT_SERVER_LIFETIME),
+        server_check: table.get(&keys::TIMEOUT_SERVER_CHECK),
         client_idle: bound(&keys::TIMEOUT_CLIENT_IDLE),
         idle_in_transaction: bound(&keys::TIMEOUT_IDLE_IN_TRANSACTION),
         transaction: bound(&keys::TIMEOUT_TRANSACTION),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::shape::{Bound, Choice, Count, Place, Shape, Size, Text, TextOr, Time};
+use super::shape::{Bound, Choice, Count, Maybe, Place, Shape, Size, Text, TextOr, Time};
 use super::{AuthMethod, LogFormat, LogLevel, PoolMode};
 
 /// One key of the file.
@@ -86,6 +86,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &LISTENER_ADDRESS,
     &NODE_ADDRESS,
     &NODE_NAME,
+    &NODE_MAX_CONNECTIONS,
     &MONITOR_USER,
     &MONITOR_PASSWORD,
     &MONITOR_PASSWORD_FILE,
@@ -96,10 +97,23 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &MAX_LAG,
     &DATABASE_CLUSTER,
     &DATABASE_DBNAME,
+    &DATABASE_MAX_CONNECTIONS,
+    &DATABASE_MAX_CLIENTS,
     &POOL_MODE,
     &POOL_SIZE,
+    &POOL_MIN,
+    &POOL_RESERVE,
+    &POOL_RESERVE_AFTER,
     &POOL_WAIT_TIMEOUT,
     &POOL_MAX_PREPARED,
+    &POOL_CONNECT_QUERY,
+    &POOL_RESET_QUERY,
+    &USER_MAX_CONNECTIONS,
+    &USER_MAX_CLIENTS,
+    &USER_POOL_MODE,
+    &USER_POOL_SIZE,
+    &USER_POOL_MIN,
+    &USER_POOL_RESERVE,
     &AUTH_METHOD,
     &AUTH_USERS_FILE,
     &ADMIN_HTTP,
@@ -111,6 +125,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &TIMEOUT_SHUTDOWN,
     &TIMEOUT_SERVER_IDLE,
     &TIMEOUT_SERVER_LIFETIME,
+    &TIMEOUT_SERVER_CHECK,
     &TIMEOUT_CLIENT_IDLE,
     &TIMEOUT_IDLE_IN_TRANSACTION,
     &TIMEOUT_TRANSACTION,
@@ -168,6 +183,16 @@ pub(super) static NODE_NAME: Key<Text> = Key {
     needed: Needed::No,
     does: "What logs and metrics call the node; its address as typed if absent. Unique in its \
            cluster. Roles are measured, never configured: the order of nodes means nothing.",
+};
+
+pub(super) static NODE_MAX_CONNECTIONS: Key<Maybe<Count>> = Key {
+    path: "cluster.<name>.nodes[].max_connections",
+    shape: Maybe(CONNECTIONS),
+    needed: Needed::No,
+    does: "Most server connections to the node, of all databases and users together; no bound if absent. When it \
+           is reached, the connection of another pool that has been idle for longest makes room; if none is \
+           idle, clients wait. The monitor's connection and replication connections are not counted. \
+           Keep it below the node's own `max_connections`.",
 };
 
 pub(super) static MONITOR_USER: Key<TextOr> = Key {
@@ -264,16 +289,35 @@ pub(super) static DATABASE_DBNAME: Key<Text> = Key {
            stands for itself.",
 };
 
+pub(super) static DATABASE_MAX_CONNECTIONS: Key<Maybe<Count>> = Key {
+    path: "database.<name>.max_connections",
+    shape: Maybe(CONNECTIONS),
+    needed: Needed::No,
+    does: "Most server connections to the database on each node, of all users together; no bound if absent. In \
+           `\"*\"` it holds for each name by itself. How room is made is told at \
+           `cluster.<name>.nodes[].max_connections`.",
+};
+
+pub(super) static DATABASE_MAX_CLIENTS: Key<Maybe<Count>> = Key {
+    path: "database.<name>.max_clients",
+    shape: Maybe(CLIENTS),
+    needed: Needed::No,
+    does: "Most clients of the database at once; the next one is refused with SQLSTATE 53300. Only \
+           `limits.max_clients` counts if absent. In `\"*\"` it holds for each name by itself.",
+};
+
+const MODES: Choice<PoolMode> = Choice {
+    default: PoolMode::Transaction,
+    names: &[
+        ("transaction", PoolMode::Transaction),
+        ("session", PoolMode::Session),
+        ("statement", PoolMode::Statement),
+    ],
+};
+
 pub(super) static POOL_MODE: Key<Choice<PoolMode>> = Key {
     path: "database.<name>.pool.mode",
-    shape: Choice {
-        default: PoolMode::Transaction,
-        names: &[
-            ("transaction", PoolMode::Transaction),
-            ("session", PoolMode::Session),
-            ("statement", PoolMode::Statement),
-        ],
-    },
+    shape: MODES,
     needed: Needed::No,
     does: "When a server connection goes back to its pool: after each transaction, when the \
            client leaves, or after each statement. In session pooling a client keeps one server connection of the primary; \
@@ -282,17 +326,66 @@ pub(super) static POOL_MODE: Key<Choice<PoolMode>> = Key {
            connection of the pool by leaving one open.",
 };
 
+const SIZE: Count = Count {
+    default: 20,
+    least: 1,
+    most: 10_000,
+};
+
+/// Connections besides the size; none unless it is set.
+const FEW: Count = Count {
+    default: 0,
+    least: 0,
+    most: 10_000,
+};
+
+const CONNECTIONS: Count = Count {
+    default: 100,
+    least: 1,
+    most: 100_000,
+};
+
+const CLIENTS: Count = Count {
+    default: 10_000,
+    least: 1,
+    most: 1_000_000,
+};
+
 pub(super) static POOL_SIZE: Key<Count> = Key {
     path: "database.<name>.pool.size",
-    shape: Count {
-        default: 20,
-        least: 1,
-        most: 10_000,
-    },
+    shape: SIZE,
     needed: Needed::No,
     does: "Most server connections of one pool. Each node has a pool for each database and user, \
            so a node sees up to this many times the users. `1` runs one transaction at a time; \
            more than the nodes' `max_connections` turns waiting into failed connects.",
+};
+
+pub(super) static POOL_MIN: Key<Count> = Key {
+    path: "database.<name>.pool.min",
+    shape: FEW,
+    needed: Needed::No,
+    does: "Server connections of one pool that are kept open while it has clients, so that none of them waits for a \
+           connect after a quiet hour. At most `pool.size`. `0` opens connections when they are needed only.",
+};
+
+pub(super) static POOL_RESERVE: Key<Count> = Key {
+    path: "database.<name>.pool.reserve",
+    shape: FEW,
+    needed: Needed::No,
+    does: "Server connections beyond `pool.size` that a pool may open for clients which have waited for \
+           `pool.reserve_after`. They are closed again when nobody waits. `0` is no reserve.",
+};
+
+pub(super) static POOL_RESERVE_AFTER: Key<Time> = Key {
+    path: "database.<name>.pool.reserve_after",
+    shape: Time {
+        default: Duration::from_secs(5),
+        least: Duration::from_millis(1),
+        most: Duration::from_secs(3_600),
+    },
+    needed: Needed::No,
+    does: "How long a client waits before the reserve is opened for it. Short values use the reserve at every peak; \
+           one beyond `pool.wait_timeout` never does.",
 };
 
 pub(super) static POOL_WAIT_TIMEOUT: Key<Time> = Key {
@@ -319,6 +412,68 @@ pub(super) static POOL_MAX_PREPARED: Key<Count> = Key {
     does: "Most named prepared statements that one server connection holds; the one unused longest \
            makes room and is prepared again when needed. `1` prepares at almost every change of \
            statement; large values cost memory on the nodes, a plan for each.",
+};
+
+pub(super) static POOL_CONNECT_QUERY: Key<Text> = Key {
+    path: "database.<name>.pool.connect_query",
+    shape: Text,
+    needed: Needed::No,
+    does: "SQL that is run on each new server connection before its first client has it, and again whenever the \
+           connection has been cleaned with DISCARD ALL. A connection on which it fails is not used, so a \
+           mistake in it keeps all clients out.",
+};
+
+pub(super) static POOL_RESET_QUERY: Key<Text> = Key {
+    path: "database.<name>.pool.reset_query",
+    shape: Text,
+    needed: Needed::No,
+    does: "SQL that is run before DISCARD ALL whenever a connection is cleaned: after each session in session \
+           pooling, else where a client may have left something that pgweir cannot follow. DISCARD ALL is run in \
+           any case. A connection on which it fails is closed.",
+};
+
+pub(super) static USER_MAX_CONNECTIONS: Key<Maybe<Count>> = Key {
+    path: "user.<name>.max_connections",
+    shape: Maybe(CONNECTIONS),
+    needed: Needed::No,
+    does: "Most server connections of the user on each node, to all databases together; no bound if absent. How room \
+           is made is told at `cluster.<name>.nodes[].max_connections`.",
+};
+
+pub(super) static USER_MAX_CLIENTS: Key<Maybe<Count>> = Key {
+    path: "user.<name>.max_clients",
+    shape: Maybe(CLIENTS),
+    needed: Needed::No,
+    does: "Most clients of the user at once, of all databases together; the next one is refused with SQLSTATE 53300. \
+           Only the other bounds count if absent.",
+};
+
+pub(super) static USER_POOL_MODE: Key<Maybe<Choice<PoolMode>>> = Key {
+    path: "user.<name>.pool.mode",
+    shape: Maybe(MODES),
+    needed: Needed::No,
+    does: "The pooling mode of this user's pools, in place of the database's.",
+};
+
+pub(super) static USER_POOL_SIZE: Key<Maybe<Count>> = Key {
+    path: "user.<name>.pool.size",
+    shape: Maybe(SIZE),
+    needed: Needed::No,
+    does: "The size of this user's pools, in place of the database's.",
+};
+
+pub(super) static USER_POOL_MIN: Key<Maybe<Count>> = Key {
+    path: "user.<name>.pool.min",
+    shape: Maybe(FEW),
+    needed: Needed::No,
+    does: "The minimum of this user's pools, in place of the database's.",
+};
+
+pub(super) static USER_POOL_RESERVE: Key<Maybe<Count>> = Key {
+    path: "user.<name>.pool.reserve",
+    shape: Maybe(FEW),
+    needed: Needed::No,
+    does: "The reserve of this user's pools, in place of the database's.",
 };
 
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {
@@ -357,11 +512,7 @@ pub(super) static ADMIN_HTTP: Key<Place> = Key {
 
 pub(super) static MAX_CLIENTS: Key<Count> = Key {
     path: "limits.max_clients",
-    shape: Count {
-        default: 10_000,
-        least: 1,
-        most: 1_000_000,
-    },
+    shape: CLIENTS,
     needed: Needed::No,
     does: "Most clients at once, those that still log in included. The next one is refused with \
            SQLSTATE 53300. The limit on open files of the process must allow for it.",
@@ -450,7 +601,22 @@ pub(super) static TIMEOUT_SERVER_LIFETIME: Key<Time> = Key {
     },
     needed: Needed::No,
     does: "A server connection of this age is closed once it is idle, which frees the memory of \
-           its caches on the node. Short values cost reconnects; long ones let that memory grow.",
+           its caches on the node. Short values cost reconnects; long ones let that memory grow. Each \
+           connection's own limit is up to a tenth shorter, so that they do not all end together; the same \
+           holds for `server_idle`.",
+};
+
+pub(super) static TIMEOUT_SERVER_CHECK: Key<Time> = Key {
+    path: "timeouts.server_check",
+    shape: Time {
+        default: Duration::from_secs(30),
+        least: Duration::ZERO,
+        most: Duration::from_secs(86_400),
+    },
+    needed: Needed::No,
+    does: "A server connection that has been idle for so long is asked with an empty query before it is used again, \
+           so that no statement is sent into a connection that a firewall has forgotten. `\"0s\"` asks every time, \
+           which costs each transaction a round trip; `\"1d\"` asks hardly ever.",
 };
 
 pub(super) static TIMEOUT_CLIENT_IDLE: Key<Bound> = Key {

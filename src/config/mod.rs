@@ -13,6 +13,7 @@
 
 mod address;
 mod check;
+mod defaults;
 mod fault;
 mod keys;
 mod model;
@@ -28,7 +29,7 @@ pub use address::AddressError;
 pub use fault::{Fault, Faults};
 pub use model::{
     Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Limits, Log, LogFormat, LogLevel,
-    Monitor, Node, Pool, PoolMode, Reads, ScramVerifier, Secret, Timeouts, UserSecret, Users,
+    Monitor, Node, Pool, PoolMode, Reads, ScramVerifier, Secret, Timeouts, User, UserSecret, Users,
 };
 pub use reference::reference;
 pub use unit::parse_duration;

@@ -17,6 +17,8 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// The databases; at least one.
     pub databases: Vec<Database>,
+    /// What is special about users.
+    pub users: Vec<User>,
     /// Who may log in.
     pub auth: Auth,
     /// Administration.
@@ -68,6 +70,8 @@ pub struct Node {
     pub name: String,
     /// Where it is.
     pub address: Address,
+    /// Most server connections, of all pools.
+    pub max_connections: Option<usize>,
 }
 
 /// How nodes are watched.
@@ -101,21 +105,54 @@ pub struct Database {
     pub cluster: String,
     /// Its name there, if that is another.
     pub dbname: Option<String>,
+    /// Most server connections on a node, of all users.
+    pub max_connections: Option<usize>,
+    /// Most clients.
+    pub max_clients: Option<usize>,
     /// Its pools.
     pub pool: Pool,
 }
 
+/// What is special about a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// Most server connections on a node, to all databases.
+    pub max_connections: Option<usize>,
+    /// Most clients.
+    pub max_clients: Option<usize>,
+    /// When a server connection goes back, if otherwise than the database has it; so the next three.
+    pub mode: Option<PoolMode>,
+    /// Most server connections of one pool.
+    pub size: Option<usize>,
+    /// Server connections that a pool keeps.
+    pub min: Option<usize>,
+    /// Server connections beyond the size.
+    pub reserve: Option<usize>,
+}
+
 /// The pools of a database: one for each node and user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// When a server connection goes back.
     pub mode: PoolMode,
     /// Most server connections of one pool.
     pub size: usize,
+    /// Server connections that a pool keeps while it has clients.
+    pub min: usize,
+    /// Server connections beyond the size, for clients that wait for long.
+    pub reserve: usize,
+    /// How long that is.
+    pub reserve_after: Duration,
     /// How long a client waits for one.
     pub wait_timeout: Duration,
     /// Most prepared statements that a server connection holds.
     pub max_prepared: usize,
+    /// SQL for new server connections.
+    pub connect_query: Option<String>,
+    /// SQL for those that are cleaned, before DISCARD ALL.
+    pub reset_query: Option<String>,
 }
 
 /// When a server connection goes back to its pool.
@@ -239,6 +276,8 @@ pub struct Timeouts {
     pub server_idle: Duration,
     /// A server connection is closed at this age.
     pub server_lifetime: Duration,
+    /// A server connection that nobody has used for so long is asked before it is used.
+    pub server_check: Duration,
     /// A client that sends nothing is told goodbye.
     pub client_idle: Option<Duration>,
     /// The same inside a transaction.

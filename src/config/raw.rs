@@ -305,14 +305,14 @@ mod tests {
         };
         check(
             "",
-            "process listener cluster database auth admin limits timeouts log",
+            "process listener cluster database user auth admin limits timeouts log",
         );
         check("listener[]", "address");
         check("cluster.<name>", "nodes monitor reads");
-        check("cluster.<name>.nodes[]", "address name");
+        check("cluster.<name>.nodes[]", "address name max_connections");
         check(
             "database.<name>.pool",
-            "mode size wait_timeout max_prepared",
+            "mode size min reserve reserve_after wait_timeout max_prepared connect_query reset_query",
         );
         check("log", "level format");
     }

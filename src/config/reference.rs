@@ -130,6 +130,12 @@ const SECTIONS: &[Section] = &[
                 name that has no table of its own, and each such name for itself on the nodes.",
     },
     Section {
+        prefix: "user.<name>",
+        header: "[user.<name>]",
+        about: "What is special about a user, whatever the database. It goes before what the database says. \
+                Who may log in is told by `[auth]`, not here.",
+    },
+    Section {
         prefix: "auth",
         header: "[auth]",
         about: "Who may log in.",

@@ -158,6 +158,29 @@ impl Shape for Bound {
     }
 }
 
+/// A value that may be left out, whatever its shape has for a default.
+pub(super) struct Maybe<S>(pub(super) S);
+
+impl<S: Shape> Shape for Maybe<S> {
+    type Value = S::Value;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>) -> Result<S::Value, String> {
+        self.0.read(value)
+    }
+
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+
+    fn default_text(&self) -> Option<String> {
+        None
+    }
+
+    fn range_text(&self) -> Option<String> {
+        self.0.range_text()
+    }
+}
+
 /// A number of bytes, both bounds included.
 pub(super) struct Size {
     pub(super) default: u64,

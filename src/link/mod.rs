@@ -45,6 +45,8 @@ pub struct Link {
     /// A RESET was forwarded that takes the connection to its own default, and the session to another. Nothing is sent
     /// behind its unit.
     pub resetting: bool,
+    /// The operator's SQL has made the connection ready: what takes settings back undoes that, too.
+    pub set_up: bool,
     /// What the server has is not known: the connection must not be used again.
     pub doubtful: bool,
     /// The unit in progress has failed.

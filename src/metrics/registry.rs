@@ -92,6 +92,8 @@ pub struct NodeCounters {
     pub connects: IntCounter,
     /// Attempts to open one that failed, at TCP, TLS or login.
     pub failed_connects: IntCounter,
+    /// Idle connections closed to make room for those of another pool.
+    pub evictions: IntCounter,
 }
 
 impl Metrics {
@@ -221,12 +223,14 @@ fn node_counters(registry: &Registry, labels: &Labels<'_>) -> Box<[NodeCounters]
     let changes = register(registry, series::NODE_STATE_CHANGES_TOTAL.counters());
     let failures = register(registry, series::NODE_PROBE_FAILURES_TOTAL.counters());
     let connects = register(registry, series::POOL_CONNECTS_TOTAL.counters());
+    let evictions = register(registry, series::POOL_EVICTIONS_TOTAL.counters());
     let one = |&(cluster, node): &(&str, &str)| NodeCounters {
         statements: Family::new(&statements, &[cluster, node], labels.targets),
         state_changes: changes.with_label_values(&[cluster, node]),
         probe_failures: Family::new(&failures, &[cluster, node], labels.probe_failures),
         connects: connects.with_label_values(&[cluster, node, "ok"]),
         failed_connects: connects.with_label_values(&[cluster, node, "failed"]),
+        evictions: evictions.with_label_values(&[cluster, node]),
     };
     labels.nodes.iter().map(one).collect()
 }

@@ -138,6 +138,8 @@ series! {
         "Checkouts given up because no server connection came before the deadline.";
     POOL_CONNECTS_TOTAL Counter "pgweir_pool_connects_total" ["cluster" "node" "result"]
         "Attempts to open a server connection for a pool, login included, by result (ok, failed).";
+    POOL_EVICTIONS_TOTAL Counter "pgweir_pool_evictions_total" ["cluster" "node"]
+        "Idle server connections closed to make room for those of another pool, under a bound that both share.";
 
     CLIENTS Gauge "pgweir_clients" []
         "Client connections now, those that are still logging in included.";

@@ -3,46 +3,61 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use deadpool::managed::{Object, PoolError, TimeoutType, Timeouts};
+use deadpool::managed::{Object, PoolError, Timeouts};
+use tokio::time::{sleep_until, timeout_at};
 
-use super::manager::idle_only;
-use super::{Manager, Opening, Pool};
-use crate::server::{Server, ServerError};
+use super::caps::Slot;
+use super::manager::{Member, idle_only, with_slot};
+use super::{Inner, Manager, Opening, Pool};
+use crate::server::{self, Server, ServerError};
 use crate::wire::{ClientFacing, Notice, SqlState};
 
 /// A connection in use. It goes back to its pool when it is dropped, if it is clean then; otherwise it is closed.
 #[derive(Debug)]
 pub struct Pooled {
     object: Option<Object<Manager>>,
-    _outstanding: Outstanding,
+    place: Place,
 }
 
 /// Counts one client on a node for as long as it lives.
 #[derive(Debug)]
-struct Outstanding(Arc<AtomicU32>);
+struct Place(Arc<Inner>);
 
-impl Outstanding {
-    fn new(counter: &Arc<AtomicU32>) -> Outstanding {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Outstanding(counter.clone())
+impl Place {
+    fn new(pool: &Arc<Inner>) -> Place {
+        pool.outstanding.fetch_add(1, Ordering::Relaxed);
+        Place(pool.clone())
     }
 }
 
-impl Drop for Outstanding {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Pooled {
+    fn new(mut object: Object<Manager>, now: Instant, place: Place) -> Pooled {
+        object.used = now;
+        Pooled {
+            object: Some(object),
+            place,
+        }
+    }
+
     /// Takes the connection out of its pool for good: it is closed when the result is dropped, and the pool may open
     /// another.
-    pub fn into_closed(mut self) -> Option<Box<Server>> {
+    pub fn into_closed(mut self) -> Option<Box<Member>> {
         self.object.take().map(Object::take)
+    }
+
+    /// What cleans the connection, besides DISCARD ALL.
+    pub fn setup(&self) -> &super::Setup {
+        &self.place.0.setup
     }
 }
 
@@ -50,29 +65,38 @@ impl std::ops::Deref for Pooled {
     type Target = Server;
 
     fn deref(&self) -> &Server {
-        self.object
-            .as_ref()
+        let member = self.object.as_ref();
+        &member
             .expect("only into_closed takes the object, and it takes self")
+            .server
     }
 }
 
 impl std::ops::DerefMut for Pooled {
     fn deref_mut(&mut self) -> &mut Server {
-        self.object
-            .as_mut()
+        let member = self.object.as_mut();
+        &mut member
             .expect("only into_closed takes the object, and it takes self")
+            .server
     }
 }
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        // The pool checks again when it hands the connection out; what is known to be unfit leaves at once, so that
-        // its place is free.
-        if let Some(object) = self.object.take()
-            && (!object.link.reusable() || !object.unsent.is_empty())
-        {
-            drop(Object::take(object));
+        let pool = &*self.place.0;
+        let surplus = pool.take_reserve_back();
+        if let Some(object) = self.object.take() {
+            // The pool checks again when it hands the connection out; what is known to be unfit leaves at once, so that
+            // its place is free.
+            let fit = object.server.link.reusable() && object.server.unsent.is_empty();
+            if !fit || surplus || pool.caps.gives_way(pool.has_waiters()) {
+                drop(Object::take(object));
+            }
         }
+        if !surplus {
+            pool.admission.add_permits(1);
+        }
+        pool.tell_lookers();
     }
 }
 
@@ -120,51 +144,344 @@ impl ClientFacing for CheckoutError {
     }
 }
 
+/// What to do when the node has no room for another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Wait: no other node can do it.
+    Wait,
+    /// Say so, unless connections of this very pool will become free.
+    Leave,
+}
+
+/// A client that waits for so long is told that it does.
+pub const NOTICE_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a pool keeps from connecting after a failure: at first, and at most. It doubles with each failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The last attempts to connect have failed.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    until: Instant,
+    pause: Duration,
+    error: Arc<ServerError>,
+}
+
+/// Never waits for deadpool's own permits: there are more than connections.
+const AT_ONCE: Timeouts = Timeouts {
+    wait: Some(Duration::ZERO),
+    create: None,
+    recycle: None,
+};
+
 impl Pool {
     /// An idle connection that may be used at `now`, if there is one. Never waits.
     pub fn try_checkout(&self, now: Instant) -> Option<Pooled> {
-        const NOW: Timeouts = Timeouts {
-            wait: Some(Duration::ZERO),
-            create: None,
-            recycle: None,
-        };
-        let outstanding = Outstanding::new(&self.outstanding);
-        let future = pin!(self.inner.timeout_get(&NOW));
-        let mut cx = Context::from_waker(Waker::noop());
-        match idle_only(now, || future.poll(&mut cx)) {
-            Poll::Ready(Ok(object)) => Some(Pooled {
-                object: Some(object),
-                _outstanding: outstanding,
-            }),
-            // A pending future is dropped: whatever it waited for, it was not an idle connection.
-            _ => None,
-        }
+        let admitted = self.0.admission.try_acquire().ok()?;
+        // One that must be asked first goes back to its place.
+        let object = self.0.idle(now).filter(|object| !object.stale)?;
+        admitted.forget();
+        Some(Pooled::new(object, now, Place::new(&self.0)))
     }
 
-    /// A connection: an idle one, a new one, or the next that is given back, in the order of asking.
+    /// A connection: an idle one, a new one, or the next that is given back, in the order of asking. Who waits until
+    /// [`NOTICE_AFTER`] has its task woken then.
     ///
     /// # Errors
-    /// [`CheckoutError`]; [`CheckoutError::Timeout`] after the pool's deadline.
+    /// [`CheckoutError`]; [`CheckoutError::Timeout`] after the pool's deadline, which does not count the time that
+    /// connecting takes.
     ///
     /// # Cancel safety
     /// Dropping the future gives its place in the queue up.
-    pub async fn checkout(&self) -> Result<Pooled, CheckoutError> {
-        let outstanding = Outstanding::new(&self.outstanding);
-        let timeouts = Timeouts {
-            wait: Some(self.limits.wait),
-            create: None,
-            recycle: None,
+    pub async fn checkout(&self, patience: Patience) -> Result<Pooled, CheckoutError> {
+        let pool = &self.0;
+        let (place, waiter) = (Place::new(pool), Waiter::new(pool));
+        let limits = pool.limits;
+        let connecting = AtomicBool::new(false);
+        let mut find = pin!(pool.find(patience, &connecting));
+        let start = tokio::time::Instant::now();
+        let reserve = (limits.reserve > 0).then_some(limits.reserve_after);
+        let alarms = [reserve, Some(NOTICE_AFTER), Some(limits.wait)];
+        let next = |passed: Duration| {
+            let times = alarms.iter().flatten().filter(|time| **time > passed);
+            times.min().copied()
         };
-        match self.inner.timeout_get(&timeouts).await {
-            Ok(object) => Ok(Pooled {
-                object: Some(object),
-                _outstanding: outstanding,
-            }),
-            Err(PoolError::Timeout(TimeoutType::Wait)) => {
-                Err(CheckoutError::Timeout(self.limits.wait))
+        let mut due = next(Duration::ZERO);
+        let mut over = false;
+        let mut alarm = pin!(sleep_until(start + due.unwrap_or(limits.wait)));
+        let found = std::future::poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(found) = find.as_mut().poll(cx) {
+                    return Poll::Ready(found);
+                }
+                if over && !connecting.load(Ordering::Relaxed) {
+                    return Poll::Ready(Err(CheckoutError::Timeout(limits.wait)));
+                }
+                let Some(passed) = due else {
+                    return Poll::Pending;
+                };
+                std::task::ready!(alarm.as_mut().poll(cx));
+                over |= passed >= limits.wait;
+                if reserve == Some(passed) {
+                    pool.lend_reserve();
+                }
+                due = next(passed);
+                if let Some(due) = due {
+                    alarm.as_mut().reset(start + due);
+                }
             }
-            Err(PoolError::Backend(Opening::Failed(error))) => Err(CheckoutError::Server(error)),
+        })
+        .await;
+        drop(waiter);
+        found.map(|object| Pooled::new(object, Instant::now(), place))
+    }
+
+    /// Opens a connection if there are fewer than the pool keeps, and room for it.
+    pub async fn warm(&self) {
+        let pool = &self.0;
+        let size = pool.members.status().size;
+        if size >= pool.limits.min || size >= pool.limits.size || pool.trouble().is_some() {
+            return;
+        }
+        let Ok(admitted) = pool.admission.try_acquire() else {
+            return;
+        };
+        let Some(slot) = pool.caps.try_slot() else {
+            return;
+        };
+        // deadpool hands out what is idle before it opens another: it is out of sight while that is decided.
+        let now = Instant::now();
+        let mut aside: Vec<_> = std::iter::from_fn(|| pool.idle(now)).collect();
+        let mut open = pin!(pool.open(slot));
+        let first = std::future::poll_fn(|cx| Poll::Ready(open.as_mut().poll(cx))).await;
+        while let Some(object) = aside.pop() {
+            drop(object);
+        }
+        let opened = match first {
+            Poll::Ready(opened) => opened,
+            Poll::Pending => open.await,
+        };
+        drop((opened, admitted));
+        pool.tell_lookers();
+    }
+}
+
+/// Counts one client that waits.
+struct Waiter<'a>(&'a Inner);
+
+impl Waiter<'_> {
+    fn new(pool: &Inner) -> Waiter<'_> {
+        pool.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiter(pool)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts one that has been admitted and looks out for connections that come back.
+struct Looker<'a>(&'a Inner);
+
+impl Looker<'_> {
+    fn new(pool: &Inner) -> Looker<'_> {
+        pool.lookers.fetch_add(1, Ordering::Relaxed);
+        Looker(pool)
+    }
+}
+
+impl Drop for Looker<'_> {
+    fn drop(&mut self) {
+        self.0.lookers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    /// An idle connection, the one that was used last.
+    fn idle(&self, now: Instant) -> Option<Object<Manager>> {
+        let future = pin!(self.members.timeout_get(&AT_ONCE));
+        let mut cx = Context::from_waker(Waker::noop());
+        match idle_only(now, || future.poll(&mut cx)) {
+            Poll::Ready(object) => object.ok(),
+            Poll::Pending => None,
+        }
+    }
+
+    async fn find(
+        &self,
+        patience: Patience,
+        connecting: &AtomicBool,
+    ) -> Result<Object<Manager>, CheckoutError> {
+        let Ok(admitted) = self.admission.acquire().await else {
+            return Err(CheckoutError::Closed);
+        };
+        let mut looker = None;
+        loop {
+            // Before the look, so that nothing comes back unseen between it and the wait.
+            let mut returned = pin!(self.returned.notified());
+            returned.as_mut().enable();
+            if let Some(object) = self.idle(Instant::now()) {
+                if let Some(object) = self.asked(object).await {
+                    admitted.forget();
+                    return Ok(object);
+                }
+                continue;
+            }
+            let slot = match (self.trouble(), self.caps.try_slot()) {
+                (Some((until, error)), _) => {
+                    if !self.is_worth_waiting(&error, patience) {
+                        return Err(CheckoutError::Server(error));
+                    }
+                    looker.get_or_insert_with(|| Looker::new(self));
+                    // Whichever is first: another try, or a connection that comes back.
+                    let _ = timeout_at(until.into(), returned).await;
+                    continue;
+                }
+                (None, Some(slot)) => slot,
+                (None, None) if looker.is_none() => {
+                    looker = Some(Looker::new(self));
+                    continue;
+                }
+                (None, None) => tokio::select! {
+                    slot = self.caps.slot(&self.ledger) => slot,
+                    () = returned.as_mut() => continue,
+                },
+            };
+            connecting.store(true, Ordering::Relaxed);
+            let opened = self.open(slot).await;
+            connecting.store(false, Ordering::Relaxed);
+            match opened {
+                Ok(object) => {
+                    admitted.forget();
+                    return Ok(object);
+                }
+                Err(CheckoutError::Server(error)) if self.is_worth_waiting(&error, patience) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The node has no room for more connections, but there are some that will become free, or nowhere else to go.
+    fn is_worth_waiting(&self, error: &ServerError, patience: Patience) -> bool {
+        let full = error
+            .refusal()
+            .is_some_and(|refusal| refusal.code == SqlState::TooManyConnections.code());
+        full && (patience == Patience::Wait || self.members.status().size > 0)
+    }
+
+    /// Opens a connection; it may be an idle one after all.
+    async fn open(&self, slot: Slot) -> Result<Object<Manager>, CheckoutError> {
+        let mut future = pin!(self.members.timeout_get(&AT_ONCE));
+        let mut slot = Some(slot);
+        let opened = std::future::poll_fn(|cx| match slot.take() {
+            // What is handed in is taken in the first round, or not at all.
+            Some(slot) => with_slot(slot, || future.as_mut().poll(cx)),
+            None => future.as_mut().poll(cx),
+        });
+        match opened.await {
+            Ok(object) => {
+                self.note_success();
+                Ok(object)
+            }
+            Err(PoolError::Backend(Opening::Failed(error))) => {
+                self.note_failure(&error);
+                Err(CheckoutError::Server(error))
+            }
             Err(_) => Err(CheckoutError::Closed),
         }
+    }
+
+    /// A connection that has been idle for long is asked whether it still works. If not, neither do those that have been
+    /// idle for longer.
+    async fn asked(&self, mut object: Object<Manager>) -> Option<Object<Manager>> {
+        if !object.stale {
+            return Some(object);
+        }
+        let limit = self.members.manager().endpoint().timeout;
+        let server = &mut object.server;
+        match server::query(server, "", limit).await {
+            Ok(_) => {
+                // A simple Query destroys the unnamed statement.
+                server.link.unnamed = None;
+                Some(object)
+            }
+            Err(error) => {
+                tracing::info!(%error, "an idle server connection was dead");
+                drop(Object::take(object));
+                let now = Instant::now();
+                let fresh = |used| now.saturating_duration_since(used) < self.limits.check;
+                self.members.retain(|member, _| fresh(member.used));
+                None
+            }
+        }
+    }
+
+    fn trouble(&self) -> Option<(Instant, Arc<ServerError>)> {
+        if !self.troubled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let now = Instant::now();
+        let trouble = super::lock(&self.trouble);
+        let trouble = trouble.as_ref().filter(|trouble| trouble.until > now)?;
+        Some((trouble.until, trouble.error.clone()))
+    }
+
+    fn note_success(&self) {
+        if self.troubled.swap(false, Ordering::Relaxed) {
+            *super::lock(&self.trouble) = None;
+        }
+    }
+
+    /// Those who connected at the same time count as one failure.
+    fn note_failure(&self, error: &Arc<ServerError>) {
+        let now = Instant::now();
+        let mut trouble = super::lock(&self.trouble);
+        let pause = match &*trouble {
+            Some(before) if before.until > now => before.pause,
+            Some(before) => (before.pause * 2).min(LONGEST_PAUSE),
+            None => FIRST_PAUSE,
+        };
+        *trouble = Some(Trouble {
+            until: now + pause,
+            pause,
+            error: error.clone(),
+        });
+        self.troubled.store(true, Ordering::Relaxed);
+    }
+
+    fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    fn tell_lookers(&self) {
+        if self.lookers.load(Ordering::Relaxed) > 0 {
+            self.returned.notify_one();
+        }
+    }
+
+    /// One more connection than the pool's size, for a client that has waited long enough.
+    fn lend_reserve(&self) {
+        let more = |lent| (lent < self.limits.reserve).then_some(lent + 1);
+        let lent = self
+            .lent
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        if lent.is_ok() {
+            self.admission.add_permits(1);
+        }
+    }
+
+    /// Whether the reserve is back to what it was before, because nobody waits any more.
+    fn take_reserve_back(&self) -> bool {
+        self.lent.load(Ordering::Relaxed) > 0
+            && !self.has_waiters()
+            && self
+                .lent
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lent| {
+                    lent.checked_sub(1)
+                })
+                .is_ok()
     }
 }

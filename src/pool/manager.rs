@@ -1,27 +1,43 @@
 //! What deadpool needs to know: how a connection is made, and whether an idle one is still good.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 
-use super::Limits;
+use super::caps::Slot;
+use super::{Limits, Setup};
 use crate::metrics::IntCounter;
 use crate::server::{self, Credentials, Endpoint, Login, Server, ServerError};
 
+/// What the call of deadpool that is running on this thread may do. There is no other way to tell it, for one call.
+#[derive(Debug)]
+enum Wish {
+    /// Hand out what is idle at this time, and open nothing.
+    Idle(Instant),
+    /// Open a connection with these places.
+    Open(Slot),
+}
+
 thread_local! {
-    /// Set while a checkout may only take what is idle: the time at which it does. deadpool asks for a new connection when
-    /// none is idle; there is no other way to tell it not to, for one call.
-    static IDLE_ONLY: Cell<Option<Instant>> = const { Cell::new(None) };
+    static WISH: RefCell<Option<Wish>> = const { RefCell::new(None) };
 }
 
 /// Runs `poll` with the rule that only idle connections may be handed out.
 pub(super) fn idle_only<R>(now: Instant, poll: impl FnOnce() -> R) -> R {
-    IDLE_ONLY.set(Some(now));
+    WISH.set(Some(Wish::Idle(now)));
     let result = poll();
-    IDLE_ONLY.set(None);
+    WISH.set(None);
+    result
+}
+
+/// Runs `poll` with places for a new connection. They are given up if it does not come to that.
+pub(super) fn with_slot<R>(slot: Slot, poll: impl FnOnce() -> R) -> R {
+    WISH.set(Some(Wish::Open(slot)));
+    let result = poll();
+    WISH.set(None);
     result
 }
 
@@ -34,6 +50,47 @@ pub enum Opening {
     Failed(Arc<ServerError>),
 }
 
+/// A server connection as its pool has it.
+#[derive(Debug)]
+pub struct Member {
+    pub(super) server: Server,
+    /// When it is closed, once it is idle.
+    retires: Instant,
+    /// When it was handed out last.
+    pub(super) used: Instant,
+    /// How long it may be idle.
+    pub(super) idle: Duration,
+    /// It has been idle for so long that it must be asked before it is used.
+    pub(super) stale: bool,
+    _slot: Slot,
+}
+
+impl Member {
+    fn new(server: Server, limits: Limits, slot: Slot) -> Member {
+        // Connections that were opened together, as after a restart, must not all end together. Process ids are as good as
+        // dice for that.
+        let sooner = |limit: Duration| {
+            limit - limit / 10 * (server.process.unsigned_abs() % SPREAD) / (SPREAD - 1)
+        };
+        Member {
+            retires: server.opened + sooner(limits.lifetime),
+            idle: sooner(limits.idle),
+            used: server.opened,
+            stale: false,
+            server,
+            _slot: slot,
+        }
+    }
+
+    /// Whether its time is up.
+    pub(super) fn is_retired(&self, now: Instant) -> bool {
+        now >= self.retires
+    }
+}
+
+/// Steps by which bounds on time are spread over their last tenth.
+const SPREAD: u32 = 64;
+
 /// Makes and checks the connections of one pool.
 #[derive(Debug)]
 pub struct Manager {
@@ -42,6 +99,7 @@ pub struct Manager {
     user: Box<str>,
     credentials: Arc<Credentials>,
     limits: Limits,
+    setup: Arc<Setup>,
     connects: IntCounter,
     failed_connects: IntCounter,
 }
@@ -53,6 +111,7 @@ impl Manager {
         user: &str,
         credentials: Arc<Credentials>,
         limits: Limits,
+        setup: Arc<Setup>,
         [connects, failed_connects]: [IntCounter; 2],
     ) -> Manager {
         Manager {
@@ -61,6 +120,7 @@ impl Manager {
             user: user.into(),
             credentials,
             limits,
+            setup,
             connects,
             failed_connects,
         }
@@ -69,27 +129,40 @@ impl Manager {
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
-}
 
-impl managed::Manager for Manager {
-    type Type = Box<Server>;
-    type Error = Opening;
-
-    async fn create(&self) -> Result<Box<Server>, Opening> {
-        if IDLE_ONLY.get().is_some() {
-            return Err(Opening::NotNow);
-        }
+    async fn open(&self) -> Result<Server, ServerError> {
         let login = Login {
             user: &self.user,
             database: &self.database,
             credentials: &self.credentials,
             parameters: &[],
         };
+        let mut server = server::open(&self.endpoint, &login).await?;
+        if let Some(sql) = &self.setup.connect_query {
+            server::query(&mut server, sql, self.endpoint.timeout).await?;
+            server.link.set_up = true;
+        }
+        Ok(server)
+    }
+}
+
+impl managed::Manager for Manager {
+    type Type = Box<Member>;
+    type Error = Opening;
+
+    async fn create(&self) -> Result<Box<Member>, Opening> {
+        let slot = match WISH.take() {
+            Some(Wish::Open(slot)) => slot,
+            wish => {
+                WISH.set(wish);
+                return Err(Opening::NotNow);
+            }
+        };
         // In a box: logging in takes kilobytes of state, which every checkout would carry about for it.
-        match Box::pin(server::open(&self.endpoint, &login)).await {
+        match Box::pin(self.open()).await {
             Ok(server) => {
                 self.connects.inc();
-                Ok(Box::new(server))
+                Ok(Box::new(Member::new(server, self.limits, slot)))
             }
             Err(error) => {
                 self.failed_connects.inc();
@@ -102,15 +175,18 @@ impl managed::Manager for Manager {
         }
     }
 
-    async fn recycle(&self, server: &mut Box<Server>, _: &Metrics) -> RecycleResult<Opening> {
-        let now = IDLE_ONLY.get().unwrap_or_else(Instant::now);
-        let age = now.saturating_duration_since(server.opened);
-        if !server.link.reusable() || age >= self.limits.lifetime {
+    async fn recycle(&self, member: &mut Box<Member>, _: &Metrics) -> RecycleResult<Opening> {
+        let now = WISH.with_borrow(|wish| match wish {
+            Some(Wish::Idle(now)) => *now,
+            _ => Instant::now(),
+        });
+        if !member.server.link.reusable() || member.is_retired(now) {
             return Err(RecycleError::message("not to be used again"));
         }
+        member.stale = now.saturating_duration_since(member.used) >= self.limits.check;
         // Without news from the socket this is no system call. News on an idle connection are its end, or something
         // that the server says to nobody: in both cases another connection is better.
-        match server.stream.try_read(&mut [0; 1]) {
+        match member.server.stream.try_read(&mut [0; 1]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             _ => Err(RecycleError::message(
                 "closed by the server, or no longer idle",

@@ -1,20 +1,29 @@
-//! Pools of server connections: one per node, database and user, made by deadpool.
+//! Pools of server connections: one per node, database and user.
+//!
+//! deadpool keeps the connections, makes them and checks them. In front of it stands a queue: as many clients are let in
+//! as the pool may have connections, in the order in which they came, so that nothing above the size is ever opened. A
+//! client that has waited long may be let in on the reserve. Who is let in takes the connection that was used last, or
+//! opens one, all in parallel; bounds that pools share are in [`Ledger`].
 //!
 //! A pool knows how to make a connection and whether an idle one may be used again. It does not know what a statement
-//! is. Nothing above the size is ever opened; waiters are served in the order in which they came; connections are
-//! opened in parallel.
+//! is.
 
+mod caps;
 mod checkout;
 mod manager;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, PoolConfig, QueueMode, Timeouts};
+use tokio::sync::{Notify, Semaphore};
 
-pub use checkout::{CheckoutError, Pooled};
-pub use manager::{Manager, Opening};
+use caps::Caps;
+pub use caps::{Ledger, Shared};
+use checkout::Trouble;
+pub use checkout::{CheckoutError, NOTICE_AFTER, Patience, Pooled};
+pub use manager::{Manager, Member, Opening};
 
 use crate::metrics::IntCounter;
 use crate::server::{Credentials, Endpoint};
@@ -24,101 +33,177 @@ use crate::server::{Credentials, Endpoint};
 pub struct Limits {
     /// Most server connections.
     pub size: usize,
+    /// Connections that are kept open while there are clients.
+    pub min: usize,
+    /// Connections beyond the size for clients that wait for long.
+    pub reserve: usize,
+    /// How long a client waits before it may have one of those.
+    pub reserve_after: Duration,
     /// Most prepared statements that a connection holds.
     pub max_prepared: usize,
-    /// How long a client waits for one.
+    /// How long a client waits for a connection.
     pub wait: Duration,
     /// Connections that nobody has used for so long are closed.
     pub idle: Duration,
     /// Connections older than this are closed when they come back.
     pub lifetime: Duration,
+    /// Connections that nobody has used for so long are asked whether they still work before they are used.
+    pub check: Duration,
 }
 
-/// What all pools of a node count together.
+/// SQL of the operator's that makes a connection ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// Run on a new connection, and again whenever DISCARD ALL has undone it.
+    pub connect_query: Option<Box<str>>,
+    /// Run before DISCARD ALL when a connection is cleaned.
+    pub reset_query: Option<Box<str>>,
+}
+
+/// What all pools of a node share.
 #[derive(Clone, Debug)]
 pub struct NodeCounts {
     /// Clients that use a connection of the node, or wait for one.
     pub outstanding: Arc<AtomicU32>,
+    /// Bounds over several pools.
+    pub ledger: Arc<Ledger>,
     /// Connections opened.
     pub connects: IntCounter,
     /// Attempts that failed.
     pub failed_connects: IntCounter,
 }
 
+/// Whose connections a pool has.
+#[derive(Clone, Debug)]
+pub struct Owner<'a> {
+    /// The database as clients know it.
+    pub name: &'a str,
+    /// The database on the node.
+    pub database: &'a str,
+    /// The user.
+    pub user: &'a str,
+    /// What proves the user.
+    pub credentials: Arc<Credentials>,
+}
+
 /// The pool of one node for one database and user.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Pool {
-    inner: managed::Pool<Manager>,
+struct Inner {
+    members: managed::Pool<Manager>,
     limits: Limits,
+    setup: Arc<Setup>,
+    /// One permit for each connection that the pool may have, less those in use.
+    admission: Semaphore,
+    /// Clients that wait.
+    waiting: AtomicUsize,
+    /// Connections of the reserve that have been lent.
+    lent: AtomicUsize,
+    /// Clients that have been admitted and cannot open a connection.
+    lookers: AtomicUsize,
+    returned: Notify,
+    caps: Caps,
+    ledger: Arc<Ledger>,
+    troubled: AtomicBool,
+    trouble: Mutex<Option<Trouble>>,
     /// Clients that use a connection of this pool's node, or wait for one, over all pools of the node.
     outstanding: Arc<AtomicU32>,
 }
 
+/// Permits that deadpool has beyond what is ever used at once, so that nobody queues there.
+const SLACK: usize = 4;
+
 impl Pool {
-    /// An empty pool.
+    /// An empty pool under these bounds.
     pub fn new(
         endpoint: Endpoint,
-        database: &str,
-        user: &str,
-        credentials: Arc<Credentials>,
+        owner: Owner<'_>,
         limits: Limits,
+        setup: Arc<Setup>,
         node: NodeCounts,
+        bounds: &[(Shared, usize)],
     ) -> Pool {
         let NodeCounts {
             outstanding,
+            ledger,
             connects,
             failed_connects,
         } = node;
         let manager = Manager::new(
             endpoint,
-            database,
-            user,
-            credentials,
+            owner.database,
+            owner.user,
+            owner.credentials,
             limits,
+            setup.clone(),
             [connects, failed_connects],
         );
         let config = PoolConfig {
-            max_size: limits.size,
+            max_size: limits.size + limits.reserve + SLACK,
             // No deadline here: checkout() brings its own, and a connect is bounded by its endpoint.
             timeouts: Timeouts::default(),
             // The connection that was used last is the one whose caches are warm, and the others can age out.
             queue_mode: QueueMode::Lifo,
         };
-        let inner = managed::Pool::builder(manager)
+        let members = managed::Pool::builder(manager)
             .config(config)
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .expect("a runtime is given, which is all that building can fail for");
-        Pool {
-            inner,
+        ledger.enter(owner.name, owner.user, members.weak());
+        Pool(Arc::new(Inner {
+            members,
             limits,
+            setup,
+            admission: Semaphore::new(limits.size),
+            waiting: AtomicUsize::new(0),
+            lent: AtomicUsize::new(0),
+            lookers: AtomicUsize::new(0),
+            returned: Notify::new(),
+            caps: Caps::new(&ledger, bounds),
+            ledger,
+            troubled: AtomicBool::new(false),
+            trouble: Mutex::default(),
             outstanding,
-        }
+        }))
     }
 
     /// The node's address and the bound for connecting to it.
     pub fn endpoint(&self) -> &Endpoint {
-        self.inner.manager().endpoint()
+        self.0.members.manager().endpoint()
     }
 
     /// Connections open, connections idle, and clients that wait.
     pub fn status(&self) -> Status {
-        let status = self.inner.status();
+        let status = self.0.members.status();
         Status {
             size: status.size,
-            idle: status.available,
-            waiting: status.waiting,
-            max: status.max_size,
+            idle: status.available.min(status.size),
+            waiting: self.0.waiting.load(Ordering::Relaxed),
+            max: self.0.limits.size + self.0.lent.load(Ordering::Relaxed),
         }
     }
 
-    /// Closes connections that have been idle for too long, or live for too long.
-    pub fn tidy(&self) {
-        let limits = self.limits;
-        self.inner.retain(|server, metrics| {
-            metrics.last_used() < limits.idle && server.opened.elapsed() < limits.lifetime
+    /// Closes connections that live for too long, and those that have been idle for too long but for the pool's minimum
+    /// while it `has_clients`.
+    pub fn tidy(&self, has_clients: bool) {
+        let now = Instant::now();
+        let keep = if has_clients { self.0.limits.min } else { 0 };
+        let mut size = self.0.members.status().size;
+        // The front has been idle for longest.
+        self.0.members.retain(|member, _| {
+            let idle = now.saturating_duration_since(member.used) >= member.idle;
+            let stays = !member.is_retired(now) && (!idle || size <= keep);
+            size -= usize::from(!stays);
+            stays
         });
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A pool's figures at one moment.
@@ -130,6 +215,6 @@ pub struct Status {
     pub idle: usize,
     /// Clients that wait.
     pub waiting: usize,
-    /// The limit.
+    /// The limit, with what has been lent of the reserve.
     pub max: usize,
 }

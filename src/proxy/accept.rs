@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
-use super::build::Built;
+use super::build::{Built, Places};
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::link::{Params, Value};
 use crate::net::{Address, Stream};
-use crate::pool::Pooled;
+use crate::pool::{Patience, Pooled};
 use crate::relay::{self, Mode, PoolSet, Relay, Replication, Seat, Unwelcome, Welcome};
 use crate::server::{self, Credentials, Server};
 use crate::session::Session;
@@ -102,11 +102,7 @@ enum Refusal {
     Silent(&'static str),
 }
 
-async fn serve(
-    mut stream: Stream,
-    peer: Peer,
-    built: Arc<Built>,
-) -> Option<(Serving, OwnedSemaphorePermit)> {
+async fn serve(mut stream: Stream, peer: Peer, built: Arc<Built>) -> Option<(Serving, Permits)> {
     let result = match timeout(built.login_timeout, greet(&mut stream, &built)).await {
         Ok(result) => result,
         Err(_) => Err(Refusal::Notice(
@@ -139,10 +135,13 @@ async fn serve(
     None
 }
 
+/// A client's places under the bounds on clients, for as long as this lives.
+type Permits = (OwnedSemaphorePermit, Places);
+
 /// A client that may begin.
 struct Admitted {
     slot: Seat,
-    permit: OwnedSemaphorePermit,
+    permits: Permits,
     to: AdmittedTo,
 }
 
@@ -160,7 +159,7 @@ enum AdmittedTo {
 }
 
 impl Admitted {
-    fn begin(self, stream: Stream, built: &Built) -> (Serving, OwnedSemaphorePermit) {
+    fn begin(self, stream: Stream, built: &Built) -> (Serving, Permits) {
         let shared = built.shared.clone();
         let serving = match self.to {
             AdmittedTo::Session {
@@ -180,7 +179,7 @@ impl Admitted {
                 shared, self.slot, stream, server, address, &node,
             ))),
         };
-        (serving, self.permit)
+        (serving, self.permits)
     }
 }
 
@@ -214,8 +213,18 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
     if let Some(keys) = login.keys {
         credentials.reveal(keys);
     }
+    let places = built
+        .databases
+        .admit(&startup.database, &startup.user)
+        .map_err(|bound| {
+            built.shared.metrics.clients_rejected.inc();
+            let text = format!("client connections exceeded ({bound})");
+            let notice = Notice::fatal(SqlState::TooManyConnections, text);
+            Refusal::Notice("refused", notice)
+        })?;
+    let permits = (permit, places);
     if let Some(value) = replication {
-        return replicate(stream, built, &startup, value, &credentials, permit).await;
+        return replicate(stream, built, &startup, value, &credentials, permits).await;
     }
     let Some(pools) = built
         .databases
@@ -226,7 +235,6 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
     let welcome = match relay::welcome(&pools, params).await {
         Ok(welcome) => welcome,
         Err(unwelcome) => {
-            built.databases.forget_unused(&pools);
             return Err(match unwelcome {
                 Unwelcome::Notice(notice) => Refusal::Notice("unavailable", notice),
                 Unwelcome::Refused(message) => Refusal::Relayed(message),
@@ -239,7 +247,7 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
     say_welcome(stream, &welcome.messages, &slot).await?;
     Ok(Some(Admitted {
         slot,
-        permit,
+        permits,
         to: AdmittedTo::Session {
             pools,
             welcome,
@@ -290,7 +298,7 @@ async fn replicate(
     startup: &Startup,
     value: &str,
     credentials: &Credentials,
-    permit: OwnedSemaphorePermit,
+    permits: Permits,
 ) -> Result<Option<Admitted>, Refusal> {
     let physical = !value.eq_ignore_ascii_case("database");
     let Some((cluster, database)) = built.databases.for_replication(&startup.database, physical)
@@ -331,7 +339,7 @@ async fn replicate(
     say_welcome(stream, &settings, &slot).await?;
     Ok(Some(Admitted {
         slot,
-        permit,
+        permits,
         to: AdmittedTo::Replication {
             server: Box::new(server),
             address: node.endpoint.address.clone(),
@@ -357,7 +365,7 @@ async fn home(pools: &PoolSet) -> Option<(Pooled, usize)> {
     }
     let node = pools.cluster.view.load().primary?;
     pools.pools[node]
-        .checkout()
+        .checkout(Patience::Wait)
         .await
         .ok()
         .map(|server| (server, node))

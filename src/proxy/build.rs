@@ -1,5 +1,6 @@
 //! From configuration to rooms.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,10 @@ use crate::config::{self, Config};
 use crate::link::Statements;
 use crate::metrics::{Labels, Metrics};
 use crate::monitor::{Monitor, Probe, Watched};
-use crate::pool::{Limits, NodeCounts};
-use crate::relay::{self, Cluster, Mode, Node, PoolSet, Registry, SessionTimeouts, Shared};
+use crate::pool::{Ledger, Limits, NodeCounts, Owner, Setup, Shared as Bound};
+use crate::relay::{
+    self, Cluster, Mode, Node, PoolSet, Registry, SessionTimeouts, Shared, Template,
+};
 use crate::route::Role;
 use crate::server::{Credentials, Endpoint, Secret};
 use crate::sql::{Classifier, PinReason};
@@ -30,7 +33,7 @@ const STATEMENT_BYTES: u64 = 64 * 1024 * 1024;
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often idle connections are looked at.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Why the configuration could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +56,38 @@ pub(super) struct Built {
 
 /// The databases that clients may ask for, and the pools made for them so far.
 pub(super) struct Databases {
-    named: HashMap<String, Arc<Template>>,
-    any: Option<Arc<Template>>,
+    named: HashMap<String, Database>,
+    any: Option<Database>,
+    users: HashMap<String, config::User>,
+    counts: Mutex<HashMap<Counted, Arc<AtomicUsize>>>,
     pools: Mutex<HashMap<(String, String), Arc<PoolSet>>>,
 }
 
-struct Template {
-    cluster: Arc<Cluster>,
+/// Whose clients are counted.
+#[derive(PartialEq, Eq, Hash)]
+enum Counted {
+    Database(String),
+    User(String),
+}
+
+/// Places among bounded numbers of clients, for as long as this lives.
+#[derive(Debug, Default)]
+pub(super) struct Places(Vec<Arc<AtomicUsize>>);
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        for count in &self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A database of proxy.toml.
+struct Database {
     dbname: Option<String>,
-    mode: Mode,
-    limits: Limits,
+    max_connections: Option<usize>,
+    max_clients: Option<usize>,
+    template: Template,
 }
 
 impl Databases {
@@ -78,16 +103,15 @@ impl Databases {
         if let Some(known) = pools.get(&key) {
             return Some(known.clone());
         }
-        let template = self.named.get(database).or(self.any.as_ref())?;
-        let set = Arc::new(PoolSet::new(
-            database,
-            template.dbname.as_deref().unwrap_or(database),
+        let known = self.named.get(database).or(self.any.as_ref())?;
+        let owner = Owner {
+            name: database,
+            database: known.dbname.as_deref().unwrap_or(database),
             user,
-            template.cluster.clone(),
-            template.mode,
-            template.limits,
             credentials,
-        ));
+        };
+        let template = for_user(known, database, self.users.get(user));
+        let set = Arc::new(PoolSet::new(&template, owner));
         pools.insert(key, set.clone());
         Some(set)
     }
@@ -99,20 +123,57 @@ impl Databases {
         database: &str,
         physical: bool,
     ) -> Option<(Arc<Cluster>, String)> {
-        let mut templates = self.named.values().chain(self.any.as_ref());
-        let only = templates
-            .next()
-            .filter(|first| templates.all(|other| Arc::ptr_eq(&other.cluster, &first.cluster)));
-        let template = self
+        let mut databases = self.named.values().chain(self.any.as_ref());
+        let only = databases.next().filter(|first| {
+            let cluster = &first.template.cluster;
+            databases.all(|other| Arc::ptr_eq(&other.template.cluster, cluster))
+        });
+        let known = self
             .named
             .get(database)
             .or(self.any.as_ref())
             .or(only.filter(|_| physical))?;
-        let name = template.dbname.as_deref().unwrap_or(database);
-        Some((template.cluster.clone(), name.to_owned()))
+        let name = known.dbname.as_deref().unwrap_or(database);
+        Some((known.template.cluster.clone(), name.to_owned()))
     }
 
-    /// Takes pools out that were made for a login which then failed.
+    /// A client's places among those of its database and its user, where they are bounded.
+    ///
+    /// # Errors
+    /// The name of the bound that is reached.
+    pub(super) fn admit(&self, database: &str, user: &str) -> Result<Places, &'static str> {
+        let known = self.named.get(database).or(self.any.as_ref());
+        let of_database = known.and_then(|known| known.max_clients);
+        let of_user = self.users.get(user).and_then(|user| user.max_clients);
+        let mut places = Places::default();
+        let bounds = [
+            (
+                of_database,
+                Counted::Database(database.to_owned()),
+                "max_db_client_connections",
+            ),
+            (
+                of_user,
+                Counted::User(user.to_owned()),
+                "max_user_client_connections",
+            ),
+        ];
+        for (most, counted, name) in bounds {
+            let Some(most) = most else { continue };
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = counts.entry(counted).or_default().clone();
+            drop(counts);
+            // Given back with the others if it is one too many.
+            let taken = count.fetch_add(1, Ordering::Relaxed);
+            places.0.push(count);
+            if taken >= most {
+                return Err(name);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Takes pools out that nobody uses and that have no connection.
     pub(super) fn forget_unused(&self, set: &Arc<PoolSet>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         // Ours, and the map's: nobody else uses it, and it has no connection.
@@ -219,6 +280,7 @@ fn assemble(
         name: node.name.clone(),
         metric: first_node + index,
         endpoint: endpoint(node, config),
+        max_connections: node.max_connections,
         counts: counts(metrics, first_node + index),
     });
     Cluster::new(
@@ -234,6 +296,7 @@ fn counts(metrics: &Metrics, node: usize) -> NodeCounts {
         .expect("the metrics were made for the same nodes");
     NodeCounts {
         outstanding: Arc::default(),
+        ledger: Arc::new(Ledger::new(counters.evictions.clone())),
         connects: counters.connects.clone(),
         failed_connects: counters.failed_connects.clone(),
     }
@@ -295,33 +358,81 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>]) -> Databases {
             // Config has checked the name.
             continue;
         };
-        let template = Arc::new(Template {
-            cluster: cluster.clone(),
-            dbname: database.dbname.clone(),
-            mode: match database.pool.mode {
-                config::PoolMode::Transaction => Mode::Transaction,
-                config::PoolMode::Session => Mode::Session,
-                config::PoolMode::Statement => Mode::Statement,
-            },
-            limits: Limits {
-                size: database.pool.size,
-                wait: database.pool.wait_timeout,
-                max_prepared: database.pool.max_prepared,
-                idle: config.timeouts.server_idle,
-                lifetime: config.timeouts.server_lifetime,
-            },
-        });
+        let known = known_database(config, database, cluster.clone());
         if database.name == "*" {
-            any = Some(template);
+            any = Some(known);
         } else {
-            named.insert(database.name.clone(), template);
+            named.insert(database.name.clone(), known);
         }
     }
+    let users = config.users.iter();
     Databases {
         named,
         any,
+        users: users
+            .map(|user| (user.name.clone(), user.clone()))
+            .collect(),
+        counts: Mutex::default(),
         pools: Mutex::default(),
     }
+}
+
+fn known_database(config: &Config, database: &config::Database, cluster: Arc<Cluster>) -> Database {
+    let pool = &database.pool;
+    let sql = |text: &Option<String>| text.as_deref().map(Box::from);
+    Database {
+        dbname: database.dbname.clone(),
+        max_connections: database.max_connections,
+        max_clients: database.max_clients,
+        template: Template {
+            cluster,
+            mode: mode(pool.mode),
+            limits: Limits {
+                size: pool.size,
+                min: pool.min,
+                reserve: pool.reserve,
+                reserve_after: pool.reserve_after,
+                wait: pool.wait_timeout,
+                max_prepared: pool.max_prepared,
+                idle: config.timeouts.server_idle,
+                lifetime: config.timeouts.server_lifetime,
+                check: config.timeouts.server_check,
+            },
+            bounds: Vec::new(),
+            setup: Arc::new(Setup {
+                connect_query: sql(&pool.connect_query),
+                reset_query: sql(&pool.reset_query),
+            }),
+        },
+    }
+}
+
+fn mode(mode: config::PoolMode) -> Mode {
+    match mode {
+        config::PoolMode::Transaction => Mode::Transaction,
+        config::PoolMode::Session => Mode::Session,
+        config::PoolMode::Statement => Mode::Statement,
+    }
+}
+
+/// How the pools of a database are made for one user, who may have other bounds than the rest.
+fn for_user(known: &Database, name: &str, user: Option<&config::User>) -> Template {
+    let mut template = known.template.clone();
+    if let Some(most) = known.max_connections {
+        template.bounds.push((Bound::Database(name.into()), most));
+    }
+    let Some(user) = user else { return template };
+    if let Some(most) = user.max_connections {
+        template
+            .bounds
+            .push((Bound::User(user.name.as_str().into()), most));
+    }
+    template.mode = user.mode.map_or(template.mode, mode);
+    let limits = &mut template.limits;
+    limits.size = user.size.unwrap_or(limits.size);
+    limits.min = user.min.unwrap_or(limits.min).min(limits.size);
+    limits.reserve = user.reserve.unwrap_or(limits.reserve);
+    template
 }
 
 fn authenticator(auth: &config::Auth, seed: [u8; 32]) -> Authenticator {
@@ -414,7 +525,16 @@ pub(super) async fn keep_house(built: Arc<Built>) {
     loop {
         ticks.tick().await;
         for set in built.databases.all() {
-            set.pools.iter().for_each(crate::pool::Pool::tidy);
+            // The map has one, and this is another.
+            let has_clients = Arc::strong_count(&set) > 2;
+            for pool in &set.pools {
+                pool.tidy(has_clients);
+                if has_clients {
+                    let pool = pool.clone();
+                    tokio::spawn(async move { pool.warm().await });
+                }
+            }
+            built.databases.forget_unused(&set);
         }
     }
 }

@@ -14,6 +14,11 @@ use crate::wire::{Notice, SqlState, Status, reply};
 impl Relay {
     pub(super) fn tell(&mut self, notice: &Notice) {
         self.shared.metrics.errors.named(notice.state.code()).inc();
+        self.say(notice);
+    }
+
+    /// The same for what is no error.
+    pub(super) fn say(&mut self, notice: &Notice) {
         let mut out = Vec::new();
         notice.put(&mut out);
         self.output.extend_from_slice(&out);

@@ -29,7 +29,9 @@ pub struct Node {
     pub metric: usize,
     /// How connections to it are made.
     pub endpoint: Endpoint,
-    /// What all pools of the node count.
+    /// Most server connections of its pools together, if there is a bound.
+    pub max_connections: Option<usize>,
+    /// What all pools of the node share.
     pub counts: NodeCounts,
 }
 

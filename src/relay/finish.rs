@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::net::Address;
-use crate::pool::Pooled;
-use crate::server;
+use crate::pool::{Pooled, Setup};
+use crate::server::{self, ServerError};
 use crate::wire::Status;
 
 /// Bound for cleaning a connection whose client has left.
@@ -41,13 +41,27 @@ pub(super) fn finish(
     }
     if held.link.dirty {
         tokio::spawn(async move {
-            match server::query(&mut held, "DISCARD ALL", CLEANING).await {
-                Ok(_) => {
-                    held.link.discarded();
-                    drop(held);
-                }
+            match clean(&mut held).await {
+                Ok(()) => drop(held),
                 Err(_) => drop(held.into_closed()),
             }
         });
     }
+}
+
+/// DISCARD ALL, with the operator's own SQL before and behind it.
+async fn clean(held: &mut Pooled) -> Result<(), ServerError> {
+    let Setup {
+        reset_query,
+        connect_query,
+    } = held.setup().clone();
+    if let Some(sql) = reset_query {
+        server::query(held, &sql, CLEANING).await?;
+    }
+    server::query(held, "DISCARD ALL", CLEANING).await?;
+    held.link.discarded();
+    if let Some(sql) = connect_query {
+        server::query(held, &sql, CLEANING).await?;
+    }
+    Ok(())
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cluster::{Cluster, Node};
-pub use pools::{Mode, PoolSet};
+pub use pools::{Mode, PoolSet, Template};
 pub use registry::{NoRandomness, Registry, Seat, Slot};
 pub use replication::Replication;
 pub use run::Relay;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::pools::Mode;
 use super::run::{Begin, End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
-use crate::pool::CheckoutError;
+use crate::pool::{CheckoutError, NOTICE_AFTER, Patience};
 use crate::sql::{Class, SessionEffect, TxEffect};
 use crate::wire::{Notice, Severity, SqlState};
 
@@ -110,14 +110,20 @@ impl Relay {
             });
             return Ok(true);
         }
-        let pools = self.pools.clone();
-        let checkout = Box::pin(async move { pools.pools[node].checkout().await });
+        let pool = self.pools.pools[node].clone();
+        let patience = if standby {
+            Patience::Leave
+        } else {
+            Patience::Wait
+        };
+        let checkout = Box::pin(async move { pool.checkout(patience).await });
         self.waiting = Some(Box::new(Waiting {
             node,
             standby,
             avoid,
             unit,
             since: now,
+            told: false,
             checkout,
         }));
         Ok(false)
@@ -128,7 +134,12 @@ impl Relay {
             return Ok(false);
         };
         let Poll::Ready(result) = waiting.checkout.as_mut().poll(cx) else {
-            return Ok(false);
+            let tell = !waiting.told && waiting.since.elapsed() >= NOTICE_AFTER;
+            if tell {
+                waiting.told = true;
+                self.say(&queued());
+            }
+            return Ok(tell);
         };
         let Some(waiting) = self.waiting.take() else {
             return Ok(false);
@@ -168,6 +179,13 @@ impl Relay {
         }
         self.reject_front(&unit::checkout_notice(error));
     }
+}
+
+/// What a client hears that waits for long.
+fn queued() -> Notice {
+    let text = "no server connection is free, the client is being queued";
+    Notice::remark(SqlState::InsufficientResources, text)
+        .hint("All connections of the pool are in use. Shorten transactions, or raise pool.size.")
 }
 
 /// What a client of statement pooling is told that asks for a transaction block.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::{Cluster, Welcome};
 use crate::link::Params;
-use crate::pool::{Limits, Pool};
+use crate::pool::{self, Limits, Owner, Pool, Setup};
 use crate::server::{Credentials, Endpoint};
 
 /// When a server connection goes back to its pool.
@@ -18,6 +18,21 @@ pub enum Mode {
     Session,
     /// After each statement.
     Statement,
+}
+
+/// How the pools of a database and user are made.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// The cluster that the database is on.
+    pub cluster: Arc<Cluster>,
+    /// The pooling mode.
+    pub mode: Mode,
+    /// Bounds of each pool.
+    pub limits: Limits,
+    /// Bounds that it shares with other pools of its node.
+    pub bounds: Vec<(pool::Shared, usize)>,
+    /// What makes a connection ready.
+    pub setup: Arc<Setup>,
 }
 
 /// Everything that sessions of one database and user share.
@@ -45,37 +60,32 @@ const MAX_WELCOMES: usize = 256;
 
 impl PoolSet {
     /// Empty pools.
-    pub fn new(
-        name: &str,
-        database: &str,
-        user: &str,
-        cluster: Arc<Cluster>,
-        mode: Mode,
-        limits: Limits,
-        credentials: Arc<Credentials>,
-    ) -> PoolSet {
+    pub fn new(template: &Template, owner: Owner<'_>) -> PoolSet {
+        let cluster = template.cluster.clone();
         let pool = |node: &super::Node| {
             let endpoint = Endpoint {
-                max_prepared: limits.max_prepared,
+                max_prepared: template.limits.max_prepared,
                 ..node.endpoint.clone()
             };
+            let node_bound = node.max_connections.map(|most| (pool::Shared::Node, most));
+            let bounds: Vec<_> = template.bounds.iter().cloned().chain(node_bound).collect();
             Pool::new(
                 endpoint,
-                database,
-                user,
-                credentials.clone(),
-                limits,
+                owner.clone(),
+                template.limits,
+                template.setup.clone(),
                 node.counts.clone(),
+                &bounds,
             )
         };
         PoolSet {
-            name: name.to_owned(),
-            database: database.to_owned(),
-            user: user.to_owned(),
+            name: owner.name.to_owned(),
+            database: owner.database.to_owned(),
+            user: owner.user.to_owned(),
             pools: cluster.nodes.iter().map(pool).collect(),
             cluster,
-            mode,
-            credentials,
+            mode: template.mode,
+            credentials: owner.credentials,
             welcomes: Mutex::default(),
         }
     }

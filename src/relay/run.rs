@@ -22,7 +22,7 @@ use super::unit::{self, Unit, Waiting};
 use super::{PoolSet, Seat, Shared, log};
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
-use crate::pool::Pooled;
+use crate::pool::{Pooled, Setup};
 use crate::server::{self, ServerError};
 use crate::session::{LinkError, Next, Session};
 use crate::sql::Class;
@@ -446,9 +446,14 @@ impl Relay {
             return Ok(());
         }
         if link.dirty {
+            let Setup {
+                connect_query,
+                reset_query,
+            } = held.server.setup().clone();
             let server = &mut *held.server;
             let mut out = Vec::new();
-            Session::clean(&mut server.link, &mut out);
+            let (before, behind) = (reset_query.as_deref(), connect_query.as_deref());
+            Session::clean(&mut server.link, before, behind, &mut out);
             server.unsent.extend_from_slice(&out);
             return Ok(());
         }

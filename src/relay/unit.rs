@@ -24,6 +24,8 @@ pub(super) struct Waiting {
     pub(super) avoid: u64,
     pub(super) unit: Unit,
     pub(super) since: Instant,
+    /// The client has been told that it waits.
+    pub(super) told: bool,
     pub(super) checkout: Pin<Box<dyn Future<Output = Result<Pooled, CheckoutError>> + Send>>,
 }
 

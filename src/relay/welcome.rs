@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::PoolSet;
 use crate::link::Params;
-use crate::pool::Pooled;
+use crate::pool::{Patience, Pooled};
 use crate::route;
 use crate::server::{self, Refusal, Reported};
 use crate::session::lexing_of;
@@ -114,7 +114,7 @@ async fn any_server(pools: &PoolSet) -> Result<Pooled, Unwelcome> {
     let Some(node) = node else {
         return Err(no_node().into());
     };
-    match pools.pools[node].checkout().await {
+    match pools.pools[node].checkout(Patience::Leave).await {
         Ok(server) => Ok(server),
         Err(crate::pool::CheckoutError::Server(error)) if !error.node_is_away() => {
             Err(refused(&error))

@@ -433,6 +433,8 @@ impl Session {
                 self.settle_settings(link, settled);
             }
         }
+        // It may have taken back what the operator's SQL had set.
+        link.dirty |= link.set_up && tag == b"RESET\0";
         if FORGETTING.contains(&tag) {
             self.forgotten(link, tag != DEALLOCATE);
         }
@@ -443,6 +445,7 @@ impl Session {
                 link.dirty = false;
                 self.pin = None;
             }
+            link.dirty |= link.set_up;
             if let Some(cold) = &mut self.cold {
                 let defaults = cold.settings.defaults();
                 link.resetting = !defaults.is_empty();

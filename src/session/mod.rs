@@ -187,11 +187,13 @@ impl Session {
         link.params = own;
     }
 
-    /// After the last reply of a unit: whether the connection has been cleaned, or cleaning has begun. The bytes are
-    /// DISCARD ALL; its reply is swallowed.
-    pub fn clean(link: &mut Link, out: &mut Vec<u8>) {
+    /// After the last reply of a unit: takes away what it left behind. The bytes are DISCARD ALL, with the operator's own
+    /// SQL before and behind it; the replies are swallowed.
+    pub fn clean(link: &mut Link, before: Option<&str>, behind: Option<&str>, out: &mut Vec<u8>) {
+        inject(before.unwrap_or_default().as_bytes(), link, out);
         frontend::put_query(b"DISCARD ALL", out);
         link.owing.push(Owed::Injected { discard: true });
+        inject(behind.unwrap_or_default().as_bytes(), link, out);
     }
 
     /// The server connection is gone, with everything that it had. Returns whether a write may have been in flight.

@@ -141,7 +141,7 @@ impl Script {
         } else if self.session.pin().is_some() {
             // It stays.
         } else if link.dirty {
-            Session::clean(link, &mut self.sent[node as usize]);
+            Session::clean(link, None, None, &mut self.sent[node as usize]);
         } else {
             assert!(link.reusable() || link.fatal, "{link:?}");
             self.held = None;

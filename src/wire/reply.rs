@@ -5,7 +5,7 @@
 use bytes::BytesMut;
 use pgwire::error::ErrorInfo;
 use pgwire::messages::Message;
-use pgwire::messages::response::{ErrorResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
 };
@@ -15,6 +15,8 @@ use super::SqlState;
 /// How far an error reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
+    /// Nothing ends: something that the client may want to know.
+    Notice,
     /// The statement ends, the session goes on.
     Error,
     /// The session ends.
@@ -25,6 +27,7 @@ impl Severity {
     /// The word of the `S` and `V` fields.
     pub fn as_str(self) -> &'static str {
         match self {
+            Severity::Notice => "NOTICE",
             Severity::Error => "ERROR",
             Severity::Fatal => "FATAL",
         }
@@ -45,6 +48,14 @@ pub struct Notice {
 }
 
 impl Notice {
+    /// Something that is no error.
+    pub fn remark(state: SqlState, message: impl Into<String>) -> Notice {
+        Notice {
+            severity: Severity::Notice,
+            ..Notice::error(state, message)
+        }
+    }
+
     /// An error that ends the statement.
     pub fn error(state: SqlState, message: impl Into<String>) -> Notice {
         Notice {
@@ -74,7 +85,7 @@ impl Notice {
         }
     }
 
-    /// Appends the ErrorResponse message.
+    /// Appends the ErrorResponse message, or a NoticeResponse.
     pub fn put(&self, out: &mut Vec<u8>) {
         let mut info = ErrorInfo::new(
             self.severity.as_str().to_owned(),
@@ -83,7 +94,10 @@ impl Notice {
         );
         info.severity_nonlocalized = Some(self.severity.as_str().to_owned());
         info.hint = self.hint.map(str::to_owned);
-        put(&ErrorResponse::from(info), out);
+        match self.severity {
+            Severity::Notice => put(&NoticeResponse::from(info), out),
+            _ => put(&ErrorResponse::from(info), out),
+        }
     }
 }
 

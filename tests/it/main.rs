@@ -14,6 +14,7 @@ mod drivers_see_no_difference;
 mod lag_bound_is_kept;
 mod logins_to_servers;
 mod pgbench_runs_and_reads_go_to_the_standbys;
+mod pools_keep_their_bounds;
 mod prepared_statements_are_shared;
 mod promotion_moves_writes;
 mod protocol_versions;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pgweir::config::{
     self, Admin, Auth, AuthMethod, Config, Database, Limits, Log, LogFormat, LogLevel, Monitor,
-    Pool, PoolMode, Reads, Timeouts,
+    Pool, Reads, Timeouts,
 };
 use pgweir::proxy::Proxy;
 use pgweir::testbed::{Address, Builder, Cluster, Message, Node, RawClient, wait_for};
@@ -155,6 +155,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
     let node = |node: &Node| config::Node {
         name: node.name().to_owned(),
         address: config::Address::Tcp("127.0.0.1".to_owned(), node.port()),
+        max_connections: None,
     };
     let loopback = config::Address::Tcp("127.0.0.1".to_owned(), 0);
     Config {
@@ -178,13 +179,16 @@ pub fn config_for(cluster: &Cluster) -> Config {
             name: "*".to_owned(),
             cluster: "main".to_owned(),
             dbname: None,
+            max_connections: None,
+            max_clients: None,
             pool: Pool {
-                mode: PoolMode::Transaction,
                 size: 10,
                 wait_timeout: LIMIT,
                 max_prepared: 100,
+                ..Pool::default()
             },
         }],
+        users: Vec::new(),
         auth: Auth {
             method: AuthMethod::Trust,
             users: None,
@@ -199,14 +203,8 @@ pub fn config_for(cluster: &Cluster) -> Config {
         },
         timeouts: Timeouts {
             login: Duration::from_secs(10),
-            connect: Duration::from_secs(5),
             shutdown: Duration::from_secs(2),
-            server_idle: Duration::from_secs(600),
-            server_lifetime: Duration::from_secs(3600),
-            client_idle: None,
-            idle_in_transaction: None,
-            transaction: None,
-            query: None,
+            ..Timeouts::default()
         },
         log: Log {
             level: LogLevel::Warn,

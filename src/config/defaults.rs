@@ -1,0 +1,41 @@
+//! What a file that says nothing means.
+
+use super::shape::{Filled, Shape};
+use super::{Pool, Timeouts, keys};
+
+fn default<S: Filled>(key: &keys::Key<S>) -> <S as Shape>::Value {
+    key.shape.filled()
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool {
+            mode: default(&keys::POOL_MODE),
+            size: default(&keys::POOL_SIZE),
+            min: default(&keys::POOL_MIN),
+            reserve: default(&keys::POOL_RESERVE),
+            reserve_after: default(&keys::POOL_RESERVE_AFTER),
+            wait_timeout: default(&keys::POOL_WAIT_TIMEOUT),
+            max_prepared: default(&keys::POOL_MAX_PREPARED),
+            connect_query: None,
+            reset_query: None,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            login: default(&keys::TIMEOUT_LOGIN),
+            connect: default(&keys::TIMEOUT_CONNECT),
+            shutdown: default(&keys::TIMEOUT_SHUTDOWN),
+            server_idle: default(&keys::TIMEOUT_SERVER_IDLE),
+            server_lifetime: default(&keys::TIMEOUT_SERVER_LIFETIME),
+            server_check: default(&keys::TIMEOUT_SERVER_CHECK),
+            client_idle: None,
+            idle_in_transaction: None,
+            transaction: None,
+            query: None,
+        }
+    }
+}

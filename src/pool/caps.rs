@@ -1,0 +1,204 @@
+//! Bounds that several pools of a node share: on the connections of the node, of a database there, of a user there.
+//!
+//! A server connection holds a place under each bound that counts for it, from before it is opened until it is closed.
+//! Who finds a bound reached first has another pool's idle connection closed; if there is none, the next connection
+//! that comes back to a pool with nobody waiting makes room.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use deadpool::managed::{self, WeakPool};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Manager;
+use crate::metrics::IntCounter;
+
+/// What a bound is about, on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Shared {
+    /// All connections of pools.
+    Node,
+    /// Those to a database, by the name that clients know.
+    Database(Box<str>),
+    /// Those of a user.
+    User(Box<str>),
+}
+
+/// One bound.
+#[derive(Debug)]
+struct Cap {
+    places: Arc<Semaphore>,
+    /// Clients that wait for a place.
+    starving: AtomicUsize,
+}
+
+/// The bounds and the pools of one node.
+#[derive(Debug)]
+pub struct Ledger {
+    caps: Mutex<HashMap<Shared, Arc<Cap>>>,
+    pools: Mutex<Vec<Entry>>,
+    evictions: IntCounter,
+}
+
+/// A pool that connections can be taken from.
+#[derive(Debug)]
+struct Entry {
+    database: Box<str>,
+    user: Box<str>,
+    pool: WeakPool<Manager>,
+}
+
+impl Entry {
+    fn counts_for(&self, shared: &Shared) -> bool {
+        match shared {
+            Shared::Node => true,
+            Shared::Database(database) => *database == self.database,
+            Shared::User(user) => *user == self.user,
+        }
+    }
+}
+
+impl Ledger {
+    /// A node without bounds or pools. `evictions` counts connections closed for other pools' sake.
+    pub fn new(evictions: IntCounter) -> Ledger {
+        Ledger {
+            caps: Mutex::default(),
+            pools: Mutex::default(),
+            evictions,
+        }
+    }
+
+    /// Enters a pool, so that others may take its idle connections.
+    pub(super) fn enter(&self, database: &str, user: &str, pool: WeakPool<Manager>) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|entry| entry.pool.upgrade().is_some());
+        pools.push(Entry {
+            database: database.into(),
+            user: user.into(),
+            pool,
+        });
+    }
+
+    fn cap(&self, shared: &Shared, most: usize) -> Arc<Cap> {
+        let mut caps = self.caps.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            Arc::new(Cap {
+                places: Arc::new(Semaphore::new(most)),
+                starving: AtomicUsize::new(0),
+            })
+        };
+        caps.entry(shared.clone()).or_insert_with(new).clone()
+    }
+
+    /// Closes the connection that has been idle for longest of those that count for a bound.
+    fn evict(&self, shared: &Shared) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = pools
+            .iter()
+            .filter(|entry| entry.counts_for(shared))
+            .filter_map(|entry| entry.pool.upgrade())
+            .filter_map(|pool| Some((idle_since(&pool)?, pool)))
+            .min_by_key(|(since, _)| *since);
+        drop(pools);
+        if let Some((_, pool)) = oldest {
+            let mut found = false;
+            // The front has been idle for longest.
+            let removed = pool
+                .retain(|_, _| std::mem::replace(&mut found, true))
+                .removed;
+            self.evictions.inc_by(removed.len() as u64);
+        }
+    }
+}
+
+/// Since when the connection that has been idle for longest is; `None` if none is idle.
+fn idle_since(pool: &managed::Pool<Manager>) -> Option<Instant> {
+    let mut since = None;
+    pool.retain(|member, _| {
+        since.get_or_insert(member.used);
+        true
+    });
+    since
+}
+
+/// The bounds that count for one pool.
+#[derive(Debug, Default)]
+pub(super) struct Caps {
+    caps: Vec<(Shared, Arc<Cap>)>,
+    /// Connections that have come back while somebody starved and the pool had waiters of its own.
+    kept: AtomicU32,
+}
+
+/// One place under each bound of a pool, for as long as this lives.
+#[derive(Debug, Default)]
+pub(super) struct Slot(
+    #[allow(dead_code, reason = "held, not looked at")] Vec<OwnedSemaphorePermit>,
+);
+
+/// While others starve for a place, one connection of so many makes room although its own pool has waiters.
+const SHARE: u32 = 16;
+
+impl Caps {
+    pub(super) fn new(ledger: &Ledger, bounds: &[(Shared, usize)]) -> Caps {
+        let caps = bounds
+            .iter()
+            .map(|(shared, most)| (shared.clone(), ledger.cap(shared, *most)))
+            .collect();
+        Caps {
+            caps,
+            kept: AtomicU32::new(0),
+        }
+    }
+
+    /// A place under each bound, if there is one now.
+    pub(super) fn try_slot(&self) -> Option<Slot> {
+        let place = |(_, cap): &(Shared, Arc<Cap>)| cap.places.clone().try_acquire_owned().ok();
+        self.caps.iter().map(place).collect::<Option<_>>().map(Slot)
+    }
+
+    /// A place under each bound, in the order of asking. The order of bounds is the same for all, so that no two wait for
+    /// each other.
+    pub(super) async fn slot(&self, ledger: &Ledger) -> Slot {
+        let mut places = Vec::with_capacity(self.caps.len());
+        for (shared, cap) in &self.caps {
+            if cap.places.available_permits() == 0 {
+                ledger.evict(shared);
+            }
+            if let Ok(place) = cap.places.clone().try_acquire_owned() {
+                places.push(place);
+                continue;
+            }
+            let _starving = Starving::new(cap);
+            if let Ok(place) = cap.places.clone().acquire_owned().await {
+                places.push(place);
+            }
+        }
+        Slot(places)
+    }
+
+    /// Whether a connection that has come back is to be closed, because another pool has none and may not open one.
+    pub(super) fn gives_way(&self, has_waiters: bool) -> bool {
+        self.caps
+            .iter()
+            .any(|(_, cap)| cap.starving.load(Ordering::Relaxed) > 0)
+            && (!has_waiters || self.kept.fetch_add(1, Ordering::Relaxed) % SHARE == SHARE - 1)
+    }
+}
+
+/// Counts one who waits for a place.
+struct Starving<'a>(&'a Cap);
+
+impl Starving<'_> {
+    fn new(cap: &Cap) -> Starving<'_> {
+        cap.starving.fetch_add(1, Ordering::Relaxed);
+        Starving(cap)
+    }
+}
+
+impl Drop for Starving<'_> {
+    fn drop(&mut self) {
+        self.0.starving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
