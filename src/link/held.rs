@@ -89,6 +89,45 @@ impl Held {
     }
 }
 
+/// Prepared statements by the names that clients gave them in SQL, the oldest first.
+#[derive(Debug, Default)]
+pub struct OwnNames(Vec<(Box<[u8]>, StatementId)>);
+
+/// Most of them on one connection.
+const MAX_OWN_NAMES: usize = 64;
+
+impl OwnNames {
+    /// What the server has by this name.
+    pub fn get(&self, name: &[u8]) -> Option<StatementId> {
+        let found = self.0.iter().find(|(own, _)| **own == *name);
+        found.map(|(_, id)| *id)
+    }
+
+    /// The server has a statement by this name. Returns the name that must go for it, if there are too many.
+    pub fn insert(&mut self, name: &[u8], id: StatementId) -> Option<Box<[u8]>> {
+        self.remove(name);
+        self.0.push((name.into(), id));
+        (self.0.len() > MAX_OWN_NAMES).then(|| self.0.remove(0).0)
+    }
+
+    /// The server has no statement by this name any more. Whether it had.
+    pub fn remove(&mut self, name: &[u8]) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(own, _)| **own != *name);
+        self.0.len() < before
+    }
+
+    /// The server has none.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// All names.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

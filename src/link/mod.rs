@@ -11,7 +11,7 @@ mod statements;
 
 use std::sync::Arc;
 
-pub use held::Held;
+pub use held::{Held, OwnNames};
 pub use owed::{CopyIn, Local, Owed, Owing};
 pub use params::{Params, Value};
 pub use statements::{Statement, StatementId, Statements, put_name};
@@ -35,6 +35,8 @@ pub struct Link {
     pub params: Arc<Params>,
     /// Prepared statements that the server has, by the proxy's names.
     pub held: Held,
+    /// Prepared statements that the server has by clients' own names.
+    pub own_names: OwnNames,
     /// What the unnamed prepared statement is, if the proxy knows.
     pub unnamed: Option<StatementId>,
     /// Something was left behind that is not tracked (a setting, a lock, a statement): clean before anyone else.
@@ -47,6 +49,8 @@ pub struct Link {
     pub resetting: bool,
     /// The operator's SQL has made the connection ready: what takes settings back undoes that, too.
     pub set_up: bool,
+    /// A PREPARE was forwarded. Nothing is sent behind its unit.
+    pub preparing: bool,
     /// What the server has is not known: the connection must not be used again.
     pub doubtful: bool,
     /// The unit in progress has failed.
@@ -113,6 +117,7 @@ impl Link {
     /// Everything that DISCARD ALL takes away has been taken away.
     pub fn discarded(&mut self) {
         self.held.clear();
+        self.own_names.clear();
         self.unnamed = None;
         self.params = Arc::default();
         self.dirty = false;

@@ -69,6 +69,8 @@ pub enum Owed {
         /// It is DISCARD ALL.
         discard: bool,
     },
+    /// The reply to a message that the proxy has put in, which ends with this type. Not for the client.
+    Own(u8),
     /// No reply: the client has ended a COPY here that has not begun yet.
     CopyEnd,
     /// A reply of the proxy.
@@ -151,6 +153,12 @@ impl Owing {
             Owed::Call | Owed::Injected { .. } => Some(0),
             _ => None,
         })
+    }
+
+    /// Whether the unit in front is the proxy's own.
+    pub fn is_unseen(&self) -> bool {
+        let end = self.queue.iter().find(|owed| owed.ends_with_ready());
+        matches!(end, Some(Owed::Sync { swallow: true, .. }))
     }
 
     /// How many Executes of the unit in front have not been answered in full.

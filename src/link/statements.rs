@@ -25,6 +25,8 @@ pub struct Statement {
     pub id: StatementId,
     /// What it does.
     pub class: Class,
+    /// It was prepared by SQL's PREPARE, which is its text: servers have it by the client's own name.
+    pub by_sql: bool,
     content: Box<[u8]>,
     accepted: AtomicBool,
     retired: AtomicBool,
@@ -111,14 +113,23 @@ impl Statements {
 
     /// A statement that no other session may share.
     pub fn unshared(&self, content: &[u8], class: Class) -> Arc<Statement> {
-        let id = StatementId(self.next.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Statement {
-            id,
+        Arc::new(self.make(content, class, false))
+    }
+
+    /// What this PREPARE prepares.
+    pub fn by_sql(&self, prepare: &[u8], class: Class) -> Arc<Statement> {
+        Arc::new(self.make(&[prepare, b"\0\0\0"].concat(), class, true))
+    }
+
+    fn make(&self, content: &[u8], class: Class, by_sql: bool) -> Statement {
+        Statement {
+            id: StatementId(self.next.fetch_add(1, Ordering::Relaxed)),
             class,
+            by_sql,
             content: content.into(),
             accepted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Statements in the map.

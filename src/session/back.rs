@@ -181,7 +181,16 @@ impl Session {
         standby: bool,
         received: &mut Received,
     ) -> Result<Verdict, LinkError> {
-        let injected = matches!(link.owing.front(), Some(Owed::Injected { .. }));
+        let front = link.owing.front();
+        if let Some(Owed::Own(last)) = front
+            && header.tag != b'E'
+        {
+            if header.tag == last {
+                link.owing.pop();
+            }
+            return Ok(Verdict::Swallow);
+        }
+        let injected = matches!(front, Some(Owed::Injected { .. }));
         match header.tag {
             // Rows and copied data are most of what there is.
             b'D' | b'd' => {}
@@ -312,6 +321,12 @@ impl Session {
         if link.owing.is_empty() && std::mem::take(&mut link.resetting) {
             self.cold().restate = true;
         }
+        if link.owing.is_empty()
+            && std::mem::take(&mut link.preparing)
+            && let Some(cold) = &mut self.cold
+        {
+            cold.preparing.clear();
+        }
         if link.owing.is_empty() && link.forgetting.take().is_some() {
             // It has not been done: the server still has what the proxy took it to have lost.
             link.doubtful = true;
@@ -350,6 +365,7 @@ impl Session {
             link.refusal.get_or_insert_with(|| refusal(body));
             return Verdict::Swallow;
         }
+        let unseen = link.owing.is_unseen();
         link.failed = true;
         link.copy_failed |= std::mem::take(&mut link.copy_in);
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
@@ -379,8 +395,8 @@ impl Session {
                     held.remove(id);
                     lost_unnamed |= *unnamed == Some(id);
                 }
-                // The statement that was to make room is still there.
-                Owed::Close { swallow: true } => *doubtful = true,
+                // The statement that was to make room is still there, or one that was to be there is not.
+                Owed::Close { swallow: true } | Owed::Own(_) => *doubtful = true,
                 _ => {}
             }
         });
@@ -391,7 +407,11 @@ impl Session {
             self.unnamed = None;
         }
         self.group.open |= link.owing.skipping();
-        Verdict::Pass
+        if unseen && !link.fatal {
+            Verdict::Swallow
+        } else {
+            Verdict::Pass
+        }
     }
 
     /// "cached plan must not change result type": wherever the statement has been planned it will fail.
@@ -435,6 +455,9 @@ impl Session {
         }
         // It may have taken back what the operator's SQL had set.
         link.dirty |= link.set_up && tag == b"RESET\0";
+        if tag == b"PREPARE\0" {
+            self.has_prepared(link);
+        }
         if FORGETTING.contains(&tag) {
             self.forgotten(link, tag != DEALLOCATE);
         }
@@ -457,10 +480,14 @@ impl Session {
     /// A statement that takes prepared statements away has done so: one of them, or all.
     fn forgotten(&mut self, link: &mut Link, all: bool) {
         match link.forgetting.take() {
-            Some(moment) if all => link.held.clear_before(moment),
+            Some(moment) if all => {
+                link.held.clear_before(moment);
+                link.own_names.clear();
+            }
             // It was one of several in a Query.
             None if all => {
                 link.held.clear();
+                link.own_names.clear();
                 link.doubtful |= link.owing.len() > 1;
                 if let Some(cold) = &mut self.cold {
                     cold.prepared.clear();

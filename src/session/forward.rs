@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::front::Context;
 use super::settings::MAX_SETTINGS;
-use super::{Group, NameChange, Session, Stream, inject};
+use super::{Group, NameChange, OWN_NAMES, Session, Stream, inject};
 use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
 use crate::sql::{
     self, Access, Class, PinReason, SessionEffect, TxEffect, deallocate_target, savepoint, setting,
@@ -13,9 +13,6 @@ use crate::sql::{
 use crate::wire::Status;
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
-
-/// What the names begin with that the proxy gives to prepared statements on servers.
-const OWN_NAMES: &[u8] = b"pgw_";
 
 /// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
 const STAND_IN: &[u8] = b"pgw_deallocated";
@@ -92,7 +89,7 @@ impl Session {
             b'Q' => {
                 let class = class
                     .unwrap_or_else(|| self.classify_query(&bytes[at..body.end], header, context));
-                self.forward_query(body, class, link, writer);
+                self.forward_query(body, class, link, context, writer);
             }
             b'P' => self.forward_parse(header, body, link, context, writer),
             b'B' => self.forward_bind(header, body, link, writer),
@@ -107,7 +104,7 @@ impl Session {
             b'E' => {
                 self.group.open = true;
                 self.group.executed = true;
-                self.executing(&bytes[body], link);
+                self.executing(&bytes[body], link, context);
                 link.owing.push(Owed::Execute);
             }
             b'S' => {
@@ -136,12 +133,16 @@ impl Session {
         body: std::ops::Range<usize>,
         class: Class,
         link: &mut Link,
+        context: Context<'_>,
         writer: &mut Writer<'_>,
     ) {
         let write = class.access == Access::Write || self.group.write;
         link.committing |= matches!(class.tx, TxEffect::End | TxEffect::Mixed);
         let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
         let mut sets = self.group.sets;
+        if !self.group.open {
+            self.align_names_apart(class, text, link, body.start - HEADER, writer);
+        }
         if class.session == SessionEffect::Deallocate {
             // In a failed transaction the server refuses it as it is.
             if let Some(name) = self
@@ -161,15 +162,53 @@ impl Session {
                     sets: 0,
                 });
             } else {
-                self.effect(class, text, link);
+                self.effect(class, text, link, context);
             }
         } else {
-            sets += self.effect(class, text, link);
+            sets += self.effect(class, text, link, context);
         }
         self.group = Group::default();
         self.unnamed = None;
         link.unnamed = None;
         link.owing.push(Owed::Query { write, sets });
+    }
+
+    /// [`Session::align_names`] as a group of its own.
+    fn align_names_apart(
+        &self,
+        class: Class,
+        text: &[u8],
+        link: &mut Link,
+        at: usize,
+        writer: &mut Writer<'_>,
+    ) {
+        let before = link.owing.len();
+        let mut own = Vec::new();
+        self.align_names(class, text, link, &mut own);
+        if link.owing.len() > before {
+            own.extend_from_slice(frontend::SYNC);
+            writer.replace(at, |out| out.extend_from_slice(&own));
+            link.owing.push(Owed::Sync {
+                swallow: true,
+                write: false,
+                sets: 0,
+            });
+        }
+    }
+
+    /// [`Session::align_names`] inside a group, before the message at `at`.
+    fn align_names_here(
+        &self,
+        statement: &Statement,
+        link: &mut Link,
+        at: usize,
+        writer: &mut Writer<'_>,
+    ) {
+        let mut own = Vec::new();
+        self.align_names(statement.class, statement.text(), link, &mut own);
+        if !own.is_empty() {
+            writer.replace(at, |out| out.extend_from_slice(&own));
+        }
     }
 
     fn forward_parse(
@@ -195,6 +234,7 @@ impl Session {
         let id = statement.id;
         let deallocates = statement.class.session == SessionEffect::Deallocate
             && self.deallocates(parse.text).is_some();
+        self.align_names_here(&statement, link, at, writer);
         if parse.name.is_empty() {
             if deallocates {
                 writer.replace(at, |out| {
@@ -320,6 +360,9 @@ impl Session {
         link: &mut Link,
         writer: &mut Writer<'_>,
     ) {
+        if let Some(statement) = self.statement(name).cloned() {
+            self.align_names_here(&statement, link, at, writer);
+        }
         if name.is_empty() {
             match self.unnamed.clone() {
                 Some(statement) if link.unnamed != Some(statement.id) => {
@@ -343,7 +386,10 @@ impl Session {
         }
         let Some(statement) = self.prepared(name).cloned() else {
             // An unknown name goes as it is: no server has it, and PostgreSQL says so with the client's own name. Only
-            // the proxy's own names must not be found.
+            // other clients' must not be found, and the proxy's own.
+            if link.own_names.get(name).is_some() {
+                writer.replace(at, |out| self.align_name(name, link, out));
+            }
             if name.starts_with(OWN_NAMES) {
                 let front = &writer.bytes[at + HEADER..at + HEADER + before + name.len()];
                 writer.replace(at, |out| {
@@ -355,6 +401,12 @@ impl Session {
             }
             return;
         };
+        if statement.by_sql {
+            if link.own_names.get(name) != Some(statement.id) {
+                writer.replace(at, |out| self.align_name(name, link, out));
+            }
+            return;
+        }
         let bytes = writer.bytes;
         writer.replace(at, |out| {
             if !link.has(statement.id) {
@@ -448,7 +500,7 @@ impl Session {
         }
     }
 
-    fn executing(&mut self, body: &[u8], link: &mut Link) {
+    fn executing(&mut self, body: &[u8], link: &mut Link, context: Context<'_>) {
         let Some(cold) = self.cold.as_ref().filter(|cold| !cold.portals.is_empty()) else {
             return;
         };
@@ -457,7 +509,7 @@ impl Session {
         };
         let noted = cold.portals.iter().find(|(name, _)| **name == *portal);
         if let Some(statement) = noted.map(|(_, statement)| statement.clone()) {
-            self.group.sets += self.effect(statement.class, statement.text(), link);
+            self.group.sets += self.effect(statement.class, statement.text(), link, context);
         }
     }
 
@@ -486,9 +538,19 @@ impl Session {
     }
 
     /// What a statement leaves behind in its session. Returns how many settings it changes.
-    fn effect(&mut self, class: Class, text: &[u8], link: &mut Link) -> u32 {
+    fn effect(
+        &mut self,
+        class: Class,
+        text: &[u8],
+        link: &mut Link,
+        context: Context<'_>,
+    ) -> u32 {
         match class.session {
-            SessionEffect::None => 0,
+            SessionEffect::None | SessionEffect::Execute => 0,
+            SessionEffect::Prepare => {
+                self.preparing(class, text, link, context);
+                0
+            }
             SessionEffect::Deallocate => {
                 // If the name is one of the proxy's own, the connection is about to lose another client's statement.
                 link.doubtful |=

@@ -367,12 +367,7 @@ impl Session {
 
     /// The statement that a Bind body names, if the session knows it.
     pub(super) fn bound(&self, body: &[u8]) -> Option<&Arc<Statement>> {
-        let bind = frontend::bind(body)?;
-        if bind.statement.is_empty() {
-            self.unnamed.as_ref()
-        } else {
-            self.prepared(bind.statement)
-        }
+        self.statement(frontend::bind(body)?.statement)
     }
 
     /// Reads a group up to its Sync or Flush and merges the classes of its statements.
@@ -537,7 +532,10 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
         // statement of that kind takes names away is known when it has been answered.
         Some((link, _))
             if !link.settled()
-                && (link.owing.is_cleaning() || link.forgetting.is_some() || link.resetting) =>
+                && (link.owing.is_cleaning()
+                    || link.forgetting.is_some()
+                    || link.resetting
+                    || link.preparing) =>
         {
             Next::Drain
         }

@@ -18,6 +18,7 @@
 mod back;
 mod forward;
 mod front;
+mod named;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -87,6 +88,9 @@ struct Stream {
     drop: bool,
 }
 
+/// What the names begin with that the proxy gives to prepared statements on servers.
+const OWN_NAMES: &[u8] = b"pgw_";
+
 /// A client's names for prepared statements.
 type Names = HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>;
 
@@ -111,6 +115,8 @@ struct Cold {
     restate: bool,
     /// What the client was told last of the settings of its startup packet, where that was something else.
     told: HashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>,
+    /// PREPAREs on their way.
+    preparing: VecDeque<(Box<[u8]>, Arc<Statement>)>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     settings: Settings,
@@ -219,6 +225,7 @@ impl Session {
         self.remember_taken();
         if let Some(cold) = &mut self.cold {
             cold.settings.forget();
+            cold.preparing.clear();
             cold.portals.clear();
         }
         wrote
@@ -281,6 +288,15 @@ impl Session {
 
     fn cold(&mut self) -> &mut Cold {
         self.cold.get_or_insert_default()
+    }
+
+    /// The statement of this name; the empty one is the unnamed statement's.
+    fn statement(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        if name.is_empty() {
+            self.unnamed.as_ref()
+        } else {
+            self.prepared(name)
+        }
     }
 
     fn prepared(&self, name: &[u8]) -> Option<&Arc<Statement>> {

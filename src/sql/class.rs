@@ -98,7 +98,7 @@ labelled! {
         AdvisoryLock = "advisory_lock",
         /// LOAD.
         Load = "load",
-        /// PREPARE as a statement.
+        /// PREPARE among other statements.
         Prepare = "prepare",
         /// Settings that change in a way that is not tracked.
         Settings = "settings",
@@ -131,6 +131,10 @@ pub enum SessionEffect {
     Savepoint,
     /// DISCARD ALL.
     DiscardAll,
+    /// PREPARE; [`super::prepare_target`] tells the name.
+    Prepare,
+    /// EXECUTE, of the statement that [`super::execute_target`] names, or somewhere inside of another.
+    Execute,
     /// DEALLOCATE of one statement.
     Deallocate,
     /// DEALLOCATE ALL.

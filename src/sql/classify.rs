@@ -190,6 +190,13 @@ impl Classifier {
             match keyword::judge(statement) {
                 Verdict::Parse => reads += 1,
                 Verdict::Class(class) => {
+                    let class = match class.session {
+                        // Which of them takes effect is not followed.
+                        SessionEffect::Prepare => {
+                            class.with(SessionEffect::Pin(PinReason::Prepare))
+                        }
+                        _ => class,
+                    };
                     settings.note(class);
                     merged = Some(merged.map_or(class, |before| together(before, class)));
                 }
@@ -215,7 +222,7 @@ impl Classifier {
             TxEffect::Mixed
         };
         let session = match merged.session {
-            SessionEffect::None | SessionEffect::Pin(_) => merged.session,
+            SessionEffect::None | SessionEffect::Pin(_) | SessionEffect::Execute => merged.session,
             _ if settings.changed => settings.effect(),
             _ => SessionEffect::Unknown,
         };
@@ -360,6 +367,7 @@ fn together(a: Class, b: Class) -> Class {
     let session = match (a.session, b.session) {
         (pin @ SessionEffect::Pin(_), _) | (_, pin @ SessionEffect::Pin(_)) => pin,
         (SessionEffect::None, other) | (other, SessionEffect::None) => other,
+        (SessionEffect::Execute, SessionEffect::Execute) => SessionEffect::Execute,
         _ => SessionEffect::Unknown,
     };
     let tx = if a.tx == TxEffect::None {
@@ -398,6 +406,8 @@ fn flagged(class: Class, lexed: &Lexed) -> Class {
         SessionEffect::Pin(PinReason::Settings)
     } else if flags.setting {
         SessionEffect::Unknown
+    } else if flags.execute && class.session == SessionEffect::None {
+        SessionEffect::Execute
     } else {
         class.session
     };

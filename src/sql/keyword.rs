@@ -51,8 +51,8 @@ pub(super) fn judge(statement: &[u8]) -> Verdict {
             tx: TxEffect::End,
             ..write(Reason::Transaction)
         },
-        b"prepare" => primary(Reason::Session).with(SessionEffect::Pin(PinReason::Prepare)),
-        b"execute" => write(Reason::Session),
+        b"prepare" => primary(Reason::Session).with(SessionEffect::Prepare),
+        b"execute" => write(Reason::Session).with(SessionEffect::Execute),
         b"deallocate" => deallocate(second, words.next()),
         b"set" => set(second, words.next()),
         b"reset" => reset(second),

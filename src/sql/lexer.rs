@@ -36,6 +36,8 @@ pub(super) struct Flags {
     pub(super) advisory_lock: bool,
     /// The schema of temporary objects.
     pub(super) temporary: bool,
+    /// EXECUTE, which may stand inside EXPLAIN and CREATE TABLE AS.
+    pub(super) execute: bool,
 }
 
 /// Text that is not lexed to its end.
@@ -207,10 +209,14 @@ impl Lexed {
 impl Flags {
     #[inline]
     fn note(&mut self, word: &[u8]) {
-        if word.len() < 7 || !matches!(word[0], b's' | b'p') || !matches!(word[1], b'e' | b'g') {
+        if word.len() < 7
+            || !matches!(word[0], b's' | b'p' | b'e')
+            || !matches!(word[1], b'e' | b'g' | b'x')
+        {
             return;
         }
         match word {
+            b"execute" => self.execute = true,
             b"set_config" | b"setseed" => self.setting = true,
             b"pg_temp" => self.temporary = true,
             _ if word.starts_with(b"pg_temp_") => self.temporary = true,
@@ -431,6 +437,7 @@ mod tests {
         assert!(!flags("select pg_advisory_xact_lock(1)").advisory_lock);
         assert!(!flags("select pg_advisory_unlock_all()").advisory_lock);
         assert!(flags("create table pg_temp.x (i int)").temporary);
+        assert!(flags("explain EXECUTE p").execute);
         assert_eq!(
             flags("select 'set_config', setting from s"),
             Flags::default()

@@ -192,6 +192,22 @@ pub fn deallocate_target(text: &[u8]) -> Option<Vec<u8>> {
     (scanner.is_at_end() && name != b"all").then_some(name)
 }
 
+/// The name that a PREPARE gives, as the server folds it.
+pub fn prepare_target(text: &[u8]) -> Option<Vec<u8>> {
+    target_of("prepare", text)
+}
+
+/// The statement that an EXECUTE names. `None` for one that stands inside another statement.
+pub fn execute_target(text: &[u8]) -> Option<Vec<u8>> {
+    target_of("execute", text)
+}
+
+fn target_of(command: &str, text: &[u8]) -> Option<Vec<u8>> {
+    let mut scanner = Scanner { text, at: 0 };
+    scanner.keyword(command)?;
+    scanner.identifier()
+}
+
 /// A statement about a savepoint, with its name as the server folds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Savepoint {
@@ -507,6 +523,16 @@ mod tests {
         ] {
             assert_eq!(savepoint(text.as_bytes()), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn prepared_names() {
+        let name = |text: &str| Some(text.as_bytes().to_vec());
+        assert_eq!(prepare_target(b"PREPARE Foo (int) AS SELECT $1"), name("foo"));
+        assert_eq!(prepare_target(b"/* x */ prepare \"A b\" as select 1"), name("A b"));
+        assert_eq!(prepare_target(b"PREPARE"), None);
+        assert_eq!(execute_target(b"execute foo(1)"), name("foo"));
+        assert_eq!(execute_target(b"EXPLAIN EXECUTE foo"), None);
     }
 
     #[test]

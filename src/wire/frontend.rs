@@ -100,6 +100,22 @@ pub fn put_close_statement(name: &[u8], out: &mut Vec<u8>) {
     out.push(0);
 }
 
+/// Appends a Bind of a statement that takes no parameters, with results as text.
+pub fn put_bind(portal: &[u8], statement: &[u8], out: &mut Vec<u8>) {
+    put_header(out, b'B', portal.len() + statement.len() + 8);
+    out.extend_from_slice(portal);
+    out.push(0);
+    out.extend_from_slice(statement);
+    out.extend_from_slice(&[0; 7]);
+}
+
+/// Appends an Execute of a portal to its end.
+pub fn put_execute(portal: &[u8], out: &mut Vec<u8>) {
+    put_header(out, b'E', portal.len() + 5);
+    out.extend_from_slice(portal);
+    out.extend_from_slice(&[0; 5]);
+}
+
 /// A Sync message.
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
 
@@ -162,5 +178,12 @@ mod tests {
         out.clear();
         put_close_statement(b"pgw_1", &mut out);
         assert_eq!(target(&out[5..]), Some(Target::Statement(b"pgw_1")));
+        out.clear();
+        put_bind(b"p", b"s", &mut out);
+        assert_eq!(out, b"B\0\0\0\x0ep\0s\0\0\0\0\0\0\0");
+        assert_eq!(bind(&out[5..]).map(|bind| bind.statement), Some(&b"s"[..]));
+        out.clear();
+        put_execute(b"p", &mut out);
+        assert_eq!(out, b"E\0\0\0\x0ap\0\0\0\0\0");
     }
 }

@@ -216,7 +216,7 @@ fn the_operators_sql_makes_connections_ready() {
     let state = "SELECT current_setting('my.origin', true), current_setting('work_mem')";
     let see = |client: &mut RawClient| {
         let rows = client.query(state).unwrap();
-        let row = rows.iter().next().unwrap();
+        let row = rows.first().unwrap();
         let column = |at: usize| row[at].clone().unwrap_or_default();
         format!("{} {}", column(0), column(1))
     };

@@ -16,8 +16,9 @@ use pgweir::testbed::{Message, RawClient, request};
 
 use crate::support::Rig;
 
-const SCRIPTS: [(&str, &str); 6] = [
+const SCRIPTS: [(&str, &str); 7] = [
     ("prepared", include_str!("scripts/prepared.txt")),
+    ("named", include_str!("scripts/named.txt")),
     ("portals", include_str!("scripts/portals.txt")),
     ("flow", include_str!("scripts/flow.txt")),
     ("copy", include_str!("scripts/copy.txt")),
@@ -50,7 +51,12 @@ fn in_transaction_pooling_with_somebody_between() {
             ("database", "postgres"),
             ("options", "-c work_mem=32MB -c search_path=pg_temp"),
         ]);
-        for sql in ["SET ROLE pg_monitor", "SET datestyle = 'SQL'"] {
+        for sql in [
+            "PREPARE p AS SELECT 'not yours'",
+            "EXECUTE p",
+            "SET ROLE pg_monitor",
+            "SET datestyle = 'SQL'",
+        ] {
             other.query(sql).expect("a setting that the server takes");
         }
         let group = [
