@@ -538,13 +538,7 @@ impl Session {
     }
 
     /// What a statement leaves behind in its session. Returns how many settings it changes.
-    fn effect(
-        &mut self,
-        class: Class,
-        text: &[u8],
-        link: &mut Link,
-        context: Context<'_>,
-    ) -> u32 {
+    fn effect(&mut self, class: Class, text: &[u8], link: &mut Link, context: Context<'_>) -> u32 {
         match class.session {
             SessionEffect::None | SessionEffect::Execute => 0,
             SessionEffect::Prepare => {
@@ -562,6 +556,14 @@ impl Session {
                 .into_iter()
                 .map(|text| match first_word(text).as_str() {
                     "set" | "reset" => self.set(text, link),
+                    "deallocate" => {
+                        if let Some(name) = self.deallocates(text) {
+                            // By its own name, under which it has been brought there.
+                            self.take(&name, link);
+                            link.own_names.remove(&name);
+                        }
+                        0
+                    }
                     "savepoint" | "release" | "rollback" | "abort" => self.savepoint(text),
                     _ => 0,
                 })

@@ -8,7 +8,7 @@ use super::front::Context;
 use super::{OWN_NAMES, Session};
 use crate::link::{Link, Owed};
 use crate::sql::{
-    Class, PinReason, SessionEffect, deallocate_target, execute_target, prepare_target,
+    self, Class, PinReason, SessionEffect, deallocate_target, execute_target, prepare_target,
 };
 use crate::wire::{Status, frontend};
 
@@ -27,6 +27,15 @@ impl Session {
     ) {
         // A transaction that has failed refuses all of it.
         if link.status == Status::Failed || link.owing.skipping() {
+            return;
+        }
+        if class.session == SessionEffect::SetSeveral {
+            for name in sql::statements(text)
+                .into_iter()
+                .filter_map(deallocate_target)
+            {
+                self.align_name(&name, link, out);
+            }
             return;
         }
         let target = match class.session {

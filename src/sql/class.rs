@@ -125,7 +125,7 @@ pub enum SessionEffect {
     None,
     /// One setting changes, and [`super::setting::parse`] says how.
     Set,
-    /// Settings change in several statements, all of which take effect or none; [`super::statements`] tells them apart.
+    /// Settings change in several statements, or DEALLOCATE is among them; [`super::statements`] tells them apart.
     SetSeveral,
     /// SAVEPOINT, RELEASE or ROLLBACK TO one: settings may go back with it.
     Savepoint,

@@ -246,10 +246,16 @@ struct Settings {
 
 impl Settings {
     fn note(&mut self, class: Class) {
-        self.changed |= class.session == SessionEffect::Set;
+        self.changed |= matches!(
+            class.session,
+            SessionEffect::Set | SessionEffect::Deallocate
+        );
         self.unclear |= !matches!(
             class.session,
-            SessionEffect::None | SessionEffect::Set | SessionEffect::Savepoint
+            SessionEffect::None
+                | SessionEffect::Set
+                | SessionEffect::Savepoint
+                | SessionEffect::Deallocate
         );
     }
 

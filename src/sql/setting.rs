@@ -528,8 +528,14 @@ mod tests {
     #[test]
     fn prepared_names() {
         let name = |text: &str| Some(text.as_bytes().to_vec());
-        assert_eq!(prepare_target(b"PREPARE Foo (int) AS SELECT $1"), name("foo"));
-        assert_eq!(prepare_target(b"/* x */ prepare \"A b\" as select 1"), name("A b"));
+        assert_eq!(
+            prepare_target(b"PREPARE Foo (int) AS SELECT $1"),
+            name("foo")
+        );
+        assert_eq!(
+            prepare_target(b"/* x */ prepare \"A b\" as select 1"),
+            name("A b")
+        );
         assert_eq!(prepare_target(b"PREPARE"), None);
         assert_eq!(execute_target(b"execute foo(1)"), name("foo"));
         assert_eq!(execute_target(b"EXPLAIN EXECUTE foo"), None);

@@ -315,6 +315,7 @@ fn what_stays_behind() {
             "insert into t select set_config('a', 'b', false)",
             Pin(PinReason::Settings),
         ),
+        ("deallocate p; select 1", SetSeveral),
         ("select 1; set x = 1", SetSeveral),
         ("set x = 1; set y = 2", SetSeveral),
         ("begin; set x = 1; commit", SetSeveral),
