@@ -49,6 +49,11 @@ pub struct Link {
     pub resetting: bool,
     /// The operator's SQL has made the connection ready: what takes settings back undoes that, too.
     pub set_up: bool,
+    /// The unit in progress as the client sent it, if it may be sent again after its Bind has failed; else empty. It stays
+    /// with the connection, so that its memory is that of connections, not of clients.
+    pub replay: Vec<u8>,
+    /// It is to be sent again.
+    pub again: bool,
     /// A PREPARE was forwarded. Nothing is sent behind its unit.
     pub preparing: bool,
     /// What the server has is not known: the connection must not be used again.

@@ -49,7 +49,10 @@ const SECTIONS: &[(&str, &[&str])] = &[
         "Clients",
         &["pgweir_client", "pgweir_cancel_", "pgweir_errors_"],
     ),
-    ("Statements", &["pgweir_prepared_", "pgweir_classifier_"]),
+    (
+        "Statements",
+        &["pgweir_prepared_", "pgweir_stale_", "pgweir_classifier_"],
+    ),
     ("Process", &["pgweir_build_", "process_"]),
 ];
 

@@ -48,6 +48,8 @@ pub struct Metrics {
     pub routed_statements: Grid,
     /// Statements refused by a standby with 25006; must stay 0.
     pub standby_refusals: IntCounter,
+    /// Prepared statements planned anew and run unseen.
+    pub stale_plans: IntCounter,
     /// Sessions pinned, by reason.
     pub pins: Family,
     /// Time waited for a server connection, in seconds. A checkout that found one idle at once is
@@ -107,6 +109,7 @@ impl Metrics {
         Arc::new(Metrics {
             routed_statements: routed(&registry, labels),
             standby_refusals: counter(&registry, series::STANDBY_REFUSALS_TOTAL),
+            stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),
             checkout_wait: histogram(&registry, series::POOL_CHECKOUT_WAIT_SECONDS, WAITS),
             checkout_timeouts: counter(&registry, series::POOL_CHECKOUT_TIMEOUTS_TOTAL),

@@ -123,6 +123,8 @@ series! {
     STANDBY_REFUSALS_TOTAL Counter "pgweir_standby_refusals_total" []
         "Statements that a standby refused as writes (SQLSTATE 25006): a view, a policy or a \
          function with a built-in's name writes, or pgweir has misjudged a statement; please report that.";
+    STALE_PLANS_TOTAL Counter "pgweir_stale_plans_total" []
+        "Prepared statements whose plan a server refused as stale, and that were planned anew and run unseen.";
     PINS_TOTAL Counter "pgweir_pins_total" ["reason"]
         "Sessions that had to keep their server connection after a transaction, by reason.";
 

@@ -404,6 +404,9 @@ impl Relay {
                 if received.refused {
                     self.shared.metrics.standby_refusals.inc();
                 }
+                if received.again {
+                    self.send_again();
+                }
                 self.release()
             }
             Err(error @ LinkError::Settings(_)) if self.placed.is_some() => {
@@ -412,6 +415,17 @@ impl Relay {
             }
             Err(error) => self.server_lost(&error.to_string()),
         }
+    }
+
+    /// The plan of a prepared statement has become stale. Nothing was executed, and the client has heard nothing.
+    fn send_again(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        self.shared.metrics.stale_plans.inc();
+        self.session.renew(self.shared.context());
+        let mut input = BytesMut::from(held.server.link.replay.as_slice());
+        input.extend_from_slice(&self.input);
+        self.input = input;
+        self.flags.recheck = true;
     }
 
     /// Gives the server connection back if nothing needs it any more.

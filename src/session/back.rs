@@ -22,6 +22,8 @@ pub struct Received {
     pub wrote: bool,
     /// A standby refused a statement (25006): the router was wrong.
     pub refused: bool,
+    /// The unit is to be sent again: [`Link::replay`], after [`Session::renew`].
+    pub again: bool,
 }
 
 /// A server that cannot be understood, or one of the proxy's own statements that failed. The connection ends.
@@ -202,7 +204,11 @@ impl Session {
                 }
                 pop_if(link, |owed| owed == Owed::Execute);
             }
-            b's' | b'I' => pop_if(link, |owed| owed == Owed::Execute),
+            b's' | b'I' => {
+                // Its rows up to the limit are there, and so is what they changed.
+                self.completed(link, b"SELECT 1\0");
+                pop_if(link, |owed| owed == Owed::Execute);
+            }
             b'T' | b'n' => pop_if(link, |owed| owed == Owed::Describe),
             b'1' => return self.parse_complete(link),
             b'2' => pop_if(link, |owed| matches!(owed, Owed::Bind { .. })),
@@ -305,6 +311,7 @@ impl Session {
             Owed::Sync { swallow: true, .. } => Verdict::Swallow,
             _ => Verdict::Pass,
         };
+        received.again = std::mem::take(&mut link.again);
         let (write, sets) = match owed {
             Owed::Query { write, sets } | Owed::Sync { write, sets, .. } => (write, sets),
             Owed::Call => (true, 0),
@@ -384,6 +391,8 @@ impl Session {
             && backend::error_field(body, b'R') == Some(b"RevalidateCachedQuery")
         {
             self.retire(id);
+            // All that is owed is the rest of this group, and none of it has been answered.
+            link.again = !link.replay.is_empty() && link.owing.len() == UNANSWERED;
         }
         let mut lost_unnamed = false;
         let mut skipped_names = 0;
@@ -407,7 +416,11 @@ impl Session {
             self.unnamed = None;
         }
         self.group.open |= link.owing.skipping();
-        if unseen && !link.fatal {
+        if link.again {
+            link.owing.hide_end();
+            self.cold();
+        }
+        if (unseen || link.again) && !link.fatal {
             Verdict::Swallow
         } else {
             Verdict::Pass
@@ -587,6 +600,9 @@ enum Verdict {
 
 /// Errors up to this length are read in whole: they may name a statement by the name that the proxy gave it.
 const MAX_NAMING_ERROR: usize = 2048;
+
+/// Bind, Describe, Execute, Sync.
+const UNANSWERED: usize = 4;
 
 /// How much of a body is needed before the message can be acted on.
 #[inline]

@@ -14,6 +14,9 @@ use crate::wire::Status;
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
 
+/// Largest unit that is kept to be sent again.
+const MAX_REPLAY: usize = 16 * 1024;
+
 /// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
 const STAND_IN: &[u8] = b"pgw_deallocated";
 const STAND_IN_CONTENT: &[u8] = b"SELECT 1\0\0\0";
@@ -36,6 +39,10 @@ impl Session {
         if link.status == Status::Transaction && !self.group.open && link.settled() {
             self.restore(link, out);
         }
+        link.replay.clear();
+        if link.status == Status::Idle && self.may_be_sent_again(bytes) {
+            link.replay.extend_from_slice(bytes);
+        }
         let mut writer = Writer {
             bytes,
             sent: 0,
@@ -56,6 +63,40 @@ impl Session {
             };
         }
         writer.finish()
+    }
+
+    /// Whether these bytes are a group that runs one prepared statement and asks for the description of its rows, as libpq
+    /// has it. If its plan has become stale, it can be planned anew without the client noticing.
+    fn may_be_sent_again(&mut self, bytes: &[u8]) -> bool {
+        if bytes.first() != Some(&b'B') || bytes.len() > MAX_REPLAY || self.group.open {
+            return false;
+        }
+        let mut at = 0;
+        for tag in *b"BDES" {
+            match frame::header(&bytes[at..], usize::MAX) {
+                Ok(Some(header)) if header.tag == tag => at += header.total(),
+                _ => return false,
+            }
+        }
+        let again = self
+            .cold
+            .as_mut()
+            .is_some_and(|cold| std::mem::take(&mut cold.renewed));
+        at == bytes.len() && !again
+    }
+
+    /// A statement whose plan has become stale is another one from now on, wherever the session names it.
+    pub fn renew(&mut self, context: Context<'_>) {
+        let Some(cold) = &mut self.cold else { return };
+        cold.renewed = true;
+        let names = cold.prepared.values_mut();
+        for statement in names
+            .chain(&mut self.unnamed)
+            .filter(|known| known.is_retired())
+        {
+            let class = statement.class;
+            *statement = context.statements.intern(statement.content(), || class);
+        }
     }
 
     /// What was reset in the transaction's last unit goes back to the session's own defaults.
@@ -104,6 +145,7 @@ impl Session {
             b'E' => {
                 self.group.open = true;
                 self.group.executed = true;
+                self.group.executions = self.group.executions.saturating_add(1);
                 self.executing(&bytes[body], link, context);
                 link.owing.push(Owed::Execute);
             }
@@ -530,6 +572,19 @@ impl Session {
         sent.unwrap_or(0)
     }
 
+    /// A set_config for the session. Its command tag is that of any SELECT, so that it must be the first to answer.
+    fn set_config(&mut self, text: &[u8]) -> u32 {
+        let full = self.params.len() >= MAX_SETTINGS || self.group.executions > 1;
+        let cold = self.cold();
+        let sent = sql::set_config(text)
+            .filter(|_| !full && !cold.settings.are_too_many())
+            .and_then(|(name, value)| cold.settings.send_config(&name, &value));
+        if sent.is_none() {
+            self.pin = Some(PinReason::Settings);
+        }
+        sent.unwrap_or(0)
+    }
+
     fn savepoint(&mut self, text: &[u8]) -> u32 {
         savepoint(text).map_or(0, |savepoint| {
             self.cold().settings.send_savepoint(savepoint);
@@ -552,6 +607,7 @@ impl Session {
                 0
             }
             SessionEffect::Set => self.set(text, link),
+            SessionEffect::SetConfig => self.set_config(text),
             SessionEffect::SetSeveral => sql::statements(text)
                 .into_iter()
                 .map(|text| match first_word(text).as_str() {

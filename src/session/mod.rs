@@ -74,6 +74,8 @@ struct Group {
     write: bool,
     /// An Execute has been forwarded.
     executed: bool,
+    /// How many.
+    executions: u8,
     /// An error of the proxy's own: what follows is dropped up to the Sync.
     discard: bool,
     /// Settings that its statements change.
@@ -115,6 +117,8 @@ struct Cold {
     restate: bool,
     /// What the client was told last of the settings of its startup packet, where that was something else.
     told: HashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>,
+    /// The unit that comes is sent again, with statements that are planned anew.
+    renewed: bool,
     /// PREPAREs on their way.
     preparing: VecDeque<(Box<[u8]>, Arc<Statement>)>,
     /// Portals whose statements change the session when they are executed.

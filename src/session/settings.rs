@@ -9,7 +9,7 @@ use crate::sql::setting::{Change, Parsed, Scope, Setting};
 use crate::wire::Status;
 
 /// Tags of the statements that leave entries, and of those that settle them.
-const TAGS: [&[u8]; 7] = [
+const TAGS: [&[u8]; 8] = [
     b"SET\0",
     b"RESET\0",
     b"SAVEPOINT\0",
@@ -17,6 +17,7 @@ const TAGS: [&[u8]; 7] = [
     b"ROLLBACK\0",
     b"COMMIT\0",
     b"PREPARE TRANSACTION\0",
+    b"SELECT 1\0",
 ];
 
 /// Most settings that are followed. A session that makes more of them keeps its server connection.
@@ -26,6 +27,8 @@ pub(super) const MAX_SETTINGS: usize = 256;
 #[derive(Clone, Debug)]
 enum Pending {
     Set(Box<str>, Value),
+    /// The same by set_config, which has a tag of its own.
+    Config(Box<str>, Box<str>),
     Several(Vec<(&'static str, &'static str)>),
     Reset(Box<str>, Restored),
     ResetAll(Restored),
@@ -42,7 +45,10 @@ impl Pending {
     fn is_change(&self) -> bool {
         !matches!(
             self,
-            Pending::Savepoint(_) | Pending::RollBackTo(_) | Pending::Release(_)
+            Pending::Savepoint(_)
+                | Pending::RollBackTo(_)
+                | Pending::Release(_)
+                | Pending::Config(..)
         )
     }
 
@@ -106,6 +112,16 @@ impl Settings {
         Some(1)
     }
 
+    /// Notes a set_config that is being sent. Returns how many entries it leaves; `None` if it cannot be followed.
+    pub(super) fn send_config(&mut self, name: &str, value: &str) -> Option<u32> {
+        if !Params::trackable(name) {
+            return None;
+        }
+        self.sent
+            .push_back(Pending::Config(name.into(), value.into()));
+        Some(1)
+    }
+
     /// Notes a statement about a savepoint that is being sent.
     pub(super) fn send_savepoint(&mut self, savepoint: Savepoint) {
         self.sent.push_back(match savepoint {
@@ -161,6 +177,12 @@ impl Settings {
             b"SET\0" | b"RESET\0" => {
                 if let Some(done) = self.answer(count, Pending::is_change) {
                     self.succeeded(done);
+                }
+            }
+            b"SELECT 1\0" => {
+                let done = self.answer(count, |next| matches!(next, Pending::Config(..)));
+                if let Some(Pending::Config(name, value)) = done {
+                    self.succeeded(Pending::Set(name, Value::Plain(value)));
                 }
             }
             b"SAVEPOINT\0" => {
@@ -365,6 +387,7 @@ fn changed<'a>(
                 }
             }
             Pending::Nothing
+            | Pending::Config(..)
             | Pending::Savepoint(_)
             | Pending::RollBackTo(_)
             | Pending::Release(_) => {}

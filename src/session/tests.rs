@@ -95,6 +95,7 @@ impl Script {
                 }
                 self.wrote |= received.wrote;
                 self.refused |= received.refused;
+                assert!(!received.again, "no server of these scripts refuses a plan");
             }
             Err(error) => {
                 self.told.extend_from_slice(&out);

@@ -125,6 +125,8 @@ pub enum SessionEffect {
     None,
     /// One setting changes, and [`super::setting::parse`] says how.
     Set,
+    /// One setting changes by set_config, and [`super::set_config`] says how.
+    SetConfig,
     /// Settings change in several statements, or DEALLOCATE is among them; [`super::statements`] tells them apart.
     SetSeveral,
     /// SAVEPOINT, RELEASE or ROLLBACK TO one: settings may go back with it.

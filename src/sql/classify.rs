@@ -11,6 +11,7 @@ use sqlparser::parser::Parser;
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed};
+use super::setting::set_config;
 use super::walk::{self, Finding};
 
 /// Longest text that is parsed. The parser builds trees that are as deep as their text is long, and takes them down by
@@ -141,7 +142,7 @@ impl Classifier {
             },
             _ => self.several(text, lexed, detail),
         };
-        flagged(class, lexed)
+        flagged(class, text, lexed)
     }
 
     /// A text that starts like a read.
@@ -394,7 +395,7 @@ fn together(a: Class, b: Class) -> Class {
 }
 
 /// Adds what words in the text leave behind, whatever statement they stand in.
-fn flagged(class: Class, lexed: &Lexed) -> Class {
+fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
     let flags = lexed.flags;
     if flags == Flags::default() || matches!(class.session, SessionEffect::Pin(_)) {
         return class;
@@ -408,6 +409,8 @@ fn flagged(class: Class, lexed: &Lexed) -> Class {
         )
     {
         SessionEffect::Pin(PinReason::TemporaryObject)
+    } else if flags.setting && set_config(text).is_some() {
+        SessionEffect::SetConfig
     } else if flags.setting && !only_local(&lexed.key) {
         SessionEffect::Pin(PinReason::Settings)
     } else if flags.setting {

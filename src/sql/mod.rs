@@ -22,4 +22,6 @@ mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 pub use classify::{Classifier, Explanation, Lexing, statements};
-pub use setting::{Savepoint, deallocate_target, execute_target, prepare_target, savepoint};
+pub use setting::{
+    Savepoint, deallocate_target, execute_target, prepare_target, savepoint, set_config,
+};

@@ -181,6 +181,30 @@ fn parse_reset<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
     })
 }
 
+/// The name, in lower case, and the value of `SELECT set_config('…', '…', false)`; `None` for anything else.
+pub fn set_config(text: &[u8]) -> Option<(String, String)> {
+    let mut scanner = Scanner { text, at: 0 };
+    scanner.keyword("select")?;
+    let mut function = scanner.word()?;
+    if function == "pg_catalog" {
+        scanner.symbol(b'.')?;
+        function = scanner.word()?;
+    }
+    if function != "set_config" {
+        return None;
+    }
+    scanner.symbol(b'(')?;
+    let name = scanner.string()?;
+    scanner.symbol(b',')?;
+    let value = scanner.string()?;
+    scanner.symbol(b',')?;
+    scanner.keyword("false")?;
+    scanner.symbol(b')')?;
+    let name = name.to_ascii_lowercase();
+    let followed = scanner.is_at_end() && !OF_TRANSACTION.contains(&name.as_str());
+    followed.then_some((name, value))
+}
+
 /// The statement that `DEALLOCATE [PREPARE]` names, as the server folds the name. `None` for DEALLOCATE ALL.
 pub fn deallocate_target(text: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = Scanner { text, at: 0 };
@@ -266,6 +290,35 @@ impl<'a> Scanner<'a> {
 
     fn keyword(&mut self, expected: &str) -> Option<()> {
         (self.word()? == expected).then_some(())
+    }
+
+    fn symbol(&mut self, expected: u8) -> Option<()> {
+        let found = self.rest().first() == Some(&expected);
+        self.at += usize::from(found);
+        found.then_some(())
+    }
+
+    /// A plain string of ASCII without backslashes, which every setting reads alike.
+    fn string(&mut self) -> Option<String> {
+        self.symbol(b'\'')?;
+        let mut string = String::new();
+        loop {
+            match (*self.text.get(self.at)?, self.text.get(self.at + 1)) {
+                (b'\'', Some(b'\'')) => {
+                    string.push('\'');
+                    self.at += 2;
+                }
+                (b'\'', _) => {
+                    self.at += 1;
+                    return Some(string);
+                }
+                (byte, _) if byte.is_ascii() && byte != b'\\' => {
+                    string.push(char::from(byte));
+                    self.at += 1;
+                }
+                _ => return None,
+            }
+        }
     }
 
     /// A word, or a quoted name without its quotes.
@@ -496,6 +549,32 @@ mod tests {
             ("", Parsed::Unknown),
         ] {
             assert_eq!(parse(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_set_configs() {
+        let set = |name: &str, value: &str| Some((name.to_owned(), value.to_owned()));
+        for (text, expected) in [
+            (
+                "select set_config('a.B', 'it''s', false)",
+                set("a.b", "it's"),
+            ),
+            (
+                "SELECT pg_catalog.set_config ( 'x' , '' , FALSE ) ;",
+                set("x", ""),
+            ),
+            ("select set_config('a', 'b', true)", None),
+            ("select set_config('a', 'b', false), 1", None),
+            ("select set_config('a', 'b', false) from t", None),
+            ("select set_config('a', $1, false)", None),
+            ("select set_config('a', 'b' 'c', false)", None),
+            ("select set_config('a', E'b', false)", None),
+            ("select set_config('a', 'b\\', false)", None),
+            ("select my.set_config('a', 'b', false)", None),
+            ("select set_config('a', 'b', false", None),
+        ] {
+            assert_eq!(set_config(text.as_bytes()), expected, "{text}");
         }
     }
 

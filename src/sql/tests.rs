@@ -306,8 +306,13 @@ fn what_stays_behind() {
         ("select 1; execute p", Execute),
         ("prepare p as select 1; execute p", Pin(PinReason::Prepare)),
         ("do $$ begin end $$", Unknown),
+        ("select set_config('a', 'b', false)", SetConfig),
         (
-            "select set_config('a', 'b', false)",
+            "select set_config('a', $1, false)",
+            Pin(PinReason::Settings),
+        ),
+        (
+            "select 1; select set_config('a', 'b', false)",
             Pin(PinReason::Settings),
         ),
         ("select set_config('a', $1, true)", Unknown),

@@ -137,6 +137,55 @@ fn a_statement_whose_result_has_changed_is_planned_anew() {
     }
 }
 
+/// The same for a client that asks for the description of each result, as libpq does: it need not notice.
+#[test]
+fn a_stale_plan_is_replaced_unseen_where_the_result_is_described() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let mut client = rig.client("postgres");
+    client
+        .query("CREATE TABLE shifting AS SELECT 1 AS a")
+        .unwrap();
+    let parse = request::parse("s", "SELECT * FROM shifting FOR SHARE", &[]);
+    client.send(&[parse, request::sync()].concat()).unwrap();
+    client.recv_until_ready().unwrap();
+    let run = [
+        request::bind("", "s", &[]),
+        request::describe_portal(""),
+        request::execute("", 0),
+        request::sync(),
+    ]
+    .concat();
+    let columns = |client: &mut RawClient, groups: usize| {
+        client.send(&run.repeat(groups)).unwrap();
+        let mut columns = Vec::new();
+        for _ in 0..groups {
+            let answer = client.recv_until_ready().unwrap();
+            let description = answer.iter().find(|message| message.tag == b'T');
+            columns.push(description.map(|found| found.column_names().unwrap().join(" ")));
+        }
+        columns
+    };
+    let seen = |text: &str| Some(text.to_owned());
+    assert_eq!(columns(&mut client, 1), [seen("a")]);
+    let change = |sql: &str| rig.cluster.primary().execute(sql).unwrap();
+    change("ALTER TABLE shifting ADD b int");
+    assert_eq!(columns(&mut client, 1), [seen("a b")]);
+    assert_eq!(columns(&mut client, 2), [seen("a b"), seen("a b")]);
+    change("ALTER TABLE shifting ADD c int");
+    assert_eq!(columns(&mut client, 1), [seen("a b c")]);
+    assert_eq!(rig.metric("pgweir_stale_plans_total", &[]), 2.0);
+    // Something follows at once, whose answer would come first: the client hears of it, and sends it again.
+    change("ALTER TABLE shifting ADD d int");
+    assert_eq!(columns(&mut client, 2)[0], None);
+    // Inside a transaction it has failed.
+    change("ALTER TABLE shifting ADD e int");
+    client.query("BEGIN").unwrap();
+    assert_eq!(columns(&mut client, 1), [None]);
+    client.query("ROLLBACK").unwrap();
+    assert_eq!(columns(&mut client, 1), [seen("a b c d e")]);
+    assert_eq!(rig.metric("pgweir_stale_plans_total", &[]), 3.0);
+}
+
 /// More statements than a server connection may hold: the oldest go, and come back when they are used.
 #[test]
 fn more_statements_than_a_server_connection_holds() {
