@@ -36,6 +36,8 @@ pub(super) struct Flags {
     pub(super) advisory_lock: bool,
     /// The schema of temporary objects.
     pub(super) temporary: bool,
+    /// The view `pg_settings`, by which an UPDATE changes settings. PostgreSQL manual, view-pg-settings.html.
+    pub(super) settings_view: bool,
 }
 
 /// Text that is not lexed to its end.
@@ -213,6 +215,7 @@ impl Flags {
         match word {
             b"set_config" | b"setseed" => self.setting = true,
             b"pg_temp" => self.temporary = true,
+            b"pg_settings" => self.settings_view = true,
             _ if word.starts_with(b"pg_temp_") => self.temporary = true,
             _ if word.starts_with(b"pg_advisory_lock")
                 || word.starts_with(b"pg_try_advisory_lock") =>
@@ -431,6 +434,7 @@ mod tests {
         assert!(!flags("select pg_advisory_xact_lock(1)").advisory_lock);
         assert!(!flags("select pg_advisory_unlock_all()").advisory_lock);
         assert!(flags("create table pg_temp.x (i int)").temporary);
+        assert!(flags("update PG_SETTINGS set setting = '1'").settings_view);
         assert_eq!(
             flags("select 'set_config', setting from s"),
             Flags::default()
