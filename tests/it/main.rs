@@ -13,6 +13,7 @@ mod cancel_hits_its_own_query;
 mod drivers_see_no_difference;
 mod lag_bound_is_kept;
 mod logins_to_servers;
+mod nobody_sees_anothers_state;
 mod pgbench_runs_and_reads_go_to_the_standbys;
 mod prepared_statements_are_shared;
 mod promotion_moves_writes;

@@ -61,7 +61,7 @@ impl Rig {
 
     /// Waits for what must come true.
     #[track_caller]
-    pub fn wait(&self, what: &str, condition: impl Fn() -> bool) {
+    pub fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) {
         wait_for(|| Ok(condition()), LIMIT, what).unwrap_or_else(|error| panic!("{error}"));
     }
 
