@@ -377,6 +377,15 @@ pub fn sqlstate(client: &mut RawClient, sql: &str) -> String {
     }
 }
 
+/// Shows a figure that is of interest beside the verdict, with `cargo nextest run --no-capture`.
+#[expect(
+    clippy::print_stderr,
+    reason = "the test runner keeps it until somebody asks"
+)]
+pub fn report(figure: &str) {
+    eprintln!("{figure}");
+}
+
 /// Messages as one line: each tag, and of errors the code, of completions the text, of rows the values.
 pub fn script(messages: &[Message]) -> String {
     let word = |message: &Message| match message.tag {
