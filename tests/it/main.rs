@@ -14,6 +14,7 @@ mod cancel_hits_its_own_query;
 mod drivers_see_no_difference;
 mod lag_bound_is_kept;
 mod logins_to_servers;
+mod long_pipelines_do_not_block;
 mod nobody_sees_anothers_state;
 mod pgbench_runs_and_reads_go_to_the_standbys;
 mod prepared_statements_are_shared;
