@@ -76,6 +76,15 @@ impl Stream {
         }
     }
 
+    /// Closes the stream so that the other side cannot write to it any more, not even once. A Unix socket is always closed
+    /// like that.
+    pub fn reset(self) {
+        if let Stream::Tcp(stream) = self {
+            // Where it fails, the stream is closed as any other.
+            let _ = stream.set_zero_linger();
+        }
+    }
+
     /// Reads without waiting. While the reactor has seen nothing arrive this makes no system call.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

@@ -21,13 +21,16 @@ pub(super) fn finish(
     // A COMMIT is left to its server: cancelled while it waits for a synchronous standby, it would be done and not
     // replicated.
     if !held.link.settled() && !held.link.fatal && !held.link.committing {
-        // The client has left a running statement behind: nobody will read its result.
+        // The client has left a running statement behind: nobody will read its result. The server may have more of a
+        // pipeline already. Its error after the cancel cannot be written any more, and so it ends instead of going on.
         let (process, key, address) = (held.process, held.key.clone(), address.clone());
+        if let Some(server) = held.into_closed() {
+            server.stream.reset();
+        }
         tokio::spawn(async move {
             if let Err(error) = server::cancel(&address, process, &key, cancel_timeout).await {
                 tracing::debug!(%error, "cancel after a client left was not delivered");
             }
-            drop(held.into_closed());
         });
         return;
     }

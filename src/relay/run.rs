@@ -31,6 +31,10 @@ use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 /// Replies of the proxy's own that a client may leave unread before its messages are no longer read.
 const MAX_OUTPUT: usize = 64 * 1024;
 
+/// What is read of a client, beyond its unit, while it waits for a server connection: it is read at all so that its end is
+/// noticed, and it leaves the queue.
+const MAX_AHEAD: usize = 64 * 1024;
+
 /// How long a client may take to read its last message.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -494,7 +498,8 @@ impl Relay {
                 _ => Err(End::Said),
             };
         }
-        let blocked = self.waiting.is_some()
+        let is_full = |waiting: &Waiting| self.input.len() >= waiting.unit.len + MAX_AHEAD;
+        let blocked = self.waiting.as_deref().is_some_and(is_full)
             || self.flags.draining_link
             || self.output.len() > MAX_OUTPUT
             || self
@@ -525,7 +530,7 @@ impl Relay {
         match read {
             Poll::Pending => Ok(moved),
             Poll::Ready(more) => {
-                if more {
+                if more && self.waiting.is_none() {
                     self.process_input(cx)?;
                 }
                 Ok(true)

@@ -179,8 +179,12 @@ impl Session {
         writer: &mut Writer<'_>,
     ) {
         let write = class.access == Access::Write || self.group.write;
-        link.committing |= matches!(class.tx, TxEffect::End | TxEffect::Mixed);
         let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
+        link.committing |= match class.tx {
+            TxEffect::End => true,
+            TxEffect::Mixed => ends_transaction(text),
+            TxEffect::Begin | TxEffect::None => false,
+        };
         let mut sets = self.group.sets;
         if !self.group.open {
             self.align_names_apart(class, text, link, body.start - HEADER, writer);
@@ -642,6 +646,18 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether one of several statements ends a transaction.
+fn ends_transaction(text: &[u8]) -> bool {
+    sql::statements(text).into_iter().any(|statement| {
+        let first = first_word(statement);
+        // PREPARE of a statement is taken for one of a transaction: that costs a cancel, the other way a commit.
+        matches!(
+            first.as_str(),
+            "commit" | "end" | "rollback" | "abort" | "prepare"
+        )
+    })
 }
 
 /// The first word of a statement, in lower case.

@@ -10,7 +10,7 @@ use sqlparser::parser::Parser;
 
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::keyword::{self, Verdict};
-use super::lexer::{Bail, Flags, Lexed};
+use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::setting::set_config;
 use super::walk::{self, Finding};
 
@@ -142,7 +142,7 @@ impl Classifier {
             },
             _ => self.several(text, lexed, detail),
         };
-        flagged(class, text, lexed)
+        hidden(flagged(class, text, lexed), lexed, text)
     }
 
     /// A text that starts like a read.
@@ -411,7 +411,9 @@ fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
         SessionEffect::Pin(PinReason::TemporaryObject)
     } else if flags.setting && set_config(text).is_some() {
         SessionEffect::SetConfig
-    } else if flags.setting && !only_local(&lexed.key) {
+    } else if (flags.settings_view && class.access == Access::Write)
+        || (flags.setting && !only_local(&lexed.key))
+    {
         SessionEffect::Pin(PinReason::Settings)
     } else if flags.setting {
         SessionEffect::Unknown
@@ -421,6 +423,42 @@ fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
         class.session
     };
     Class { session, ..class }
+}
+
+/// Adds what stands inside of strings, where the lexer does not look: the body of a DO, and a search path by which plain
+/// names are those of temporary objects. Both must not be lost without a word, nor be another's.
+fn hidden(class: Class, lexed: &Lexed, text: &[u8]) -> Class {
+    let names = |words: &[&str]| {
+        words.iter().any(|word| {
+            text.windows(word.len())
+                .any(|there| there.eq_ignore_ascii_case(word.as_bytes()))
+        })
+    };
+    let does = |start: &u32| {
+        let statement = &lexed.key[*start as usize..];
+        statement.starts_with(b"do") && !statement.get(2).is_some_and(|byte| continues_word(*byte))
+    };
+    let pin = match class.session {
+        SessionEffect::Set | SessionEffect::SetSeveral if names(&["pg_temp"]) => {
+            PinReason::TemporaryObject
+        }
+        SessionEffect::Unknown if lexed.starts.iter().any(does) => {
+            let reasons: [(PinReason, &[&str]); 6] = [
+                (PinReason::TemporaryObject, &["temp"]),
+                (PinReason::AdvisoryLock, &["advisory_lock"]),
+                (PinReason::Listen, &["listen"]),
+                (PinReason::Prepare, &["prepare"]),
+                (PinReason::HoldCursor, &["hold"]),
+                (PinReason::Settings, &["set"]),
+            ];
+            match reasons.iter().find(|(_, words)| names(words)) {
+                Some((reason, _)) => *reason,
+                None => return class,
+            }
+        }
+        _ => return class,
+    };
+    class.with(SessionEffect::Pin(pin))
 }
 
 /// Whether a text that calls set_config does so for its transaction only, as far as its words tell. For the session, the

@@ -38,6 +38,8 @@ pub(super) struct Flags {
     pub(super) temporary: bool,
     /// EXECUTE, which may stand inside EXPLAIN and CREATE TABLE AS.
     pub(super) execute: bool,
+    /// The view `pg_settings`, by which an UPDATE changes settings. PostgreSQL manual, view-pg-settings.html.
+    pub(super) settings_view: bool,
 }
 
 /// Text that is not lexed to its end.
@@ -219,6 +221,7 @@ impl Flags {
             b"execute" => self.execute = true,
             b"set_config" | b"setseed" => self.setting = true,
             b"pg_temp" => self.temporary = true,
+            b"pg_settings" => self.settings_view = true,
             _ if word.starts_with(b"pg_temp_") => self.temporary = true,
             _ if word.starts_with(b"pg_advisory_lock")
                 || word.starts_with(b"pg_try_advisory_lock") =>
@@ -438,6 +441,7 @@ mod tests {
         assert!(!flags("select pg_advisory_unlock_all()").advisory_lock);
         assert!(flags("create table pg_temp.x (i int)").temporary);
         assert!(flags("explain EXECUTE p").execute);
+        assert!(flags("update PG_SETTINGS set setting = '1'").settings_view);
         assert_eq!(
             flags("select 'set_config', setting from s"),
             Flags::default()

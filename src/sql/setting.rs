@@ -201,7 +201,10 @@ pub fn set_config(text: &[u8]) -> Option<(String, String)> {
     scanner.keyword("false")?;
     scanner.symbol(b')')?;
     let name = name.to_ascii_lowercase();
-    let followed = scanner.is_at_end() && !OF_TRANSACTION.contains(&name.as_str());
+    // The schema of temporary objects is another one on each connection.
+    let followed = scanner.is_at_end()
+        && !OF_TRANSACTION.contains(&name.as_str())
+        && !(name == "search_path" && value.to_ascii_lowercase().contains("pg_temp"));
     followed.then_some((name, value))
 }
 
@@ -565,6 +568,7 @@ mod tests {
                 set("x", ""),
             ),
             ("select set_config('a', 'b', true)", None),
+            ("select set_config('search_path', 'pg_temp', false)", None),
             ("select set_config('a', 'b', false), 1", None),
             ("select set_config('a', 'b', false) from t", None),
             ("select set_config('a', $1, false)", None),

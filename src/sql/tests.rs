@@ -307,6 +307,30 @@ fn what_stays_behind() {
         ("prepare p as select 1; execute p", Pin(PinReason::Prepare)),
         ("do $$ begin end $$", Unknown),
         ("select set_config('a', 'b', false)", SetConfig),
+        ("do$$ begin set x = 1; end $$", Unknown),
+        ("DO $$ begin SET x = 1; end $$", Pin(PinReason::Settings)),
+        (
+            "do 'begin create temp table t (a int); end'",
+            Pin(PinReason::TemporaryObject),
+        ),
+        (
+            "do $$ begin perform pg_advisory_lock(1); end $$; select 1",
+            Pin(PinReason::AdvisoryLock),
+        ),
+        ("call reset_all()", Unknown),
+        (
+            "set search_path = pg_temp, public",
+            Pin(PinReason::TemporaryObject),
+        ),
+        (
+            "select 1; set search_path to 'pg_temp'",
+            Pin(PinReason::TemporaryObject),
+        ),
+        (
+            "update pg_settings set setting = '9MB'",
+            Pin(PinReason::Settings),
+        ),
+        ("select setting from pg_settings", None),
         (
             "select set_config('a', $1, false)",
             Pin(PinReason::Settings),

@@ -157,6 +157,18 @@ impl RawClient {
         Ok(self.stream.shutdown(Shutdown::Write)?)
     }
 
+    /// Closes the connection as the kernel does for a process that is killed with bytes unread: by a reset, of which the
+    /// other side hears at once, and loses what it had not read.
+    ///
+    /// # Errors
+    /// [`Error::Socket`] when the connection is gone already.
+    pub fn reset(self) -> Result<(), Error> {
+        if let Stream::Tcp(stream) = &self.stream {
+            socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+        }
+        Ok(())
+    }
+
     /// The next message.
     ///
     /// # Errors

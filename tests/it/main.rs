@@ -7,12 +7,15 @@
 
 mod support;
 
+mod a_killed_client_leaves_nothing_behind;
 mod a_session_reads_its_own_writes;
 mod bad_input_costs_nobody_else;
 mod cancel_hits_its_own_query;
 mod drivers_see_no_difference;
 mod lag_bound_is_kept;
 mod logins_to_servers;
+mod long_pipelines_do_not_block;
+mod nobody_sees_anothers_state;
 mod pgbench_runs_and_reads_go_to_the_standbys;
 mod pools_keep_their_bounds;
 mod prepared_statements_are_shared;
@@ -24,3 +27,4 @@ mod sessions_keep_their_settings;
 mod the_program_speaks_for_itself;
 mod the_proxy_speaks_as_the_server;
 mod timeouts_end_what_takes_too_long;
+mod two_clients_alternate_on_one_connection;

@@ -61,7 +61,7 @@ impl Rig {
 
     /// Waits for what must come true.
     #[track_caller]
-    pub fn wait(&self, what: &str, condition: impl Fn() -> bool) {
+    pub fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) {
         wait_for(|| Ok(condition()), LIMIT, what).unwrap_or_else(|error| panic!("{error}"));
     }
 
@@ -373,6 +373,15 @@ pub fn sqlstate(client: &mut RawClient, sql: &str) -> String {
             .unwrap_or_else(|| panic!("{sql}: {error}"))
             .to_owned(),
     }
+}
+
+/// Shows a figure that is of interest beside the verdict, with `cargo nextest run --no-capture`.
+#[expect(
+    clippy::print_stderr,
+    reason = "the test runner keeps it until somebody asks"
+)]
+pub fn report(figure: &str) {
+    eprintln!("{figure}");
 }
 
 /// Messages as one line: each tag, and of errors the code, of completions the text, of rows the values.
