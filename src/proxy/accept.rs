@@ -9,9 +9,9 @@ use tokio::time::timeout;
 use super::build::Built;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::link::{Params, Value};
-use crate::net::{Address, Stream};
+use crate::net::Stream;
 use crate::pool::Pooled;
-use crate::relay::{self, Mode, PoolSet, Relay, Replication, Seat, Unwelcome, Welcome};
+use crate::relay::{self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Unwelcome, Welcome};
 use crate::server::{self, Credentials, Server};
 use crate::session::Session;
 use crate::wire::startup::{self, Startup, V3_2};
@@ -102,6 +102,15 @@ enum Refusal {
     Silent(&'static str),
 }
 
+impl From<Unwelcome> for Refusal {
+    fn from(unwelcome: Unwelcome) -> Refusal {
+        match unwelcome {
+            Unwelcome::Notice(notice) => Refusal::Notice("unavailable", notice),
+            Unwelcome::Refused(message) => Refusal::Relayed(message),
+        }
+    }
+}
+
 async fn serve(
     mut stream: Stream,
     peer: Peer,
@@ -154,8 +163,8 @@ enum AdmittedTo {
     },
     Replication {
         server: Box<Server>,
-        address: Address,
-        node: String,
+        cluster: Arc<Cluster>,
+        node: usize,
     },
 }
 
@@ -174,10 +183,10 @@ impl Admitted {
             }
             AdmittedTo::Replication {
                 server,
-                address,
+                cluster,
                 node,
             } => Serving::Replication(Box::new(Replication::new(
-                shared, self.slot, stream, server, address, &node,
+                shared, self.slot, stream, server, cluster, node,
             ))),
         };
         (serving, self.permit)
@@ -227,10 +236,7 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
         Ok(welcome) => welcome,
         Err(unwelcome) => {
             built.databases.forget_unused(&pools);
-            return Err(match unwelcome {
-                Unwelcome::Notice(notice) => Refusal::Notice("unavailable", notice),
-                Unwelcome::Refused(message) => Refusal::Relayed(message),
-            });
+            return Err(unwelcome.into());
         }
     };
     let home = home(&pools).await;
@@ -297,10 +303,6 @@ async fn replicate(
     else {
         return Err(no_database(startup));
     };
-    let refused = |unwelcome| match unwelcome {
-        Unwelcome::Notice(notice) => Refusal::Notice("unavailable", notice),
-        Unwelcome::Refused(message) => Refusal::Relayed(message),
-    };
     let Some(primary) = cluster.view.load().primary else {
         return Err(Refusal::Notice("unavailable", relay::no_node()));
     };
@@ -321,7 +323,7 @@ async fn replicate(
         Err(error) if error.node_is_away() => {
             return Err(Refusal::Notice("unavailable", relay::no_node()));
         }
-        Err(error) => return Err(refused(relay::refused(&error))),
+        Err(error) => return Err(relay::refused(&error).into()),
     };
     let mut settings = Vec::new();
     for (name, value) in server.reported.iter() {
@@ -334,8 +336,8 @@ async fn replicate(
         permit,
         to: AdmittedTo::Replication {
             server: Box::new(server),
-            address: node.endpoint.address.clone(),
-            node: node.name.clone(),
+            node: primary,
+            cluster,
         },
     }))
 }
