@@ -178,6 +178,7 @@ fn configuration(cluster: &Cluster) -> Config {
         timeouts: Timeouts {
             login: Duration::from_secs(60),
             connect: Duration::from_secs(5),
+            cancel: Duration::from_secs(10),
             shutdown: Duration::from_secs(5),
             server_idle: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),
@@ -185,6 +186,9 @@ fn configuration(cluster: &Cluster) -> Config {
             idle_in_transaction: None,
             transaction: None,
             query: None,
+            client_write: None,
+            tcp_keepalive: Duration::from_secs(30),
+            tcp_user: None,
         },
         log: Log {
             level: LogLevel::Warn,

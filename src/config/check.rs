@@ -315,6 +315,7 @@ fn timeouts(table: &Table<'_>) -> Timeouts {
     Timeouts {
         login: table.get(&keys::TIMEOUT_LOGIN),
         connect: table.get(&keys::TIMEOUT_CONNECT),
+        cancel: table.get(&keys::TIMEOUT_CANCEL),
         shutdown: table.get(&keys::TIMEOUT_SHUTDOWN),
         server_idle: table.get(&keys::TIMEOUT_SERVER_IDLE),
         server_lifetime: table.get(&keys::TIMEOUT_SERVER_LIFETIME),
@@ -322,6 +323,9 @@ fn timeouts(table: &Table<'_>) -> Timeouts {
         idle_in_transaction: bound(&keys::TIMEOUT_IDLE_IN_TRANSACTION),
         transaction: bound(&keys::TIMEOUT_TRANSACTION),
         query: bound(&keys::TIMEOUT_QUERY),
+        client_write: bound(&keys::TIMEOUT_CLIENT_WRITE),
+        tcp_keepalive: table.get(&keys::TIMEOUT_TCP_KEEPALIVE),
+        tcp_user: bound(&keys::TIMEOUT_TCP_USER),
     }
 }
 

@@ -233,6 +233,8 @@ pub struct Timeouts {
     pub login: Duration,
     /// Connect and login to a node.
     pub connect: Duration,
+    /// Delivery of a cancel request.
+    pub cancel: Duration,
     /// From SIGTERM to the end.
     pub shutdown: Duration,
     /// A server connection that nobody uses is closed.
@@ -247,6 +249,12 @@ pub struct Timeouts {
     pub transaction: Option<Duration>,
     /// A statement that takes longer is cancelled.
     pub query: Option<Duration>,
+    /// A client that takes nothing of what there is for it is disconnected.
+    pub client_write: Option<Duration>,
+    /// Silence on a TCP connection until the kernel asks whether the other side is there.
+    pub tcp_keepalive: Duration,
+    /// How long bytes on a TCP connection may stay unacknowledged; `None` is the kernel's choice.
+    pub tcp_user: Option<Duration>,
 }
 
 /// The log.

@@ -108,6 +108,7 @@ fn the_smallest_file_has_the_defaults() {
     let timeouts = Timeouts {
         login: Duration::from_secs(60),
         connect: Duration::from_secs(5),
+        cancel: Duration::from_secs(10),
         shutdown: Duration::from_secs(30),
         server_idle: Duration::from_secs(600),
         server_lifetime: Duration::from_secs(3_600),
@@ -115,6 +116,9 @@ fn the_smallest_file_has_the_defaults() {
         idle_in_transaction: None,
         transaction: None,
         query: None,
+        client_write: None,
+        tcp_keepalive: Duration::from_secs(30),
+        tcp_user: None,
     };
     assert_eq!(config.timeouts, timeouts);
     assert_eq!(
@@ -163,6 +167,10 @@ fn every_key_is_read() {
         shutdown = "0s"
         server_idle = "1d"
         server_lifetime = "30d"
+        cancel = "10ms"
+        client_write = "100ms"
+        tcp_keepalive = "2h"
+        tcp_user = "7d"
         [log]
         level = "trace"
         format = "json"
@@ -222,6 +230,16 @@ fn every_key_is_read() {
     assert_eq!(
         config.timeouts.server_lifetime,
         Duration::from_secs(30 * 86_400)
+    );
+    assert_eq!(config.timeouts.cancel, Duration::from_millis(10));
+    assert_eq!(
+        config.timeouts.client_write,
+        Some(Duration::from_millis(100))
+    );
+    assert_eq!(config.timeouts.tcp_keepalive, Duration::from_secs(7_200));
+    assert_eq!(
+        config.timeouts.tcp_user,
+        Some(Duration::from_secs(7 * 86_400))
     );
     assert_eq!(
         config.log,

@@ -118,13 +118,12 @@ async fn serve(
 ) -> Option<(Serving, OwnedSemaphorePermit)> {
     let result = match timeout(built.login_timeout, greet(&mut stream, &built)).await {
         Ok(result) => result,
-        Err(_) => Err(Refusal::Notice(
-            "timeout",
-            Notice::fatal(
-                SqlState::ProtocolViolation,
-                "client_login_timeout: the login took too long",
-            ),
-        )),
+        Err(_) => {
+            built.shared.metrics.timeouts.named("login").inc();
+            let text = "client_login_timeout: the login took too long";
+            let notice = Notice::fatal(SqlState::ProtocolViolation, text);
+            Err(Refusal::Notice("timeout", notice))
+        }
     };
     let refusal = match result {
         Ok(Some(admitted)) => return Some(admitted.begin(stream, &built)),

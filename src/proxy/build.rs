@@ -14,6 +14,7 @@ use crate::config::{self, Config};
 use crate::link::Statements;
 use crate::metrics::{Labels, Metrics};
 use crate::monitor::{Monitor, Probe, Watched};
+use crate::net::TcpOptions;
 use crate::pool::{Limits, NodeCounts};
 use crate::relay::{self, Cluster, Mode, Node, PoolSet, Registry, SessionTimeouts, Shared};
 use crate::route::Role;
@@ -26,8 +27,17 @@ use crate::wire::SqlState;
 const CLASSIFIER_BYTES: u64 = 16 * 1024 * 1024;
 const STATEMENT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How long a cancel request to a server may take.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Metric labels: timeouts, by their keys in `[timeouts]`.
+const TIMEOUTS: [&str; 8] = [
+    "login",
+    "connect",
+    "cancel",
+    "client_idle",
+    "idle_in_transaction",
+    "transaction",
+    "query",
+    "client_write",
+];
 
 /// How often idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -151,7 +161,13 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
     let mut watched = Vec::new();
     let mut first_node = 0;
     for cluster in &config.clusters {
-        watched.push(to_watch(clusters.len(), first_node, cluster, config));
+        watched.push(to_watch(
+            &metrics,
+            clusters.len(),
+            first_node,
+            cluster,
+            config,
+        ));
         clusters.push(Arc::new(assemble(&metrics, first_node, cluster, config)));
         first_node += cluster.nodes.len();
     }
@@ -162,12 +178,13 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         metrics,
         pipeline_buffer: config.limits.pipeline_buffer,
         max_message: config.limits.max_message,
-        cancel_timeout: CANCEL_TIMEOUT,
+        cancel_timeout: config.timeouts.cancel,
         timeouts: SessionTimeouts {
             client_idle: config.timeouts.client_idle,
             idle_in_transaction: config.timeouts.idle_in_transaction,
             transaction: config.timeouts.transaction,
             query: config.timeouts.query,
+            client_write: config.timeouts.client_write,
             epoch: Instant::now(),
         },
     });
@@ -205,6 +222,7 @@ fn metrics(config: &Config) -> Arc<Metrics> {
         pins: &pins,
         login_failures: &super::accept::FAILURES,
         cancel_results: &["sent", "failed", "unknown"],
+        timeouts: &TIMEOUTS,
         sqlstates: &states,
     })
 }
@@ -218,7 +236,7 @@ fn assemble(
     let nodes = cluster.nodes.iter().enumerate().map(|(index, node)| Node {
         name: node.name.clone(),
         metric: first_node + index,
-        endpoint: endpoint(node, config),
+        endpoint: endpoint(metrics, node, config),
         counts: counts(metrics, first_node + index),
     });
     Cluster::new(
@@ -239,17 +257,28 @@ fn counts(metrics: &Metrics, node: usize) -> NodeCounts {
     }
 }
 
-fn endpoint(node: &config::Node, config: &Config) -> Endpoint {
+/// What TCP connections get, on both sides.
+pub(super) fn tcp(config: &Config) -> TcpOptions {
+    TcpOptions {
+        keepalive: config.timeouts.tcp_keepalive,
+        user_timeout: config.timeouts.tcp_user,
+    }
+}
+
+fn endpoint(metrics: &Metrics, node: &config::Node, config: &Config) -> Endpoint {
     // Databases have bounds of their own; connections outside of pools prepare nothing.
     let max_prepared = 0;
     Endpoint {
         address: node.address.clone(),
+        tcp: tcp(config),
         timeout: config.timeouts.connect,
+        timeouts: metrics.timeouts.named("connect").clone(),
         max_prepared,
     }
 }
 
 fn to_watch(
+    metrics: &Metrics,
     index: usize,
     first_node: usize,
     cluster: &config::Cluster,
@@ -264,7 +293,7 @@ fn to_watch(
             .max(monitor.timeout),
     };
     let probe = |node: &config::Node| Probe {
-        endpoint: endpoint(node, config),
+        endpoint: endpoint(metrics, node, config),
         user: monitor.user.clone(),
         database: monitor.database.clone(),
         credentials: Credentials::new(

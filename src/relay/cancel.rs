@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::{Node, Shared, log};
-use crate::server::{self, Server};
+use crate::server::{self, Server, ServerError};
 
 /// A cancel request on its way; true once the server has closed its connection. While it is on its way, and for ever if it
 /// ends with false, the server connection is not given to anybody else.
@@ -12,13 +12,17 @@ pub(super) type Cancelling = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// Asks a node to cancel what one of its server connections runs. The outcome is counted and logged.
 pub(super) fn cancel(shared: &Shared, node: &Node, server: &Server) -> Cancelling {
-    let (address, name) = (node.endpoint.address.clone(), node.name.clone());
+    let (address, tcp) = (node.endpoint.address.clone(), node.endpoint.tcp);
+    let name = node.name.clone();
     let (process, key) = (server.process, server.key.clone());
     let (limit, metrics) = (shared.cancel_timeout, shared.metrics.clone());
     Box::pin(async move {
-        let result = server::cancel(&address, process, &key, limit).await;
+        let result = server::cancel(&address, tcp, process, &key, limit).await;
         let outcome = if result.is_ok() { "sent" } else { "failed" };
         metrics.cancel_requests.named(outcome).inc();
+        if matches!(result, Err(ServerError::Timeout)) {
+            metrics.timeouts.named("cancel").inc();
+        }
         if let Err(error) = &result {
             log::cancel_failed(&name, error);
         }

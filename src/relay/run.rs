@@ -78,6 +78,8 @@ pub(super) struct Flags {
     pub(super) refused: bool,
     /// The statement that runs has been cancelled because it takes too long.
     pub(super) timed_out: bool,
+    /// The client has taken some of its output since the phase was noted.
+    pub(super) read_by_client: bool,
     /// A statement has ended since the phase was noted.
     pub(super) ended: bool,
     /// A transaction has ended since the phase was noted.
@@ -296,11 +298,15 @@ impl Relay {
             match self.client.poll_write(cx, &self.output) {
                 Poll::Ready(Ok(n)) if n > 0 => self.output.advance(n),
                 Poll::Ready(_) => return Err(End::Gone),
-                Poll::Pending => return Ok(moved),
+                Poll::Pending => {
+                    self.flags.read_by_client |= moved;
+                    return Ok(moved);
+                }
             }
             moved = true;
         }
         if moved {
+            self.flags.read_by_client = true;
             // The memory goes back, too.
             self.output = BytesMut::new();
         }

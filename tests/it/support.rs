@@ -200,6 +200,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
         timeouts: Timeouts {
             login: Duration::from_secs(10),
             connect: Duration::from_secs(5),
+            cancel: Duration::from_secs(10),
             shutdown: Duration::from_secs(2),
             server_idle: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),
@@ -207,6 +208,9 @@ pub fn config_for(cluster: &Cluster) -> Config {
             idle_in_transaction: None,
             transaction: None,
             query: None,
+            client_write: None,
+            tcp_keepalive: Duration::from_secs(30),
+            tcp_user: None,
         },
         log: Log {
             level: LogLevel::Warn,
