@@ -190,6 +190,7 @@ fn configuration(cluster: &Cluster) -> Config {
             tcp_keepalive: Duration::from_secs(30),
             tcp_user: None,
         },
+        peering: None,
         log: Log {
             level: LogLevel::Warn,
             format: LogFormat::Text,

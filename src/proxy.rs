@@ -2,6 +2,7 @@
 
 mod accept;
 mod build;
+mod peers;
 mod status;
 
 use std::io;

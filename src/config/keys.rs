@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::shape::{Bound, Choice, Count, Place, Shape, Size, Text, TextOr, Time};
+use super::shape::{Bound, Choice, Count, PeerNumber, Place, Shape, Size, Text, TextOr, Time};
 use super::{AuthMethod, LogFormat, LogLevel, PoolMode};
 
 /// One key of the file.
@@ -119,6 +119,9 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &TIMEOUT_CLIENT_WRITE,
     &TIMEOUT_TCP_KEEPALIVE,
     &TIMEOUT_TCP_USER,
+    &PEERING_ID,
+    &PEERING_PEER_ID,
+    &PEERING_PEER_ADDRESS,
     &LOG_LEVEL,
     &LOG_FORMAT,
 ];
@@ -540,6 +543,32 @@ pub(super) static TIMEOUT_TCP_USER: Key<Bound> = Key {
            acknowledgement before the connection is ended (`TCP_USER_TIMEOUT`; Linux only). \
            Without it the kernel decides, which tries for a quarter of an hour. A value below \
            `tcp_keepalive` also ends the wait for answers to its questions early.",
+};
+
+pub(super) static PEERING_ID: Key<PeerNumber> = Key {
+    path: "peering.id",
+    shape: PeerNumber,
+    needed: Needed::No,
+    does: "The number of this process, another for each process behind the address. Cancel keys that \
+           it gives out begin with it, which leaves 18 random bits of a key in protocol 3.0 and 242 \
+           in 3.2; without it all 32 and 256 are random. After 1024 requests with a wrong key a \
+           session takes no cancel request any more.",
+};
+
+pub(super) static PEERING_PEER_ID: Key<PeerNumber> = Key {
+    path: "peering.peers[].id",
+    shape: PeerNumber,
+    needed: Needed::Yes,
+    does: "The number of another process, as its own file has it. A cancel request that begins with \
+           it is forwarded there, once: a request that a peer has forwarded goes no further.",
+};
+
+pub(super) static PEERING_PEER_ADDRESS: Key<Place> = Key {
+    path: "peering.peers[].address",
+    shape: Place::Node,
+    needed: Needed::Yes,
+    does: "Where that process listens alone, not the address that they share. Any of its listeners \
+           will do.",
 };
 
 pub(super) static LOG_LEVEL: Key<Choice<LogLevel>> = Key {

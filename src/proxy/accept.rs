@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::build::Built;
+use super::peers;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::link::{Params, Value};
 use crate::net::Stream;
@@ -126,8 +127,13 @@ async fn serve(
         }
     };
     let refusal = match result {
-        Ok(Some(admitted)) => return Some(admitted.begin(stream, &built)),
-        Ok(None) => return None,
+        Ok(Greeted::Admitted(admitted)) => return Some(admitted.begin(stream, &built)),
+        Ok(Greeted::Nothing) => return None,
+        Ok(Greeted::Cancel { process, key }) => {
+            // The connection closes when it is done: that is how its client knows.
+            peers::cancel(&built, process, &key).await;
+            return None;
+        }
         Err(refusal) => refusal,
     };
     let (label, message) = match refusal {
@@ -145,6 +151,17 @@ async fn serve(
     // Whether the client still reads is its own affair.
     let _ = timeout(Duration::from_secs(1), stream.write_all(&message)).await;
     None
+}
+
+/// What a connection has turned out to be.
+enum Greeted {
+    /// The client has left.
+    Nothing,
+    Cancel {
+        process: i32,
+        key: Vec<u8>,
+    },
+    Admitted(Admitted),
 }
 
 /// A client that may begin.
@@ -192,16 +209,10 @@ impl Admitted {
     }
 }
 
-async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, Refusal> {
+async fn greet(stream: &mut Stream, built: &Built) -> Result<Greeted, Refusal> {
     let startup = match first_packet(stream).await.map_err(failed)? {
-        First::Nothing => return Ok(None),
-        First::Cancel { process, key } => {
-            let known = built.shared.registry.cancel(process, &key);
-            if !known {
-                built.shared.metrics.cancel_requests.named("unknown").inc();
-            }
-            return Ok(None);
-        }
+        First::Nothing => return Ok(Greeted::Nothing),
+        First::Cancel { process, key } => return Ok(Greeted::Cancel { process, key }),
         First::Startup(startup) => startup,
     };
     // Counted after the first packet, so that cancel requests get through a full house.
@@ -223,7 +234,8 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
         credentials.reveal(keys);
     }
     if let Some(value) = replication {
-        return replicate(stream, built, &startup, value, &credentials, permit).await;
+        let replicated = replicate(stream, built, &startup, value, &credentials, permit);
+        return replicated.await.map(Greeted::Admitted);
     }
     let Some(pools) = built
         .databases
@@ -242,7 +254,7 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
     let process = home.as_ref().map(|(server, _)| server.process);
     let slot = enter(built, &startup, process)?;
     say_welcome(stream, &welcome.messages, &slot).await?;
-    Ok(Some(Admitted {
+    Ok(Greeted::Admitted(Admitted {
         slot,
         permit,
         to: AdmittedTo::Session {
@@ -296,7 +308,7 @@ async fn replicate(
     value: &str,
     credentials: &Credentials,
     permit: OwnedSemaphorePermit,
-) -> Result<Option<Admitted>, Refusal> {
+) -> Result<Admitted, Refusal> {
     let physical = !value.eq_ignore_ascii_case("database");
     let Some((cluster, database)) = built.databases.for_replication(&startup.database, physical)
     else {
@@ -330,7 +342,7 @@ async fn replicate(
     }
     let slot = enter(built, startup, Some(server.process))?;
     say_welcome(stream, &settings, &slot).await?;
-    Ok(Some(Admitted {
+    Ok(Admitted {
         slot,
         permit,
         to: AdmittedTo::Replication {
@@ -338,7 +350,7 @@ async fn replicate(
             node: primary,
             cluster,
         },
-    }))
+    })
 }
 
 /// The value of the `replication` parameter, unless it says no.

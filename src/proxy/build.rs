@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 
+use super::peers::Peering;
 use crate::client::{Authenticator, Method, UserSecret, Verifier};
 use crate::cluster::{Event, Judge, NodeState, Policy, View};
 use crate::config::{self, Config};
@@ -59,6 +60,7 @@ pub(super) struct Built {
     /// A permit for each client that may be connected.
     pub(super) clients: Arc<Semaphore>,
     pub(super) login_timeout: Duration,
+    pub(super) peering: Option<Peering>,
 }
 
 /// The databases that clients may ask for, and the pools made for them so far.
@@ -174,7 +176,9 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
     let shared = Arc::new(Shared {
         classifier: Classifier::new(CLASSIFIER_BYTES),
         statements: Statements::new(STATEMENT_BYTES),
-        registry: Arc::new(Registry::default()),
+        registry: Arc::new(Registry::new(
+            config.peering.as_ref().map(|peering| peering.id),
+        )),
         metrics,
         pipeline_buffer: config.limits.pipeline_buffer,
         max_message: config.limits.max_message,
@@ -195,6 +199,10 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         clusters,
         clients: Arc::new(Semaphore::new(config.limits.max_clients)),
         login_timeout: config.timeouts.login,
+        peering: config
+            .peering
+            .as_ref()
+            .map(|peering| Peering::new(peering, tcp(config), config.timeouts.cancel)),
     };
     Ok((built, watched))
 }
@@ -221,7 +229,7 @@ fn metrics(config: &Config) -> Arc<Metrics> {
         probe_failures: &crate::monitor::FAILURES,
         pins: &pins,
         login_failures: &super::accept::FAILURES,
-        cancel_results: &["sent", "failed", "unknown"],
+        cancel_results: &super::peers::RESULTS,
         timeouts: &TIMEOUTS,
         sqlstates: &states,
     })

@@ -8,6 +8,7 @@ mod cancel;
 mod cluster;
 mod compose;
 mod finish;
+pub mod key;
 mod log;
 mod place;
 mod pools;
