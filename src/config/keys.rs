@@ -539,10 +539,11 @@ pub(super) static TIMEOUT_TCP_USER: Key<Bound> = Key {
     path: "timeouts.tcp_user",
     shape: BOUND,
     needed: Needed::No,
-    does: "How long what was sent on a TCP connection may stay without the other side's \
-           acknowledgement before the connection is ended (`TCP_USER_TIMEOUT`; Linux only). \
-           Without it the kernel decides, which tries for a quarter of an hour. A value below \
-           `tcp_keepalive` also ends the wait for answers to its questions early.",
+    does: "How long bytes for the other side of a TCP connection may stay unacknowledged, or unsent \
+           because it takes none, before the connection is ended (`TCP_USER_TIMEOUT`; Linux only). \
+           Without it the kernel tries for a quarter of an hour to reach a machine that has \
+           vanished, and waits for ever for one that takes nothing. A value below `tcp_keepalive` \
+           also ends the wait for answers to its questions early.",
 };
 
 pub(super) static PEERING_ID: Key<PeerNumber> = Key {

@@ -12,7 +12,9 @@ use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::link::{Params, Value};
 use crate::net::Stream;
 use crate::pool::Pooled;
-use crate::relay::{self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Unwelcome, Welcome};
+use crate::relay::{
+    self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Shared, Unwelcome, Welcome,
+};
 use crate::server::{self, Credentials, Server};
 use crate::session::Session;
 use crate::wire::startup::{self, Startup, V3_2};
@@ -243,14 +245,14 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Greeted, Refusal> {
     else {
         return Err(no_database(&startup));
     };
-    let welcome = match relay::welcome(&pools, params).await {
+    let welcome = match relay::welcome(&built.shared, &pools, params).await {
         Ok(welcome) => welcome,
         Err(unwelcome) => {
             built.databases.forget_unused(&pools);
             return Err(unwelcome.into());
         }
     };
-    let home = home(&pools).await;
+    let home = home(&built.shared, &pools).await;
     let process = home.as_ref().map(|(server, _)| server.process);
     let slot = enter(built, &startup, process)?;
     say_welcome(stream, &welcome.messages, &slot).await?;
@@ -364,16 +366,18 @@ fn replication(startup: &Startup) -> Option<&str> {
 
 /// Session pooling: the session's connection on the primary. If there is none now, the session gets one with its first
 /// statement.
-async fn home(pools: &PoolSet) -> Option<(Pooled, usize)> {
+async fn home(shared: &Shared, pools: &PoolSet) -> Option<(Pooled, usize)> {
     if pools.mode != Mode::Session {
         return None;
     }
     let node = pools.cluster.view.load().primary?;
-    pools.pools[node]
-        .checkout()
-        .await
-        .ok()
-        .map(|server| (server, node))
+    match pools.pools[node].checkout().await {
+        Ok(server) => Some((server, node)),
+        Err(error) => {
+            shared.count_checkout(&error);
+            None
+        }
+    }
 }
 
 fn failed(error: ClientError) -> Refusal {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgweir::config::Timeouts;
 use pgweir::testbed::{Cluster, RawClient, request};
 
-use crate::support::{Rig, value};
+use crate::support::{Rig, sqlstate, value};
 
 const BOUND: Duration = Duration::from_millis(500);
 
@@ -247,6 +247,24 @@ fn a_login_that_takes_too_long_is_counted() {
     let mut silent = RawClient::open(&rig.raw_address()).unwrap();
     is_told_goodbye(&mut silent, Instant::now(), "08P01");
     assert_eq!(reached(&rig, "login"), 1.0);
+}
+
+#[test]
+fn a_wait_that_takes_too_long_is_counted() {
+    let rig = Rig::start(0, |config| {
+        config.databases[0].pool.size = 1;
+        config.databases[0].pool.wait_timeout = BOUND;
+    });
+    let counted = || rig.metric("pgweir_pool_checkout_timeouts_total", &[]);
+    let (mut holder, mut waiter) = (rig.client("postgres"), rig.client("postgres"));
+    holder.query("BEGIN").unwrap();
+    assert_eq!(sqlstate(&mut waiter, "SELECT 1"), "53000");
+    assert_eq!(counted(), 1.0);
+    // A login whose settings no client has had before asks a server for what it reports.
+    let parameters = [("user", "postgres"), ("work_mem", "1234kB")];
+    let error = RawClient::connect(&rig.raw_address(), &parameters).unwrap_err();
+    assert_eq!(error.sqlstate(), Some("53000"), "{error}");
+    assert_eq!(counted(), 2.0);
 }
 
 /// A node that takes connections and says nothing.
