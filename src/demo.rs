@@ -178,6 +178,7 @@ fn configuration(cluster: &Cluster) -> Config {
             shutdown: Duration::from_secs(5),
             ..Timeouts::default()
         },
+        peering: None,
         log: Log {
             level: LogLevel::Warn,
             format: LogFormat::Text,

@@ -2,6 +2,7 @@
 
 mod accept;
 mod build;
+mod peers;
 mod status;
 
 use std::io;
@@ -66,13 +67,15 @@ impl Proxy {
         let (sessions, _) = watch::channel(0);
         let mut listeners = JoinSet::new();
         let mut addresses = Vec::new();
+        let tcp = build::tcp(config);
         for address in &config.listeners {
-            let listener = Listener::bind(address)
-                .await
-                .map_err(|error| StartError::Listen {
-                    address: address.to_string(),
-                    error,
-                })?;
+            let listener =
+                Listener::bind(address, tcp)
+                    .await
+                    .map_err(|error| StartError::Listen {
+                        address: address.to_string(),
+                        error,
+                    })?;
             tracing::info!(address = %listener.address(), "listening");
             addresses.push(listener.address());
             listeners.spawn(accept::accept(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::net::{Address, Stream};
+use crate::net::{Address, Stream, TcpOptions};
 
 /// Connections that the kernel keeps for us until they are accepted. Deep, because a restarted application opens all of
 /// its connections at once; the kernel cuts it to its own bound.
@@ -16,8 +16,8 @@ const BACKLOG: i32 = 4096;
 /// One bound socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
+    /// TCP, and what accepted sockets get.
+    Tcp(TcpListener, TcpOptions),
     /// A Unix socket, removed again when the listener is dropped.
     Unix(UnixListener, SocketFile),
 }
@@ -56,14 +56,14 @@ impl Listener {
     ///
     /// # Errors
     /// As the system says, with the address in use or not there among the reasons.
-    pub async fn bind(address: &Address) -> io::Result<Listener> {
+    pub async fn bind(address: &Address, options: TcpOptions) -> io::Result<Listener> {
         match address {
             Address::Unix(path) => bind_unix(path),
             Address::Tcp(host, port) => {
                 let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
                 for address in tokio::net::lookup_host((host.as_str(), *port)).await? {
                     match bind_tcp(address) {
-                        Ok(listener) => return Ok(Listener::Tcp(listener)),
+                        Ok(listener) => return Ok(Listener::Tcp(listener, options)),
                         Err(error) => last = error,
                     }
                 }
@@ -75,7 +75,7 @@ impl Listener {
     /// Where it listens; the port is the real one when 0 was asked for.
     pub fn address(&self) -> Address {
         match self {
-            Listener::Tcp(listener) => match listener.local_addr() {
+            Listener::Tcp(listener, _) => match listener.local_addr() {
                 Ok(address) => Address::Tcp(address.ip().to_string(), address.port()),
                 Err(_) => Address::Tcp(String::from("?"), 0),
             },
@@ -92,9 +92,9 @@ impl Listener {
     /// No client is lost when the future is dropped.
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
-            Listener::Tcp(listener) => {
+            Listener::Tcp(listener, options) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Stream::tcp(stream)?, Peer::Tcp(address)))
+                Ok((Stream::tcp(stream, *options)?, Peer::Tcp(address)))
             }
             Listener::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;

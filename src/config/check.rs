@@ -8,7 +8,7 @@ use super::shape::Shape;
 use super::users;
 use super::{
     Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Fault, Limits, Log, Monitor, Node,
-    Pool, Reads, Secret, Sources, Timeouts, User, Users, keys,
+    Peer, PeerId, Peering, Pool, Reads, Secret, Sources, Timeouts, User, Users, keys,
 };
 
 /// Reads the whole file. The value counts only if nothing was reported, and the faults of the users
@@ -30,6 +30,7 @@ pub(super) fn config(root: &Table<'_>, sources: &dyn Sources) -> (Config, Vec<Fa
         admin: admin(&root.table("admin")),
         limits: limits(&root.table("limits")),
         timeouts: timeouts(&root.table("timeouts")),
+        peering: peering(&root.table("peering")),
         log: log(&root.table("log")),
     };
     (config, faults)
@@ -366,6 +367,7 @@ fn timeouts(table: &Table<'_>) -> Timeouts {
     Timeouts {
         login: table.get(&keys::TIMEOUT_LOGIN),
         connect: table.get(&keys::TIMEOUT_CONNECT),
+        cancel: table.get(&keys::TIMEOUT_CANCEL),
         shutdown: table.get(&keys::TIMEOUT_SHUTDOWN),
         server_idle: table.get(&keys::TIMEOUT_SERVER_IDLE),
         server_lifetime: table.get(&keys::TIMEOUT_SERVER_LIFETIME),
@@ -374,7 +376,47 @@ fn timeouts(table: &Table<'_>) -> Timeouts {
         idle_in_transaction: bound(&keys::TIMEOUT_IDLE_IN_TRANSACTION),
         transaction: bound(&keys::TIMEOUT_TRANSACTION),
         query: bound(&keys::TIMEOUT_QUERY),
+        client_write: bound(&keys::TIMEOUT_CLIENT_WRITE),
+        tcp_keepalive: table.get(&keys::TIMEOUT_TCP_KEEPALIVE),
+        tcp_user: bound(&keys::TIMEOUT_TCP_USER),
     }
+}
+
+fn peering(table: &Table<'_>) -> Option<Peering> {
+    let id = table.find(&keys::PEERING_ID).map(|id| id.value);
+    let peers = peers(table, id);
+    if table.has("peers") && !table.has("id") {
+        table.missing("id", "is needed with peers");
+    }
+    id.map(|id| Peering { id, peers })
+}
+
+fn peers(peering: &Table<'_>, own: Option<PeerId>) -> Vec<Peer> {
+    let mut ids = HashMap::new();
+    let mut addresses = HashMap::new();
+    let mut peers = Vec::new();
+    for (index, table) in peering.array("peers").iter().enumerate() {
+        let (id, address) = (
+            table.find(&keys::PEERING_PEER_ID),
+            table.find(&keys::PEERING_PEER_ADDRESS),
+        );
+        let (Some(id), Some(address)) = (id, address) else {
+            continue;
+        };
+        if Some(id.value) == own {
+            table.fault(id.at, "id", "is this process's own; list the others only");
+        } else if let Some(other) = ids.insert(id.value, index) {
+            table.fault(id.at, "id", format!("peers[{other}] has the same id"));
+        } else if let Some(other) = addresses.insert(address.value.clone(), index) {
+            let message = format!("peers[{other}] has the same address");
+            table.fault(address.at, "address", message);
+        }
+        peers.push(Peer {
+            id: id.value,
+            address: address.value,
+        });
+    }
+    peers
 }
 
 fn log(table: &Table<'_>) -> Log {

@@ -28,6 +28,7 @@ impl Default for Timeouts {
         Timeouts {
             login: default(&keys::TIMEOUT_LOGIN),
             connect: default(&keys::TIMEOUT_CONNECT),
+            cancel: default(&keys::TIMEOUT_CANCEL),
             shutdown: default(&keys::TIMEOUT_SHUTDOWN),
             server_idle: default(&keys::TIMEOUT_SERVER_IDLE),
             server_lifetime: default(&keys::TIMEOUT_SERVER_LIFETIME),
@@ -36,6 +37,9 @@ impl Default for Timeouts {
             idle_in_transaction: None,
             transaction: None,
             query: None,
+            client_write: None,
+            tcp_keepalive: default(&keys::TIMEOUT_TCP_KEEPALIVE),
+            tcp_user: None,
         }
     }
 }

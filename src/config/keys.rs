@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use super::shape::{Bound, Choice, Count, Maybe, Place, Shape, Size, Text, TextOr, Time};
+use super::shape::{
+    Bound, Choice, Count, Maybe, PeerNumber, Place, Shape, Size, Text, TextOr, Time,
+};
 use super::{AuthMethod, LogFormat, LogLevel, PoolMode};
 
 /// One key of the file.
@@ -122,6 +124,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &MAX_MESSAGE,
     &TIMEOUT_LOGIN,
     &TIMEOUT_CONNECT,
+    &TIMEOUT_CANCEL,
     &TIMEOUT_SHUTDOWN,
     &TIMEOUT_SERVER_IDLE,
     &TIMEOUT_SERVER_LIFETIME,
@@ -130,6 +133,12 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &TIMEOUT_IDLE_IN_TRANSACTION,
     &TIMEOUT_TRANSACTION,
     &TIMEOUT_QUERY,
+    &TIMEOUT_CLIENT_WRITE,
+    &TIMEOUT_TCP_KEEPALIVE,
+    &TIMEOUT_TCP_USER,
+    &PEERING_ID,
+    &PEERING_PEER_ID,
+    &PEERING_PEER_ADDRESS,
     &LOG_LEVEL,
     &LOG_FORMAT,
 ];
@@ -568,6 +577,20 @@ pub(super) static TIMEOUT_CONNECT: Key<Time> = Key {
            keep clients waiting for a dead one.",
 };
 
+pub(super) static TIMEOUT_CANCEL: Key<Time> = Key {
+    path: "timeouts.cancel",
+    shape: Time {
+        default: Duration::from_secs(10),
+        least: Duration::from_millis(10),
+        most: Duration::from_secs(300),
+    },
+    needed: Needed::No,
+    does: "How long the delivery of a cancel request may take, to a node or to a peer. Until then \
+           the server connection is kept for the client whose statement it is; one whose cancel \
+           request was not delivered is closed, since that may still arrive. Short values give \
+           busy nodes up; long ones hold connections for dead ones.",
+};
+
 pub(super) static TIMEOUT_SHUTDOWN: Key<Time> = Key {
     path: "timeouts.shutdown",
     shape: Time {
@@ -652,6 +675,69 @@ pub(super) static TIMEOUT_QUERY: Key<Bound> = Key {
     does: "A statement that takes longer is cancelled, as by a cancel request of its client \
            (`57014`); the time spent waiting for a server connection does not count. If it goes on \
            for as long again, its client is told goodbye. A COMMIT is never cancelled.",
+};
+
+pub(super) static TIMEOUT_CLIENT_WRITE: Key<Bound> = Key {
+    path: "timeouts.client_write",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "A client that takes nothing for so long, while there is something for it to read, is \
+           disconnected without a word, and what it was running is cancelled: its result holds a \
+           server connection that others wait for. Programs that work on one row after the other \
+           while they read may pause for long, so this has no default; `\"5min\"` ends those that \
+           are stuck. Replication connections are left to the node's `wal_sender_timeout`.",
+};
+
+pub(super) static TIMEOUT_TCP_KEEPALIVE: Key<Time> = Key {
+    path: "timeouts.tcp_keepalive",
+    shape: Time {
+        default: Duration::from_secs(30),
+        least: Duration::from_secs(1),
+        most: Duration::from_secs(7_200),
+    },
+    needed: Needed::No,
+    does: "After so much silence on a TCP connection, to a client or to a node, the kernel asks \
+           whether the other side is still there; three questions without an answer, a third of \
+           this apart, end the connection. So a machine that has vanished is noticed after about \
+           twice this time. Short values wake idle connections for nothing; long ones lose those \
+           that a firewall forgets.",
+};
+
+pub(super) static TIMEOUT_TCP_USER: Key<Bound> = Key {
+    path: "timeouts.tcp_user",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "How long bytes for the other side of a TCP connection may stay unacknowledged, or unsent \
+           because it takes none, before the connection is ended (`TCP_USER_TIMEOUT`; Linux only). \
+           Without it the kernel tries for a quarter of an hour to reach a machine that has \
+           vanished, and waits for ever for one that takes nothing. A value below `tcp_keepalive` \
+           also ends the wait for answers to its questions early.",
+};
+
+pub(super) static PEERING_ID: Key<PeerNumber> = Key {
+    path: "peering.id",
+    shape: PeerNumber,
+    needed: Needed::No,
+    does: "The number of this process, another for each process behind the address. Cancel keys that \
+           it gives out begin with it, which leaves 18 random bits of a key in protocol 3.0 and 242 \
+           in 3.2; without it all 32 and 256 are random. After 1024 requests with a wrong key a \
+           session takes no cancel request any more.",
+};
+
+pub(super) static PEERING_PEER_ID: Key<PeerNumber> = Key {
+    path: "peering.peers[].id",
+    shape: PeerNumber,
+    needed: Needed::Yes,
+    does: "The number of another process, as its own file has it. A cancel request that begins with \
+           it is forwarded there, once: a request that a peer has forwarded goes no further.",
+};
+
+pub(super) static PEERING_PEER_ADDRESS: Key<Place> = Key {
+    path: "peering.peers[].address",
+    shape: Place::Node,
+    needed: Needed::Yes,
+    does: "Where that process listens alone, not the address that they share. Any of its listeners \
+           will do.",
 };
 
 pub(super) static LOG_LEVEL: Key<Choice<LogLevel>> = Key {

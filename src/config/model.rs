@@ -27,6 +27,8 @@ pub struct Config {
     pub limits: Limits,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// Other processes behind the same address; `None` if this one is alone.
+    pub peering: Option<Peering>,
     /// The log.
     pub log: Log,
 }
@@ -270,6 +272,8 @@ pub struct Timeouts {
     pub login: Duration,
     /// Connect and login to a node.
     pub connect: Duration,
+    /// Delivery of a cancel request.
+    pub cancel: Duration,
     /// From SIGTERM to the end.
     pub shutdown: Duration,
     /// A server connection that nobody uses is closed.
@@ -286,6 +290,39 @@ pub struct Timeouts {
     pub transaction: Option<Duration>,
     /// A statement that takes longer is cancelled.
     pub query: Option<Duration>,
+    /// A client that takes nothing of what there is for it is disconnected.
+    pub client_write: Option<Duration>,
+    /// Silence on a TCP connection until the kernel asks whether the other side is there.
+    pub tcp_keepalive: Duration,
+    /// How long bytes on a TCP connection may stay unacknowledged; `None` is the kernel's choice.
+    pub tcp_user: Option<Duration>,
+}
+
+/// One process among several behind one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peering {
+    /// Its number.
+    pub id: PeerId,
+    /// The others.
+    pub peers: Vec<Peer>,
+}
+
+/// Another process behind the same address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number.
+    pub id: PeerId,
+    /// Where it alone takes cancel requests.
+    pub address: Address,
+}
+
+/// The number of a process among its peers, from 1 to [`PeerId::MOST`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerId(pub u16);
+
+impl PeerId {
+    /// The largest, as in PgBouncer: 14 bits of a cancel key hold it.
+    pub const MOST: u16 = 16_383;
 }
 
 /// The log.

@@ -305,7 +305,7 @@ mod tests {
         };
         check(
             "",
-            "process listener cluster database user auth admin limits timeouts log",
+            "process listener cluster database user auth admin limits timeouts peering log",
         );
         check("listener[]", "address");
         check("cluster.<name>", "nodes monitor reads");
@@ -314,6 +314,7 @@ mod tests {
             "database.<name>.pool",
             "mode size min reserve reserve_after wait_timeout max_prepared connect_query reset_query",
         );
+        check("peering", "id peers");
         check("log", "level format");
     }
 

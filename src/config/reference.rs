@@ -156,6 +156,14 @@ const SECTIONS: &[Section] = &[
         about: "Deadlines.",
     },
     Section {
+        prefix: "peering",
+        header: "[peering]",
+        about: "Several processes behind one address, each with its own file. A cancel request comes \
+                on a connection of its own, which may reach any of them; with this table it finds \
+                its session. Without the table the process is alone, and requests for sessions of \
+                others are dropped. `peers` is an array of tables, one for each other process.",
+    },
+    Section {
         prefix: "log",
         header: "[log]",
         about: "The log.",

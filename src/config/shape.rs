@@ -7,9 +7,9 @@ use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::Address;
 use super::raw::nearest;
 use super::unit::{duration_text, parse_duration, parse_size, size_text};
+use super::{Address, PeerId};
 
 /// What values a key takes.
 pub(super) trait Shape {
@@ -178,6 +178,38 @@ impl<S: Shape> Shape for Maybe<S> {
 
     fn range_text(&self) -> Option<String> {
         self.0.range_text()
+    }
+}
+
+/// The number of a process among its peers. There is no default: each needs its own.
+pub(super) struct PeerNumber;
+
+impl PeerNumber {
+    const COUNT: Count = Count {
+        default: 1,
+        least: 1,
+        most: PeerId::MOST as usize,
+    };
+}
+
+impl Shape for PeerNumber {
+    type Value = PeerId;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>) -> Result<PeerId, String> {
+        let number = PeerNumber::COUNT.read(value)?;
+        Ok(PeerId(u16::try_from(number).unwrap_or(PeerId::MOST)))
+    }
+
+    fn kind(&self) -> &'static str {
+        PeerNumber::COUNT.kind()
+    }
+
+    fn default_text(&self) -> Option<String> {
+        None
+    }
+
+    fn range_text(&self) -> Option<String> {
+        PeerNumber::COUNT.range_text()
     }
 }
 

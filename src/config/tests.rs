@@ -117,6 +117,7 @@ fn the_smallest_file_has_the_defaults() {
     let timeouts = Timeouts {
         login: Duration::from_secs(60),
         connect: Duration::from_secs(5),
+        cancel: Duration::from_secs(10),
         shutdown: Duration::from_secs(30),
         server_idle: Duration::from_secs(600),
         server_lifetime: Duration::from_secs(3_600),
@@ -125,9 +126,13 @@ fn the_smallest_file_has_the_defaults() {
         idle_in_transaction: None,
         transaction: None,
         query: None,
+        client_write: None,
+        tcp_keepalive: Duration::from_secs(30),
+        tcp_user: None,
     };
     assert_eq!(config.timeouts, timeouts);
     assert_eq!(timeouts, Timeouts::default());
+    assert_eq!(config.peering, None);
     assert_eq!(
         config.log,
         Log {
@@ -174,6 +179,13 @@ fn every_key_is_read() {
         shutdown = "0s"
         server_idle = "1d"
         server_lifetime = "30d"
+        cancel = "10ms"
+        client_write = "100ms"
+        tcp_keepalive = "2h"
+        tcp_user = "7d"
+        [peering]
+        id = 16383
+        peers = [{ id = 1, address = "unix:/run/a" }, { id = 2, address = "10.0.0.2:6432" }]
         [log]
         level = "trace"
         format = "json"
@@ -234,6 +246,25 @@ fn every_key_is_read() {
     assert_eq!(
         config.timeouts.server_lifetime,
         Duration::from_secs(30 * 86_400)
+    );
+    let peer = |id, address: &str| Peer {
+        id: PeerId(id),
+        address: address.parse().expect("an address"),
+    };
+    let peering = Peering {
+        id: PeerId(16_383),
+        peers: vec![peer(1, "unix:/run/a"), peer(2, "10.0.0.2:6432")],
+    };
+    assert_eq!(config.peering, Some(peering));
+    assert_eq!(config.timeouts.cancel, Duration::from_millis(10));
+    assert_eq!(
+        config.timeouts.client_write,
+        Some(Duration::from_millis(100))
+    );
+    assert_eq!(config.timeouts.tcp_keepalive, Duration::from_secs(7_200));
+    assert_eq!(
+        config.timeouts.tcp_user,
+        Some(Duration::from_secs(7 * 86_400))
     );
     assert_eq!(
         config.log,
@@ -343,7 +374,7 @@ fn unknown_keys() {
         "pgbouncer = {}",
         &[
             "proxy.toml:1:1: pgbouncer: unknown key; known at the top of the file: process, \
-           listener, cluster, database, user, auth, admin, limits, timeouts, log",
+           listener, cluster, database, user, auth, admin, limits, timeouts, peering, log",
         ],
     );
 }
@@ -537,6 +568,42 @@ fn databases_name_their_cluster() {
 }
 
 #[test]
+fn peers_have_numbers_of_their_own() {
+    let peers = |peers: &str| format!("[peering]\nid = 1\npeers = [{peers}]\n");
+    let check = |text: &str, expected: &[&str]| check_before(text, expected);
+    check(
+        "[peering]\npeers = [{ id = 2, address = \"b:6432\" }]",
+        &["proxy.toml:1:1: peering.id: is needed with peers"],
+    );
+    check(
+        "[peering]\nid = 16384",
+        &["proxy.toml:2:6: peering.id: must be from 1 to 16383, not 16384"],
+    );
+    check(
+        &peers("{ id = 0, address = \"b:0\" }, { id = 2 }"),
+        &[
+            "proxy.toml:3:17: peering.peers[0].id: must be from 1 to 16383, not 0",
+            "proxy.toml:3:30: peering.peers[0].address: port 0 cannot be connected to",
+            "proxy.toml:3:39: peering.peers[1].address: is missing",
+        ],
+    );
+    check(
+        &peers("{ id = 1, address = \"a:1\" }"),
+        &["proxy.toml:3:17: peering.peers[0].id: is this process's own; list the others only"],
+    );
+    check(
+        &peers("{ id = 2, address = \"b:1\" }, { id = 2, address = \"c:1\" }"),
+        &["proxy.toml:3:46: peering.peers[1].id: peers[0] has the same id"],
+    );
+    check(
+        &peers("{ id = 2, address = \"b:1\" }, { id = 3, address = \"b:1\" }"),
+        &["proxy.toml:3:59: peering.peers[1].address: peers[0] has the same address"],
+    );
+    let alone = parse(&format!("{}[peering]\nid = 5\n", smallest()));
+    assert_eq!(alone.peering.map(|peering| peering.id), Some(PeerId(5)));
+}
+
+#[test]
 fn databases_are_found_by_name() {
     let databases = "[database.shop]\ndbname = \"one\"\n";
     let with_any = parse(&[LISTENER, CLUSTER, databases, DATABASE, AUTH].concat());
@@ -644,7 +711,9 @@ fn the_example_has_every_key_with_its_default() {
             .or_else(|| example.lines().find(|l| l.contains(name)));
         assert!(line.is_some(), "{} is not in proxy.toml", key.path());
         let absent = line.is_some_and(|line| line.starts_with('#'));
-        let may_be = key.needed() == Needed::No && key.default_text().is_none();
+        // A process that is alone has no peers: the whole table is commented out.
+        let needed = key.needed() == Needed::Yes && !key.path().starts_with("peering.");
+        let may_be = !needed && key.default_text().is_none();
         assert!(
             !absent || may_be,
             "{} is commented out in proxy.toml",

@@ -47,7 +47,12 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Pools", &["pgweir_pool_"]),
     (
         "Clients",
-        &["pgweir_client", "pgweir_cancel_", "pgweir_errors_"],
+        &[
+            "pgweir_client",
+            "pgweir_cancel_",
+            "pgweir_timeouts_",
+            "pgweir_errors_",
+        ],
     ),
     (
         "Statements",
@@ -84,6 +89,8 @@ const TAIL: &str = "
 | `pgweir_node_role{role=\"standby\"} == 1 unless on(cluster, node) pgweir_node_eligible == 1` | a standby gets no reads |
 | `max by (cluster) (pgweir_primary_sample_age_seconds) > 5` | lag is measured against an old position |
 | `rate(pgweir_pool_checkout_timeouts_total[5m]) > 0` | clients give up waiting for a server connection |
+| `rate(pgweir_timeouts_total{timeout=\"connect\"}[5m]) > 0` | a node is reached too slowly, or not at all |
+| `rate(pgweir_cancel_requests_total{result=\"unknown\"}[5m]) > 1` | somebody guesses cancel keys, or `[peering]` lacks a process |
 | `pgweir_pool_waiting > 0` for minutes | a pool is too small, or its statements are too slow |
 | `process_open_fds / process_max_fds > 0.8` | connections will soon be refused for want of descriptors |
 ";

@@ -35,6 +35,8 @@ pub struct Labels<'a> {
     pub login_failures: &'a [&'a str],
     /// What became of a cancel request.
     pub cancel_results: &'a [&'a str],
+    /// Bounds of time that may be reached.
+    pub timeouts: &'a [&'a str],
     /// SQLSTATEs that pgweir itself raises.
     pub sqlstates: &'a [&'a str],
 }
@@ -71,6 +73,8 @@ pub struct Metrics {
     pub client_sent_bytes: IntCounter,
     /// Cancel requests, by result.
     pub cancel_requests: Family,
+    /// Bounds of time that were reached, by their names.
+    pub timeouts: Family,
     /// Errors raised by pgweir itself, by SQLSTATE.
     pub errors: Family,
     nodes: Box<[NodeCounters]>,
@@ -128,6 +132,7 @@ impl Metrics {
                 series::CANCEL_REQUESTS_TOTAL,
                 labels.cancel_results,
             ),
+            timeouts: Family::of(&registry, series::TIMEOUTS_TOTAL, labels.timeouts),
             errors: Family::of(&registry, series::ERRORS_TOTAL, labels.sqlstates),
             nodes: node_counters(&registry, labels),
             node_source: node_source(&registry, labels.roles),
@@ -322,6 +327,7 @@ mod tests {
         pins: &["listen"],
         login_failures: &["password"],
         cancel_results: &["sent", "unknown_key"],
+        timeouts: &["login"],
         sqlstates: &["53300", "57P03"],
     };
 

@@ -154,7 +154,12 @@ series! {
     CLIENT_BYTES_TOTAL Counter "pgweir_client_bytes_total" ["direction"]
         "Bytes exchanged with clients: received from them, sent to them.";
     CANCEL_REQUESTS_TOTAL Counter "pgweir_cancel_requests_total" ["result"]
-        "Cancel requests of clients, by what became of them.";
+        "Cancel requests, by what became of them: sent to a node, for a client, a timeout or a client that has left; \
+         forwarded to a peer; failed, if either did not take it in time; dropped, because too many were on their way to \
+         that peer; unknown, because no session has the key.";
+    TIMEOUTS_TOTAL Counter "pgweir_timeouts_total" ["timeout"]
+        "Times that a bound of proxy.toml was reached, by its key in [timeouts]. The wait for a server connection has \
+         pgweir_pool_checkout_timeouts_total.";
     ERRORS_TOTAL Counter "pgweir_errors_total" ["sqlstate"]
         "Errors that pgweir itself sent to clients. Errors of PostgreSQL pass through uncounted.";
 

@@ -5,4 +5,4 @@
 mod stream;
 
 pub use crate::config::Address;
-pub use stream::{Stream, connect, scratch};
+pub use stream::{Stream, TcpOptions, connect, scratch};

@@ -21,9 +21,17 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-/// A dead peer is found after about a minute: first probe after 30 s, then every 10 s, three of them.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How a TCP connection whose other side has vanished is noticed. Unix sockets need none of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// Silence until the first keepalive probe; whole seconds count.
+    pub keepalive: Duration,
+    /// How long sent bytes may stay unacknowledged; `None` leaves it to the kernel. Linux alone has it.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Probes without an answer that end a connection. They are a third of the silence apart, so that all of it takes about
+/// twice the silence.
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// Bytes of the scratch buffer: what one read may bring. Large enough that a short read means "the socket is empty",
@@ -42,13 +50,23 @@ pub fn scratch<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
 
 impl Stream {
     /// Takes over an accepted or connected TCP socket: no delay, keepalive on.
-    pub fn tcp(stream: TcpStream) -> io::Result<Stream> {
+    ///
+    /// # Errors
+    /// As the system says; a socket that is closed already takes no options on some.
+    pub fn tcp(stream: TcpStream, options: TcpOptions) -> io::Result<Stream> {
         stream.set_nodelay(true)?;
+        let interval = options.keepalive / KEEPALIVE_PROBES;
         let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL)
+            .with_time(options.keepalive)
+            // The kernel counts in seconds, and none is no interval.
+            .with_interval(interval.max(Duration::from_secs(1)))
             .with_retries(KEEPALIVE_PROBES);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        #[cfg(target_os = "linux")]
+        if options.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(options.user_timeout)?;
+        }
         Ok(Stream::Tcp(stream))
     }
 
@@ -118,9 +136,74 @@ impl Stream {
 ///
 /// # Errors
 /// That of the last address tried. There is no deadline: callers bring theirs.
-pub async fn connect(address: &Address) -> io::Result<Stream> {
+pub async fn connect(address: &Address, options: TcpOptions) -> io::Result<Stream> {
     match address {
-        Address::Tcp(host, port) => Stream::tcp(TcpStream::connect((host.as_str(), *port)).await?),
+        Address::Tcp(host, port) => {
+            Stream::tcp(TcpStream::connect((host.as_str(), *port)).await?, options)
+        }
         Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel says of a connection made with these options: keepalive time, interval and retries, and the user
+    /// timeout.
+    async fn kept(options: TcpOptions) -> (Duration, Duration, u32, Option<Duration>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let address = Address::Tcp("127.0.0.1".to_owned(), port);
+        let stream = match connect(&address, options).await.expect("connects") {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(_) => panic!("TCP was asked for"),
+        };
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().expect("an option"));
+        assert!(stream.nodelay().expect("an option"));
+        (
+            socket.tcp_keepalive_time().expect("an option"),
+            socket.tcp_keepalive_interval().expect("an option"),
+            socket.tcp_keepalive_retries().expect("an option"),
+            #[cfg(target_os = "linux")]
+            socket.tcp_user_timeout().expect("an option"),
+            #[cfg(not(target_os = "linux"))]
+            options.user_timeout,
+        )
+    }
+
+    #[tokio::test]
+    async fn the_kernel_has_the_options() {
+        let second = Duration::from_secs(1);
+        let options = |keepalive, user_timeout| TcpOptions {
+            keepalive,
+            user_timeout,
+        };
+        assert_eq!(
+            kept(options(30 * second, None)).await,
+            (30 * second, 10 * second, 3, None)
+        );
+        let timeout = Some(Duration::from_millis(1500));
+        assert_eq!(
+            kept(options(second, timeout)).await,
+            (second, second, 3, timeout)
+        );
+    }
+
+    #[tokio::test]
+    async fn unix_sockets_need_none() {
+        let path = std::env::temp_dir().join(format!("pgweir-stream-{}", std::process::id()));
+        let listener = tokio::net::UnixListener::bind(&path).expect("a free name");
+        let options = TcpOptions {
+            keepalive: Duration::from_secs(1),
+            user_timeout: Some(Duration::from_secs(1)),
+        };
+        let connected = connect(&Address::Unix(path.clone()), options).await;
+        drop(listener);
+        std::fs::remove_file(&path).expect("the name was there");
+        assert!(matches!(connected, Ok(Stream::Unix(_))), "{connected:?}");
     }
 }

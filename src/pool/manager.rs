@@ -62,7 +62,8 @@ pub struct Member {
     pub(super) idle: Duration,
     /// It has been idle for so long that it must be asked before it is used.
     pub(super) stale: bool,
-    _slot: Slot,
+    /// Held, not looked at.
+    slot: Slot,
 }
 
 impl Member {
@@ -78,8 +79,15 @@ impl Member {
             used: server.opened,
             stale: false,
             server,
-            _slot: slot,
+            slot,
         }
+    }
+
+    /// Closes the connection so that the server cannot write to it any more. What is returned holds its place under the
+    /// bounds that pools share.
+    pub fn hang_up(self) -> impl Send + 'static {
+        self.server.stream.reset();
+        self.slot
     }
 
     /// Whether its time is up.

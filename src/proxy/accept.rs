@@ -7,11 +7,14 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::build::{Built, Places};
+use super::peers;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::link::{Params, Value};
-use crate::net::{Address, Stream};
+use crate::net::Stream;
 use crate::pool::{Patience, Pooled};
-use crate::relay::{self, Mode, PoolSet, Relay, Replication, Seat, Unwelcome, Welcome};
+use crate::relay::{
+    self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Shared, Unwelcome, Welcome,
+};
 use crate::server::{self, Credentials, Server};
 use crate::session::Session;
 use crate::wire::startup::{self, Startup, V3_2};
@@ -102,20 +105,33 @@ enum Refusal {
     Silent(&'static str),
 }
 
+impl From<Unwelcome> for Refusal {
+    fn from(unwelcome: Unwelcome) -> Refusal {
+        match unwelcome {
+            Unwelcome::Notice(notice) => Refusal::Notice("unavailable", notice),
+            Unwelcome::Refused(message) => Refusal::Relayed(message),
+        }
+    }
+}
+
 async fn serve(mut stream: Stream, peer: Peer, built: Arc<Built>) -> Option<(Serving, Permits)> {
     let result = match timeout(built.login_timeout, greet(&mut stream, &built)).await {
         Ok(result) => result,
-        Err(_) => Err(Refusal::Notice(
-            "timeout",
-            Notice::fatal(
-                SqlState::ProtocolViolation,
-                "client_login_timeout: the login took too long",
-            ),
-        )),
+        Err(_) => {
+            built.shared.metrics.timeouts.named("login").inc();
+            let text = "client_login_timeout: the login took too long";
+            let notice = Notice::fatal(SqlState::ProtocolViolation, text);
+            Err(Refusal::Notice("timeout", notice))
+        }
     };
     let refusal = match result {
-        Ok(Some(admitted)) => return Some(admitted.begin(stream, &built)),
-        Ok(None) => return None,
+        Ok(Greeted::Admitted(admitted)) => return Some(admitted.begin(stream, &built)),
+        Ok(Greeted::Nothing) => return None,
+        Ok(Greeted::Cancel { process, key }) => {
+            // The connection closes when it is done: that is how its client knows.
+            peers::cancel(&built, process, &key).await;
+            return None;
+        }
         Err(refusal) => refusal,
     };
     let (label, message) = match refusal {
@@ -137,6 +153,16 @@ async fn serve(mut stream: Stream, peer: Peer, built: Arc<Built>) -> Option<(Ser
 
 /// A client's places under the bounds on clients, for as long as this lives.
 type Permits = (OwnedSemaphorePermit, Places);
+/// What a connection has turned out to be.
+enum Greeted {
+    /// The client has left.
+    Nothing,
+    Cancel {
+        process: i32,
+        key: Vec<u8>,
+    },
+    Admitted(Admitted),
+}
 
 /// A client that may begin.
 struct Admitted {
@@ -153,8 +179,8 @@ enum AdmittedTo {
     },
     Replication {
         server: Box<Server>,
-        address: Address,
-        node: String,
+        cluster: Arc<Cluster>,
+        node: usize,
     },
 }
 
@@ -173,26 +199,20 @@ impl Admitted {
             }
             AdmittedTo::Replication {
                 server,
-                address,
+                cluster,
                 node,
             } => Serving::Replication(Box::new(Replication::new(
-                shared, self.slot, stream, server, address, &node,
+                shared, self.slot, stream, server, cluster, node,
             ))),
         };
         (serving, self.permits)
     }
 }
 
-async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, Refusal> {
+async fn greet(stream: &mut Stream, built: &Built) -> Result<Greeted, Refusal> {
     let startup = match first_packet(stream).await.map_err(failed)? {
-        First::Nothing => return Ok(None),
-        First::Cancel { process, key } => {
-            let known = built.shared.registry.cancel(process, &key);
-            if !known {
-                built.shared.metrics.cancel_requests.named("unknown").inc();
-            }
-            return Ok(None);
-        }
+        First::Nothing => return Ok(Greeted::Nothing),
+        First::Cancel { process, key } => return Ok(Greeted::Cancel { process, key }),
         First::Startup(startup) => startup,
     };
     // Counted after the first packet, so that cancel requests get through a full house.
@@ -224,7 +244,8 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
         })?;
     let permits = (permit, places);
     if let Some(value) = replication {
-        return replicate(stream, built, &startup, value, &credentials, permits).await;
+        let replicated = replicate(stream, built, &startup, value, &credentials, permits);
+        return replicated.await.map(Greeted::Admitted);
     }
     let Some(pools) = built
         .databases
@@ -232,20 +253,17 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Option<Admitted>, R
     else {
         return Err(no_database(&startup));
     };
-    let welcome = match relay::welcome(&pools, params).await {
+    let welcome = match relay::welcome(&built.shared, &pools, params).await {
         Ok(welcome) => welcome,
         Err(unwelcome) => {
-            return Err(match unwelcome {
-                Unwelcome::Notice(notice) => Refusal::Notice("unavailable", notice),
-                Unwelcome::Refused(message) => Refusal::Relayed(message),
-            });
+            return Err(unwelcome.into());
         }
     };
-    let home = home(&pools).await;
+    let home = home(&built.shared, &pools).await;
     let process = home.as_ref().map(|(server, _)| server.process);
     let slot = enter(built, &startup, process)?;
     say_welcome(stream, &welcome.messages, &slot).await?;
-    Ok(Some(Admitted {
+    Ok(Greeted::Admitted(Admitted {
         slot,
         permits,
         to: AdmittedTo::Session {
@@ -299,15 +317,11 @@ async fn replicate(
     value: &str,
     credentials: &Credentials,
     permits: Permits,
-) -> Result<Option<Admitted>, Refusal> {
+) -> Result<Admitted, Refusal> {
     let physical = !value.eq_ignore_ascii_case("database");
     let Some((cluster, database)) = built.databases.for_replication(&startup.database, physical)
     else {
         return Err(no_database(startup));
-    };
-    let refused = |unwelcome| match unwelcome {
-        Unwelcome::Notice(notice) => Refusal::Notice("unavailable", notice),
-        Unwelcome::Refused(message) => Refusal::Relayed(message),
     };
     let Some(primary) = cluster.view.load().primary else {
         return Err(Refusal::Notice("unavailable", relay::no_node()));
@@ -329,7 +343,7 @@ async fn replicate(
         Err(error) if error.node_is_away() => {
             return Err(Refusal::Notice("unavailable", relay::no_node()));
         }
-        Err(error) => return Err(refused(relay::refused(&error))),
+        Err(error) => return Err(relay::refused(&error).into()),
     };
     let mut settings = Vec::new();
     for (name, value) in server.reported.iter() {
@@ -337,15 +351,15 @@ async fn replicate(
     }
     let slot = enter(built, startup, Some(server.process))?;
     say_welcome(stream, &settings, &slot).await?;
-    Ok(Some(Admitted {
+    Ok(Admitted {
         slot,
         permits,
         to: AdmittedTo::Replication {
             server: Box::new(server),
-            address: node.endpoint.address.clone(),
-            node: node.name.clone(),
+            node: primary,
+            cluster,
         },
-    }))
+    })
 }
 
 /// The value of the `replication` parameter, unless it says no.
@@ -359,16 +373,18 @@ fn replication(startup: &Startup) -> Option<&str> {
 
 /// Session pooling: the session's connection on the primary. If there is none now, the session gets one with its first
 /// statement.
-async fn home(pools: &PoolSet) -> Option<(Pooled, usize)> {
+async fn home(shared: &Shared, pools: &PoolSet) -> Option<(Pooled, usize)> {
     if pools.mode != Mode::Session {
         return None;
     }
     let node = pools.cluster.view.load().primary?;
-    pools.pools[node]
-        .checkout(Patience::Wait)
-        .await
-        .ok()
-        .map(|server| (server, node))
+    match pools.pools[node].checkout(Patience::Wait).await {
+        Ok(server) => Some((server, node)),
+        Err(error) => {
+            shared.count_checkout(&error);
+            None
+        }
+    }
 }
 
 fn failed(error: ClientError) -> Refusal {

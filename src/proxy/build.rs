@@ -9,12 +9,14 @@ use tokio::sync::Semaphore;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 
+use super::peers::Peering;
 use crate::client::{Authenticator, Method, UserSecret, Verifier};
 use crate::cluster::{Event, Judge, NodeState, Policy, View};
 use crate::config::{self, Config};
 use crate::link::Statements;
 use crate::metrics::{Labels, Metrics};
 use crate::monitor::{Monitor, Probe, Watched};
+use crate::net::TcpOptions;
 use crate::pool::{Ledger, Limits, NodeCounts, Owner, Setup, Shared as Bound};
 use crate::relay::{
     self, Cluster, Mode, Node, PoolSet, Registry, SessionTimeouts, Shared, Template,
@@ -29,8 +31,17 @@ use crate::wire::SqlState;
 const CLASSIFIER_BYTES: u64 = 16 * 1024 * 1024;
 const STATEMENT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How long a cancel request to a server may take.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Metric labels: timeouts, by their keys in `[timeouts]`.
+const TIMEOUTS: [&str; 8] = [
+    "login",
+    "connect",
+    "cancel",
+    "client_idle",
+    "idle_in_transaction",
+    "transaction",
+    "query",
+    "client_write",
+];
 
 /// How often idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -52,6 +63,7 @@ pub(super) struct Built {
     /// A permit for each client that may be connected.
     pub(super) clients: Arc<Semaphore>,
     pub(super) login_timeout: Duration,
+    pub(super) peering: Option<Peering>,
 }
 
 /// The databases that clients may ask for, and the pools made for them so far.
@@ -212,23 +224,32 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
     let mut watched = Vec::new();
     let mut first_node = 0;
     for cluster in &config.clusters {
-        watched.push(to_watch(clusters.len(), first_node, cluster, config));
+        watched.push(to_watch(
+            &metrics,
+            clusters.len(),
+            first_node,
+            cluster,
+            config,
+        ));
         clusters.push(Arc::new(assemble(&metrics, first_node, cluster, config)));
         first_node += cluster.nodes.len();
     }
     let shared = Arc::new(Shared {
         classifier: Classifier::new(CLASSIFIER_BYTES),
         statements: Statements::new(STATEMENT_BYTES),
-        registry: Arc::new(Registry::default()),
+        registry: Arc::new(Registry::new(
+            config.peering.as_ref().map(|peering| peering.id),
+        )),
         metrics,
         pipeline_buffer: config.limits.pipeline_buffer,
         max_message: config.limits.max_message,
-        cancel_timeout: CANCEL_TIMEOUT,
+        cancel_timeout: config.timeouts.cancel,
         timeouts: SessionTimeouts {
             client_idle: config.timeouts.client_idle,
             idle_in_transaction: config.timeouts.idle_in_transaction,
             transaction: config.timeouts.transaction,
             query: config.timeouts.query,
+            client_write: config.timeouts.client_write,
             epoch: Instant::now(),
         },
     });
@@ -239,6 +260,10 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         clusters,
         clients: Arc::new(Semaphore::new(config.limits.max_clients)),
         login_timeout: config.timeouts.login,
+        peering: config
+            .peering
+            .as_ref()
+            .map(|peering| Peering::new(peering, tcp(config), config.timeouts.cancel)),
     };
     Ok((built, watched))
 }
@@ -265,7 +290,8 @@ fn metrics(config: &Config) -> Arc<Metrics> {
         probe_failures: &crate::monitor::FAILURES,
         pins: &pins,
         login_failures: &super::accept::FAILURES,
-        cancel_results: &["sent", "failed", "unknown"],
+        cancel_results: &super::peers::RESULTS,
+        timeouts: &TIMEOUTS,
         sqlstates: &states,
     })
 }
@@ -279,8 +305,8 @@ fn assemble(
     let nodes = cluster.nodes.iter().enumerate().map(|(index, node)| Node {
         name: node.name.clone(),
         metric: first_node + index,
-        endpoint: endpoint(node, config),
         max_connections: node.max_connections,
+        endpoint: endpoint(metrics, node, config),
         counts: counts(metrics, first_node + index),
     });
     Cluster::new(
@@ -302,17 +328,28 @@ fn counts(metrics: &Metrics, node: usize) -> NodeCounts {
     }
 }
 
-fn endpoint(node: &config::Node, config: &Config) -> Endpoint {
+/// What TCP connections get, on both sides.
+pub(super) fn tcp(config: &Config) -> TcpOptions {
+    TcpOptions {
+        keepalive: config.timeouts.tcp_keepalive,
+        user_timeout: config.timeouts.tcp_user,
+    }
+}
+
+fn endpoint(metrics: &Metrics, node: &config::Node, config: &Config) -> Endpoint {
     // Databases have bounds of their own; connections outside of pools prepare nothing.
     let max_prepared = 0;
     Endpoint {
         address: node.address.clone(),
+        tcp: tcp(config),
         timeout: config.timeouts.connect,
+        timeouts: metrics.timeouts.named("connect").clone(),
         max_prepared,
     }
 }
 
 fn to_watch(
+    metrics: &Metrics,
     index: usize,
     first_node: usize,
     cluster: &config::Cluster,
@@ -327,7 +364,7 @@ fn to_watch(
             .max(monitor.timeout),
     };
     let probe = |node: &config::Node| Probe {
-        endpoint: endpoint(node, config),
+        endpoint: endpoint(metrics, node, config),
         user: monitor.user.clone(),
         database: monitor.database.clone(),
         credentials: Credentials::new(

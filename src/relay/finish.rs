@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::net::Address;
+use super::cancel::cancel;
+use super::{Node, Shared};
 use crate::pool::{Pooled, Setup};
 use crate::server::{self, ServerError};
 use crate::wire::Status;
@@ -12,25 +13,17 @@ const CLEANING: Duration = Duration::from_secs(5);
 
 /// Gives a connection back, in a task of its own where that takes talking to the server. Whatever is not clean
 /// afterwards is closed: the pool sees to that.
-pub(super) fn finish(
-    mut held: Pooled,
-    address: &Address,
-    keep_state: bool,
-    cancel_timeout: Duration,
-) {
+pub(super) fn finish(mut held: Pooled, shared: &Shared, node: &Node, keep_state: bool) {
     // A COMMIT is left to its server: cancelled while it waits for a synchronous standby, it would be done and not
     // replicated.
     if !held.link.settled() && !held.link.fatal && !held.link.committing {
         // The client has left a running statement behind: nobody will read its result. The server may have more of a
         // pipeline already. Its error after the cancel cannot be written any more, and so it ends instead of going on.
-        let (process, key, address) = (held.process, held.key.clone(), address.clone());
-        if let Some(server) = held.into_closed() {
-            server.stream.reset();
-        }
+        let cancelling = cancel(shared, node, &held);
+        let slot = held.into_closed().map(|member| member.hang_up());
         tokio::spawn(async move {
-            if let Err(error) = server::cancel(&address, process, &key, cancel_timeout).await {
-                tracing::debug!(%error, "cancel after a client left was not delivered");
-            }
+            cancelling.await;
+            drop(slot);
         });
         return;
     }

@@ -4,9 +4,11 @@
 //! statements. No channel, no second task and no lock stands between the two sockets.
 
 mod answer;
+mod cancel;
 mod cluster;
 mod compose;
 mod finish;
+pub mod key;
 mod log;
 mod place;
 mod pools;
@@ -31,6 +33,7 @@ pub use welcome::{Unwelcome, Welcome, no_node, refused, welcome};
 
 use crate::link::Statements;
 use crate::metrics::Metrics;
+use crate::pool::CheckoutError;
 use crate::session::Context;
 use crate::sql::Classifier;
 
@@ -56,6 +59,13 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Counts a checkout that failed, if its bound was reached.
+    pub fn count_checkout(&self, error: &CheckoutError) {
+        if matches!(error, CheckoutError::Timeout(_)) {
+            self.metrics.checkout_timeouts.inc();
+        }
+    }
+
     fn context(&self) -> Context<'_> {
         Context {
             classifier: &self.classifier,

@@ -165,9 +165,7 @@ impl Relay {
 
     /// Nothing has been sent, so another node may take the unit.
     pub(super) fn checkout_failed(&mut self, waiting: &Waiting, error: &CheckoutError) {
-        if matches!(error, CheckoutError::Timeout(_)) {
-            self.shared.metrics.checkout_timeouts.inc();
-        }
+        self.shared.count_checkout(error);
         let avoid = waiting.avoid | 1 << waiting.node;
         if let CheckoutError::Server(server) = error
             && server.node_is_away()

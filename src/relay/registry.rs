@@ -3,7 +3,7 @@
 //! A cancel request is not sent to a server from here: the session's own task does it, because only that task knows
 //! what the client runs at this moment, and keeps the server connection to itself until the cancel has arrived.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use atomic_waker::AtomicWaker;
@@ -12,10 +12,17 @@ use hashbrown::HashMap;
 use subtle::ConstantTimeEq;
 
 use super::timeouts::Noted;
+use super::{key, log};
+use crate::config::PeerId;
 
 const CANCEL: u8 = 1;
 const DRAIN: u8 = 2;
 const EXPIRED: u8 = 4;
+
+/// Requests with a wrong key that a session bears; after them it takes none. Where 18 bits of its key are random, and its
+/// process id is known, all that guessing can win is a chance of 1 in 256 to cancel its statement. Who guesses can thus
+/// keep its own client from cancelling, which is the lesser harm.
+pub(super) const MAX_WRONG_KEYS: u32 = 1024;
 
 /// One session's mailbox.
 #[derive(Debug)]
@@ -25,6 +32,8 @@ pub struct Slot {
     /// The key that the client was told.
     pub key: Box<[u8]>,
     flags: AtomicU8,
+    /// Cancel requests with a wrong key.
+    wrong_keys: AtomicU32,
     /// The session's task.
     pub waker: AtomicWaker,
     /// What the session is doing, for timeouts.
@@ -82,11 +91,21 @@ impl Drop for Seat {
 /// All sessions of the process.
 #[derive(Debug, Default)]
 pub struct Registry {
+    /// The process among its peers, if it has any: its keys bear the number.
+    id: Option<PeerId>,
     slots: Mutex<HashMap<i32, Arc<Slot>, foldhash::fast::RandomState>>,
     draining: AtomicBool,
 }
 
 impl Registry {
+    /// An empty one, of a process with this number.
+    pub fn new(id: Option<PeerId>) -> Registry {
+        Registry {
+            id,
+            ..Registry::default()
+        }
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<i32, Arc<Slot>, foldhash::fast::RandomState>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,6 +122,9 @@ impl Registry {
         let random = SystemRandom::new();
         let mut key = vec![0; key_length].into_boxed_slice();
         random.fill(&mut key).map_err(|_| NoRandomness)?;
+        if let Some(id) = self.id {
+            key::stamp(&mut key, id);
+        }
         let mut slots = self.slots();
         let process = match process.filter(|process| *process > 0 && !slots.contains_key(process)) {
             Some(process) => process,
@@ -117,6 +139,7 @@ impl Registry {
             process,
             key,
             flags,
+            wrong_keys: AtomicU32::new(0),
             waker: AtomicWaker::new(),
             noted: Noted::default(),
         });
@@ -133,9 +156,14 @@ impl Registry {
         let Some(slot) = self.slots().get(&process).cloned() else {
             return false;
         };
+        if slot.wrong_keys.load(Ordering::Relaxed) >= MAX_WRONG_KEYS {
+            return false;
+        }
         let fits = bool::from(slot.key.ct_eq(key));
         if fits {
             slot.raise(CANCEL);
+        } else if slot.wrong_keys.fetch_add(1, Ordering::Relaxed) + 1 == MAX_WRONG_KEYS {
+            log::keys_guessed(process);
         }
         fits
     }
@@ -206,6 +234,34 @@ mod tests {
         let (process, key) = (slot.process, slot.key.clone());
         drop(slot);
         assert!(!registry.cancel(process, &key));
+    }
+
+    #[test]
+    fn keys_bear_the_number_of_the_process() {
+        let registry = Arc::new(Registry::new(Some(PeerId(300))));
+        for length in [4, 32] {
+            let a = registry.enter(None, length).expect("random numbers");
+            let b = registry.enter(None, length).expect("random numbers");
+            assert_eq!(key::issuer(&a.key), PeerId(300));
+            assert!(registry.cancel(a.process, &a.key));
+            assert!(a.take_cancel() && !b.take_cancel());
+            assert!(!registry.cancel(key::forwarded(a.process), &a.key));
+        }
+    }
+
+    #[test]
+    fn a_key_is_not_guessed() {
+        let registry = Arc::new(Registry::default());
+        let slot = registry.enter(Some(77), 4).expect("random numbers");
+        let key = u32::from_be_bytes(slot.key[..].try_into().expect("four bytes"));
+        let guess = |n: u32| registry.cancel(77, &key.wrapping_add(n).to_be_bytes());
+        for n in 1..MAX_WRONG_KEYS {
+            assert!(!guess(n));
+        }
+        assert!(guess(0), "one more would be one too many");
+        assert!(!guess(1) && !guess(0));
+        let other = registry.enter(Some(78), 4).expect("random numbers");
+        assert!(registry.cancel(78, &other.key));
     }
 
     #[test]

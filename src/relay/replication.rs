@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 
-use super::run::Cancelling;
-use super::{Seat, Shared, log};
-use crate::net::{Address, Stream, scratch};
-use crate::server::{self, Server};
+use super::cancel::{self, Cancelling};
+use super::{Cluster, Seat, Shared};
+use crate::net::{Stream, scratch};
+use crate::server::Server;
 
 /// Bytes that one side may be ahead of the other.
 const MAX_AHEAD: usize = 64 * 1024;
@@ -23,9 +23,9 @@ pub struct Replication {
     slot: Seat,
     client: Stream,
     server: Box<Server>,
-    /// Where the server is, and its name in proxy.toml.
-    address: Address,
-    node: String,
+    cluster: Arc<Cluster>,
+    /// The node that the server connection is to.
+    node: usize,
     to_client: BytesMut,
     to_server: BytesMut,
     cancelling: Option<Cancelling>,
@@ -41,16 +41,16 @@ impl Replication {
         slot: Seat,
         client: Stream,
         server: Box<Server>,
-        address: Address,
-        node: &str,
+        cluster: Arc<Cluster>,
+        node: usize,
     ) -> Replication {
         Replication {
             shared,
             slot,
             client,
             server,
-            address,
-            node: node.to_owned(),
+            cluster,
+            node,
             to_client: BytesMut::new(),
             to_server: BytesMut::new(),
             cancelling: None,
@@ -94,21 +94,13 @@ impl Replication {
     /// A cancel request goes to the walsender, as to any other server process.
     fn cancel(&mut self, cx: &mut Context<'_>) {
         if self.slot.take_cancel() && self.cancelling.is_none() {
-            let (address, process) = (self.address.clone(), self.server.process);
-            let (key, limit) = (self.server.key.clone(), self.shared.cancel_timeout);
-            self.cancelling = Some(Box::pin(async move {
-                server::cancel(&address, process, &key, limit).await
-            }));
+            let node = &self.cluster.nodes[self.node];
+            self.cancelling = Some(cancel::cancel(&self.shared, node, &self.server));
         }
         if let Some(cancelling) = &mut self.cancelling
-            && let Poll::Ready(result) = cancelling.as_mut().poll(cx)
+            && cancelling.as_mut().poll(cx).is_ready()
         {
             self.cancelling = None;
-            let outcome = if result.is_ok() { "sent" } else { "failed" };
-            self.shared.metrics.cancel_requests.named(outcome).inc();
-            if let Err(error) = result {
-                log::cancel_failed(&self.node, &error);
-            }
         }
     }
 }
@@ -121,18 +113,8 @@ fn pump(
     to: &mut Stream,
     count: impl Fn(u64),
 ) -> Result<(), Ended> {
-    let progress = |polled: Poll<io::Result<usize>>| match polled {
-        Poll::Pending => Ok(None),
-        Poll::Ready(Ok(n)) if n > 0 => Ok(Some(n)),
-        Poll::Ready(_) => Err(Ended),
-    };
     loop {
-        while !ahead.is_empty() {
-            match progress(to.poll_write(cx, ahead))? {
-                Some(n) => ahead.advance(n),
-                None => break,
-            }
-        }
+        write(cx, ahead, to)?;
         if ahead.len() >= MAX_AHEAD {
             return Ok(());
         }
@@ -147,14 +129,29 @@ fn pump(
             Ok(None) => return Ok(()),
             Err(ended) => {
                 // What has come before the end is still passed on, as far as the other side takes it at once.
-                while !ahead.is_empty() {
-                    match progress(to.poll_write(cx, ahead))? {
-                        Some(n) => ahead.advance(n),
-                        None => break,
-                    }
-                }
+                write(cx, ahead, to)?;
                 return Err(ended);
             }
         }
+    }
+}
+
+/// Writes what `to` takes now.
+fn write(cx: &mut Context<'_>, ahead: &mut BytesMut, to: &mut Stream) -> Result<(), Ended> {
+    while !ahead.is_empty() {
+        match progress(to.poll_write(cx, ahead))? {
+            Some(n) => ahead.advance(n),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes have moved; `None` while the socket has to be waited for.
+fn progress(polled: Poll<io::Result<usize>>) -> Result<Option<usize>, Ended> {
+    match polled {
+        Poll::Pending => Ok(None),
+        Poll::Ready(Ok(n)) if n > 0 => Ok(Some(n)),
+        Poll::Ready(_) => Err(Ended),
     }
 }

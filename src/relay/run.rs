@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
+use super::cancel::{self, Cancelling};
 use super::compose::compose;
 use super::finish::finish;
 use super::place::no_transactions;
 use super::pools::Mode;
 use super::unit::{self, Unit, Waiting};
-use super::{PoolSet, Seat, Shared, log};
+use super::{PoolSet, Seat, Shared};
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
-use crate::server::{self, ServerError};
 use crate::session::{LinkError, Next, Session};
 use crate::sql::Class;
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
@@ -47,7 +47,6 @@ pub(super) struct Held {
 }
 
 type Timer = Pin<Box<tokio::time::Sleep>>;
-pub(super) type Cancelling = Pin<Box<dyn Future<Output = Result<(), ServerError>> + Send>>;
 
 /// One client and, while it needs one, its server connection.
 pub struct Relay {
@@ -83,6 +82,8 @@ pub(super) struct Flags {
     pub(super) refused: bool,
     /// The statement that runs has been cancelled because it takes too long.
     pub(super) timed_out: bool,
+    /// The client has taken some of its output since the phase was noted.
+    pub(super) read_by_client: bool,
     /// A statement has ended since the phase was noted.
     pub(super) ended: bool,
     /// A transaction has ended since the phase was noted.
@@ -154,7 +155,6 @@ impl Relay {
     pub(super) fn abandon(&mut self) {
         // A group whose Sync has not come is a transaction that only the end of its connection rolls back.
         let keep_state = self.session.pin().is_some() || self.session.mid_unit();
-        let cancel_timeout = self.shared.cancel_timeout;
         let cancelling = self.cancelling.is_some();
         for mut held in self
             .held
@@ -165,8 +165,8 @@ impl Relay {
             // In session pooling whatever the client did is still on the connection.
             held.server.link.dirty |= self.pools.mode == Mode::Session;
             held.server.link.doubtful |= cancelling;
-            let address = self.pools.pools[held.node].endpoint().address.clone();
-            finish(held.server, &address, keep_state, cancel_timeout);
+            let node = &self.pools.cluster.nodes[held.node];
+            finish(held.server, &self.shared, node, keep_state);
         }
     }
 
@@ -273,15 +273,8 @@ impl Relay {
         if self.cancelling.is_some() || !held.server.link.owing.owes_client() {
             return;
         }
-        let address = self.pools.pools[held.node].endpoint().address.clone();
-        let (process, key, limit) = (
-            held.server.process,
-            held.server.key.clone(),
-            self.shared.cancel_timeout,
-        );
-        self.cancelling = Some(Box::pin(async move {
-            server::cancel(&address, process, &key, limit).await
-        }));
+        let node = &self.pools.cluster.nodes[held.node];
+        self.cancelling = Some(cancel::cancel(&self.shared, node, &held.server));
     }
 
     /// While a cancel is on its way the server connection is not given to anybody else.
@@ -289,16 +282,13 @@ impl Relay {
         let Some(cancelling) = &mut self.cancelling else {
             return Ok(false);
         };
-        let Poll::Ready(result) = cancelling.as_mut().poll(cx) else {
+        let Poll::Ready(delivered) = cancelling.as_mut().poll(cx) else {
             return Ok(false);
         };
         self.cancelling = None;
         self.flags.recheck = true;
-        let outcome = if result.is_ok() { "sent" } else { "failed" };
-        self.shared.metrics.cancel_requests.named(outcome).inc();
-        if let (Err(error), Some(held)) = (result, &mut self.held) {
-            log::cancel_failed(&self.pools.cluster.nodes[held.node].name, &error);
-            held.server.link.doubtful = true;
+        if let Some(held) = &mut self.held {
+            held.server.link.doubtful |= !delivered;
         }
         self.release()?;
         Ok(true)
@@ -312,11 +302,15 @@ impl Relay {
             match self.client.poll_write(cx, &self.output) {
                 Poll::Ready(Ok(n)) if n > 0 => self.output.advance(n),
                 Poll::Ready(_) => return Err(End::Gone),
-                Poll::Pending => return Ok(moved),
+                Poll::Pending => {
+                    self.flags.read_by_client |= moved;
+                    return Ok(moved);
+                }
             }
             moved = true;
         }
         if moved {
+            self.flags.read_by_client = true;
             // The memory goes back, too.
             self.output = BytesMut::new();
         }

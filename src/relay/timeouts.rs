@@ -1,4 +1,5 @@
-//! How long a session may be in a phase: idle, in a statement, idle in a transaction.
+//! How long a session may be in a phase: idle, in a statement, idle in a transaction; and how long its client may leave
+//! unread what there is for it.
 //!
 //! No session has a timer of its own. Each notes when its phase began, which takes a clock reading where a timeout is set
 //! and nothing where none is; one task looks at all of them in a while and wakes those that are overdue.
@@ -21,6 +22,8 @@ pub struct SessionTimeouts {
     pub transaction: Option<Duration>,
     /// A statement, from its being sent to its answer.
     pub query: Option<Duration>,
+    /// A client that takes nothing of what there is for it.
+    pub client_write: Option<Duration>,
     /// What times are counted from.
     pub epoch: Instant,
 }
@@ -42,6 +45,20 @@ pub(super) enum Overdue {
     IdleInTransaction,
     Transaction,
     Query,
+    ClientWrite,
+}
+
+impl Overdue {
+    /// The key in `[timeouts]`, which is the metric's label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Overdue::ClientIdle => "client_idle",
+            Overdue::IdleInTransaction => "idle_in_transaction",
+            Overdue::Transaction => "transaction",
+            Overdue::Query => "query",
+            Overdue::ClientWrite => "client_write",
+        }
+    }
 }
 
 /// What a session has noted. Milliseconds since the epoch, plus one so that 0 is never.
@@ -51,6 +68,8 @@ pub(super) struct Noted {
     phase: AtomicU64,
     /// Since when the transaction is open; 0 if none is.
     transaction: AtomicU64,
+    /// Since when the client has taken nothing of what there is for it; 0 if there is nothing.
+    unread: AtomicU64,
 }
 
 impl Noted {
@@ -91,6 +110,7 @@ impl SessionTimeouts {
             idle_in_transaction: None,
             transaction: None,
             query: None,
+            client_write: None,
             epoch: Instant::now(),
         }
     }
@@ -101,6 +121,7 @@ impl SessionTimeouts {
             self.idle_in_transaction,
             self.transaction,
             self.query,
+            self.client_write,
         ]
         .into_iter()
         .flatten()
@@ -131,6 +152,10 @@ impl SessionTimeouts {
         let (phase, since) = noted.phase();
         let transaction = noted.transaction.load(Ordering::Relaxed);
         match phase {
+            // First, because nothing can be said to such a client.
+            _ if beyond(noted.unread.load(Ordering::Relaxed), self.client_write) => {
+                Some(Overdue::ClientWrite)
+            }
             Phase::Idle if beyond(since, self.client_idle) => Some(Overdue::ClientIdle),
             Phase::IdleInTransaction if beyond(since, self.idle_in_transaction) => {
                 Some(Overdue::IdleInTransaction)
@@ -167,6 +192,13 @@ impl Relay {
             _ => Phase::Idle,
         };
         let slot: &Slot = &self.slot;
+        let progress = std::mem::take(&mut self.flags.read_by_client);
+        if self.output.is_empty() {
+            slot.noted.unread.store(0, Ordering::Relaxed);
+        } else if progress || slot.noted.unread.load(Ordering::Relaxed) == 0 {
+            let now = self.shared.timeouts.now();
+            slot.noted.unread.store(now, Ordering::Relaxed);
+        }
         let (before, since) = slot.noted.phase();
         // One statement after the other may come and go between two looks.
         let ended = std::mem::take(&mut self.flags.ended);
@@ -189,9 +221,21 @@ impl Relay {
             .held
             .as_ref()
             .is_some_and(|held| held.server.link.committing);
+        // Too late to undo it: its client is to hear what became of it.
+        if committing && matches!(overdue, Overdue::Transaction | Overdue::Query) {
+            return Ok(());
+        }
+        let second = overdue == Overdue::Query && self.flags.timed_out;
+        if !second {
+            let reached = self.shared.metrics.timeouts.named(overdue.as_str());
+            reached.inc();
+        }
         let (state, text) = match overdue {
-            // Too late to undo it: its client is to hear what became of it.
-            Overdue::Transaction | Overdue::Query if committing => return Ok(()),
+            // A message may have been cut off, and no further one would be read.
+            Overdue::ClientWrite => {
+                self.abandon();
+                return Err(End::Cut);
+            }
             Overdue::ClientIdle => (
                 SqlState::IdleSessionTimeout,
                 "client_idle_timeout: the connection has been idle for too long",
@@ -202,7 +246,8 @@ impl Relay {
             ),
             Overdue::Transaction => (SqlState::TransactionTimeout, "transaction timeout"),
             Overdue::Query => {
-                if self.cancel_overdue() {
+                if !second {
+                    self.cancel_overdue();
                     return Ok(());
                 }
                 (SqlState::QueryCanceled, "query timeout")
@@ -213,16 +258,12 @@ impl Relay {
         Err(End::Told(Notice::fatal(state, text)))
     }
 
-    /// A statement that takes too long is cancelled, and its client hears of it from the server. False if that has been
-    /// tried.
-    fn cancel_overdue(&mut self) -> bool {
-        if std::mem::replace(&mut self.flags.timed_out, true) {
-            return false;
-        }
+    /// A statement that takes too long is cancelled, and its client hears of it from the server.
+    fn cancel_overdue(&mut self) {
+        self.flags.timed_out = true;
         let now = self.shared.timeouts.now();
         self.slot.noted.enter(Phase::Query, now);
         self.cancel();
-        true
     }
 }
 
@@ -266,6 +307,14 @@ mod tests {
         check(Phase::Query, 5500, 6000, Some(Overdue::Transaction));
         check(Phase::Idle, 6000, 6999, None);
         check(Phase::Query, 7000, 9999, None);
+        // Whatever else it does: a client that takes nothing.
+        let timeouts = SessionTimeouts {
+            client_write: Some(second),
+            ..timeouts
+        };
+        noted.unread.store(7500, Ordering::Relaxed);
+        assert_eq!(timeouts.overdue(&noted, 8499), None);
+        assert_eq!(timeouts.overdue(&noted, 8500), Some(Overdue::ClientWrite));
         assert_eq!(timeouts.pace(), Some(Duration::from_millis(100)));
         assert_eq!(SessionTimeouts::none().pace(), None);
     }

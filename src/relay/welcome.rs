@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::PoolSet;
+use super::{PoolSet, Shared};
 use crate::link::Params;
 use crate::pool::{Patience, Pooled};
 use crate::route;
@@ -53,11 +53,15 @@ const APPLY: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`Unwelcome`]: no node can be asked now (57P03), or the server refuses the user, the database or a setting.
-pub async fn welcome(pools: &PoolSet, params: Params) -> Result<Arc<Welcome>, Unwelcome> {
+pub async fn welcome(
+    shared: &Shared,
+    pools: &PoolSet,
+    params: Params,
+) -> Result<Arc<Welcome>, Unwelcome> {
     if let Some(known) = pools.known_welcome(&params) {
         return Ok(known);
     }
-    let mut server = any_server(pools).await?;
+    let mut server = any_server(shared, pools).await?;
     let mut reported = Reported::clone(&server.reported);
     let params = Arc::new(params);
     let mut sql = Vec::new();
@@ -105,7 +109,7 @@ pub async fn welcome(pools: &PoolSet, params: Params) -> Result<Arc<Welcome>, Un
 }
 
 /// A connection to the primary, or, while there is none, to a standby.
-async fn any_server(pools: &PoolSet) -> Result<Pooled, Unwelcome> {
+async fn any_server(shared: &Shared, pools: &PoolSet) -> Result<Pooled, Unwelcome> {
     let node = {
         let view = pools.cluster.view.load();
         view.primary
@@ -120,7 +124,10 @@ async fn any_server(pools: &PoolSet) -> Result<Pooled, Unwelcome> {
             Err(refused(&error))
         }
         Err(crate::pool::CheckoutError::Server(_)) => Err(no_node().into()),
-        Err(error) => Err(error.notice().into()),
+        Err(error) => {
+            shared.count_checkout(&error);
+            Err(error.notice().into())
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::ServerError;
-use crate::net::{self, Address};
+use crate::net::{self, Address, TcpOptions};
 use crate::wire::startup::put_cancel;
 
 /// Asks a node to cancel what one of its processes runs, and waits until the node has closed the connection: by then
@@ -17,12 +17,15 @@ use crate::wire::startup::put_cancel;
 /// its way, and the server connection must not be used for anybody else.
 pub async fn cancel(
     address: &Address,
+    tcp: TcpOptions,
     process: i32,
     key: &[u8],
     deadline: Duration,
 ) -> Result<(), ServerError> {
     let exchange = async {
-        let mut stream = net::connect(address).await.map_err(ServerError::Connect)?;
+        let mut stream = net::connect(address, tcp)
+            .await
+            .map_err(ServerError::Connect)?;
         let mut request = Vec::new();
         put_cancel(process, key, &mut request);
         stream.write_all(&request).await?;

@@ -8,7 +8,8 @@ use tokio::time::timeout;
 use super::login::{Login, authenticate};
 use super::{Messages, Reported, Server, ServerError};
 use crate::link::Link;
-use crate::net::{self, Address};
+use crate::metrics::IntCounter;
+use crate::net::{self, Address, TcpOptions};
 use crate::wire::backend::{key_data, parameter};
 use crate::wire::startup::put_startup;
 
@@ -17,8 +18,12 @@ use crate::wire::startup::put_startup;
 pub struct Endpoint {
     /// Where it is.
     pub address: Address,
+    /// What TCP connections to it get.
+    pub tcp: TcpOptions,
     /// Bound for connect and login together.
     pub timeout: Duration,
+    /// Counts those who reached it.
+    pub timeouts: IntCounter,
     /// Prepared statements that a connection may hold.
     pub max_prepared: usize,
 }
@@ -33,12 +38,15 @@ pub struct Endpoint {
 pub async fn open(endpoint: &Endpoint, login: &Login<'_>) -> Result<Server, ServerError> {
     match timeout(endpoint.timeout, handshake(endpoint, login)).await {
         Ok(result) => result,
-        Err(_) => Err(ServerError::Timeout),
+        Err(_) => {
+            endpoint.timeouts.inc();
+            Err(ServerError::Timeout)
+        }
     }
 }
 
 async fn handshake(endpoint: &Endpoint, login: &Login<'_>) -> Result<Server, ServerError> {
-    let mut stream = net::connect(&endpoint.address)
+    let mut stream = net::connect(&endpoint.address, endpoint.tcp)
         .await
         .map_err(ServerError::Connect)?;
     let mut startup = Vec::new();

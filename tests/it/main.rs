@@ -11,6 +11,8 @@ mod a_killed_client_leaves_nothing_behind;
 mod a_session_reads_its_own_writes;
 mod bad_input_costs_nobody_else;
 mod cancel_hits_its_own_query;
+mod cancels_find_their_process;
+mod cancels_never_hit_a_bystander;
 mod drivers_see_no_difference;
 mod lag_bound_is_kept;
 mod logins_to_servers;

@@ -40,6 +40,13 @@ impl Rig {
         rig
     }
 
+    /// A second proxy before the same cluster. Waits for nothing.
+    pub fn beside(&self, change: impl FnOnce(&mut Config)) -> RunningProxy {
+        let mut config = config_for(&self.cluster);
+        change(&mut config);
+        RunningProxy::start(config)
+    }
+
     /// A proxy before a cluster that need not run. Waits for nothing.
     pub fn before(cluster: Cluster, change: impl FnOnce(&mut Config)) -> Rig {
         let mut config = config_for(&cluster);
@@ -115,6 +122,18 @@ impl Rig {
 
     /// The sum of the series of this name that bear these labels.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.proxy.metric(name, labels)
+    }
+}
+
+impl RunningProxy {
+    /// Where it listens on TCP, as the raw client wants it.
+    pub fn raw_address(&self) -> Address {
+        self.address.into()
+    }
+
+    /// The sum of the series of this name that bear these labels.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let page = self.get("/metrics");
         let wanted: Vec<String> = labels
             .iter()
@@ -131,7 +150,7 @@ impl Rig {
 
     /// The body of one page of the proxy's HTTP side.
     fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.proxy.http).expect("the proxy answers HTTP");
+        let mut stream = TcpStream::connect(self.http).expect("the proxy answers HTTP");
         stream
             .set_read_timeout(Some(LIMIT))
             .expect("a socket takes a timeout");
@@ -206,6 +225,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
             shutdown: Duration::from_secs(2),
             ..Timeouts::default()
         },
+        peering: None,
         log: Log {
             level: LogLevel::Warn,
             format: LogFormat::Text,
@@ -214,8 +234,8 @@ pub fn config_for(cluster: &Cluster) -> Config {
 }
 
 /// A proxy on a thread and a runtime of its own.
-struct RunningProxy {
-    address: SocketAddr,
+pub struct RunningProxy {
+    pub address: SocketAddr,
     http: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<usize>>,

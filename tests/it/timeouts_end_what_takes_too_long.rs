@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgweir::config::Timeouts;
 use pgweir::testbed::{Cluster, RawClient, request};
 
-use crate::support::{Rig, value};
+use crate::support::{Rig, sqlstate, value};
 
 const BOUND: Duration = Duration::from_millis(500);
 
@@ -23,6 +23,11 @@ fn is_told_goodbye(client: &mut RawClient, since: Instant, sqlstate: &str) {
     let error = said.last().unwrap().error().unwrap().to_string();
     assert!(error.contains(sqlstate), "{error}");
     assert!(since.elapsed() >= BOUND * 9 / 10, "{:?}", since.elapsed());
+}
+
+/// How often a bound was reached.
+fn reached(rig: &Rig, timeout: &str) -> f64 {
+    rig.metric("pgweir_timeouts_total", &[("timeout", timeout)])
 }
 
 #[test]
@@ -43,6 +48,7 @@ fn an_idle_client_is_told_goodbye() {
         rig.metric("pgweir_errors_total", &[("sqlstate", "57P05")]),
         1.0
     );
+    assert_eq!(reached(&rig, "client_idle"), 1.0);
 }
 
 #[test]
@@ -61,6 +67,7 @@ fn an_idle_transaction_is_undone() {
     ))
     .unwrap();
     is_told_goodbye(&mut idle, since, "25P03");
+    assert_eq!(reached(&rig, "idle_in_transaction"), 1.0);
     let answer = next.recv_until_ready().unwrap();
     let row = answer.iter().find(|message| message.tag == b'D').unwrap();
     assert_eq!(row.text_row().unwrap(), [Some("10".to_owned())]);
@@ -97,6 +104,7 @@ fn a_transaction_that_takes_too_long_is_undone() {
         }
     };
     assert!(said.contains("25P04"), "{said}");
+    assert_eq!(reached(&rig, "transaction"), 1.0);
     let mut next = rig.client("postgres");
     assert_eq!(value(&mut next, "SELECT count(*) FROM t"), "0");
     // One after the other, each short, may take as long as they like.
@@ -125,6 +133,7 @@ fn a_statement_that_takes_too_long_is_cancelled() {
     assert!(error.contains("57014"), "{error}");
     assert!(since.elapsed() >= BOUND * 9 / 10 && since.elapsed() < BOUND * 40);
     assert_eq!(value(&mut client, "SELECT 1"), "1", "the session stays");
+    assert_eq!(reached(&rig, "query"), 1.0);
     // One that does not mind being cancelled ends with its client.
     let stubborn = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
     let since = Instant::now();
@@ -170,4 +179,152 @@ fn a_commit_is_never_cancelled() {
             .contains("canceling wait for synchronous")
     );
     assert_eq!(primary.value("SELECT count(*) FROM t").unwrap(), "2");
+}
+
+/// A result that no socket buffer holds: about 100 MB.
+const ENDLESS: &str = "SELECT repeat('x', 1000) FROM generate_series(1, 100000)";
+
+#[test]
+fn a_client_that_reads_nothing_gives_its_connection_back() {
+    let rig = rig(|timeouts| timeouts.client_write = Some(BOUND));
+    let (mut deaf, mut next) = (rig.client("postgres"), rig.client("postgres"));
+    let since = Instant::now();
+    deaf.send(&request::query(ENDLESS)).unwrap();
+    rig.wait("the result to be on its way", || {
+        rig.metric("pgweir_client_bytes_total", &[("direction", "sent")]) > 100_000.0
+    });
+    // The only server connection is the other's.
+    assert_eq!(value(&mut next, "SELECT 1"), "1");
+    assert!(since.elapsed() >= BOUND * 9 / 10, "{:?}", since.elapsed());
+    assert_eq!(reached(&rig, "client_write"), 1.0);
+    let node = rig.cluster.primary();
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(1, 100000)' AND state = 'active'";
+    rig.wait("its statement to end", || {
+        node.value(running).unwrap() == "0"
+    });
+    // What it finds later is what had left before, cut off.
+    let found = loop {
+        match deaf.recv() {
+            Ok(message) if message.tag == b'T' || message.tag == b'D' => {}
+            other => break other,
+        }
+    };
+    assert!(found.is_err(), "{found:?}");
+    // Nobody minds a client that is idle, or one that waits for a statement.
+    assert!(next.recv_within(BOUND * 2).unwrap().is_none());
+    assert_eq!(value(&mut next, "SELECT pg_sleep(1), 'slept'"), "");
+    assert_eq!(reached(&rig, "client_write"), 1.0);
+}
+
+#[test]
+fn a_client_that_reads_slowly_reads_to_the_end() {
+    // Socket buffers hold some megabytes, so it takes a few rows until the proxy sees that the client reads.
+    let bound = Duration::from_secs(2);
+    let rig = rig(|timeouts| timeouts.client_write = Some(bound));
+    let (mut slow, mut idle) = (rig.client("postgres"), rig.client("postgres"));
+    let since = Instant::now();
+    slow.send(&request::query(
+        "SELECT repeat('x', 1000000) FROM generate_series(1, 30)",
+    ))
+    .unwrap();
+    let mut rows = 0;
+    loop {
+        let message = slow.recv().unwrap();
+        match message.tag {
+            b'D' => rows += 1,
+            b'Z' => break,
+            _ => {}
+        }
+        // Nobody has anything to say to an idle client, so this takes its time.
+        assert!(idle.recv_within(bound / 12).unwrap().is_none());
+    }
+    assert_eq!(rows, 30);
+    assert!(since.elapsed() > bound * 2, "{:?}", since.elapsed());
+    assert_eq!(reached(&rig, "client_write"), 0.0);
+}
+
+#[test]
+fn a_login_that_takes_too_long_is_counted() {
+    let rig = rig(|timeouts| timeouts.login = BOUND);
+    let mut silent = RawClient::open(&rig.raw_address()).unwrap();
+    is_told_goodbye(&mut silent, Instant::now(), "08P01");
+    assert_eq!(reached(&rig, "login"), 1.0);
+}
+
+#[test]
+fn a_wait_that_takes_too_long_is_counted() {
+    let rig = Rig::start(0, |config| {
+        config.databases[0].pool.size = 1;
+        config.databases[0].pool.wait_timeout = BOUND;
+    });
+    let counted = || rig.metric("pgweir_pool_checkout_timeouts_total", &[]);
+    let (mut holder, mut waiter) = (rig.client("postgres"), rig.client("postgres"));
+    holder.query("BEGIN").unwrap();
+    assert_eq!(sqlstate(&mut waiter, "SELECT 1"), "53000");
+    assert_eq!(counted(), 1.0);
+    // A login whose settings no client has had before asks a server for what it reports.
+    let parameters = [("user", "postgres"), ("work_mem", "1234kB")];
+    let error = RawClient::connect(&rig.raw_address(), &parameters).unwrap_err();
+    assert_eq!(error.sqlstate(), Some("53000"), "{error}");
+    assert_eq!(counted(), 2.0);
+}
+
+/// A node that takes connections and says nothing.
+#[test]
+fn a_node_that_says_nothing_is_given_up() {
+    let rig = rig(|timeouts| {
+        timeouts.connect = BOUND;
+        timeouts.cancel = BOUND;
+    });
+    let mut client = rig.client("postgres");
+    let key = client.backend_key().unwrap().clone();
+    client.send(&request::query("SELECT pg_sleep(60)")).unwrap();
+    rig.wait("it to run", || {
+        rig.metric("pgweir_pool_connections", &[("state", "active")]) == 1.0
+    });
+    rig.cluster.primary().freeze().unwrap();
+    RawClient::cancel(&rig.raw_address(), &key).unwrap();
+    rig.wait("the cancel to be given up", || {
+        reached(&rig, "cancel") == 1.0
+            && rig.metric("pgweir_cancel_requests_total", &[("result", "failed")]) == 1.0
+    });
+    // The monitor connects again and again.
+    rig.wait("a connect to be given up", || {
+        reached(&rig, "connect") > 0.0
+    });
+    rig.cluster.primary().thaw().unwrap();
+}
+
+/// The kernel's keepalive timers of the connections of a port, in seconds: /proc/net/tcp has a line for each socket, with
+/// the addresses, and the kind of its timer (2 is keepalive) and its rest.
+fn keepalive_timers(local: bool, port: u16) -> Vec<f64> {
+    let page = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let (mark, field) = (format!(":{port:04X}"), if local { 1 } else { 2 });
+    let lines = page
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let rest = |fields: Vec<&str>| {
+        let (kind, rest) = fields[5].split_once(':')?;
+        // Established ones, not the listener.
+        let fits = fields[field].ends_with(&mark) && fields[3] == "01" && kind == "02";
+        fits.then(|| u64::from_str_radix(rest, 16).unwrap() as f64 / 100.0)
+    };
+    lines.skip(1).filter_map(rest).collect()
+}
+
+#[test]
+fn both_sides_are_kept_alive_as_configured() {
+    let keepalive = Duration::from_secs(600);
+    let rig = rig(|timeouts| timeouts.tcp_keepalive = keepalive);
+    let mut client = rig.client("postgres");
+    assert_eq!(value(&mut client, "SELECT 1"), "1");
+    let node = rig.cluster.primary().port();
+    let fit = |timers: Vec<f64>| {
+        let near = |rest: &f64| (300.0..=600.0).contains(rest);
+        !timers.is_empty() && timers.iter().all(near)
+    };
+    // Just after a byte was sent the timer is another.
+    rig.wait("the timers of both sides", || {
+        fit(keepalive_timers(true, rig.address().port())) && fit(keepalive_timers(false, node))
+    });
 }
