@@ -11,6 +11,7 @@ mod a_session_reads_its_own_writes;
 mod bad_input_costs_nobody_else;
 mod cancel_hits_its_own_query;
 mod drivers_see_no_difference;
+mod dumps_and_restores_pass_through;
 mod lag_bound_is_kept;
 mod logins_to_servers;
 mod pgbench_runs_and_reads_go_to_the_standbys;
