@@ -80,7 +80,7 @@ const CONTENT: &str = r#"
         FROM generate_series(1, 5000) n;
     REFRESH MATERIALIZED VIEW shop.totals;
     CREATE TRIGGER stamp BEFORE UPDATE ON shop."order" FOR EACH ROW EXECUTE FUNCTION shop.stamp();
-    SELECT lo_from_bytea(70000 + n, decode(repeat(md5(n::text), n * 500), 'hex')) FROM generate_series(1, 40) n;
+    SELECT lo_from_bytea(70000 + n, decode(repeat(md5(n::text), n * 200), 'hex')) FROM generate_series(1, 20) n;
     COMMENT ON LARGE OBJECT 70001 IS 'the first';
     GRANT SELECT ON LARGE OBJECT 70002 TO PUBLIC;
 "#;
