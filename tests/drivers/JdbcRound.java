@@ -212,6 +212,7 @@ public class JdbcRound {
         for (String threshold : new String[] {"0", "1", "-1"}) {
             try (Connection other = connect("prepareThreshold", threshold);
                 PreparedStatement select = other.prepareStatement(read)) {
+                seeAll(other);
                 for (int n = 0; n < 3; n++) {
                     attempt(select, n);
                 }
@@ -377,6 +378,7 @@ public class JdbcRound {
             say("autosave", mode);
             try (Connection other = connect("autosave", mode, "prepareThreshold", "2", "cleanupSavepoints", "true");
                 PreparedStatement select = other.prepareStatement("SELECT * FROM " + table + " WHERE n = ?")) {
+                seeAll(other);
                 for (int n = 2; n < 5; n++) {
                     attempt(select, n);
                 }
@@ -813,6 +815,11 @@ public class JdbcRound {
         }
         return DriverManager.getConnection(
             "jdbc:postgresql://" + url.getHost() + ":" + url.getPort() + "/" + database, properties);
+    }
+
+    /** A proxy may read where another session's writes are not yet. It may not after a write of the session's own. */
+    static void seeAll(Connection other) {
+        attempt(other, "UPDATE " + table + " SET t = t WHERE n = 2");
     }
 
     static void attempt(Connection conn, String text) {

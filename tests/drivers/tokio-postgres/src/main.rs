@@ -61,9 +61,7 @@ async fn main() -> Done {
 }
 
 /// A client, with its connection on a task that says what it hears.
-async fn connect(
-    config: &Config,
-) -> Result<(Client, Receiver<String>), tokio_postgres::Error> {
+async fn connect(config: &Config) -> Result<(Client, Receiver<String>), tokio_postgres::Error> {
     let (client, mut connection) = config.connect(NoTls).await?;
     let (sender, heard) = channel(HEARD);
     tokio::spawn(async move {
@@ -235,18 +233,13 @@ impl Round {
         }
         // Another client's statement of the same text is not shared with ours as far as either can see.
         let (other, _) = connect(&self.config).await?;
-        let same = other
-            .prepare(&format!("SELECT t FROM {table} WHERE n = $1"))
-            .await?;
+        let ours = client.prepare("SELECT $1::int * 3").await?;
+        let same = other.prepare("SELECT $1::int * 3").await?;
         for n in 0..3 {
-            let both = join(
-                client.query_one(&select, &[&n]),
-                other.query_one(&same, &[&n]),
-            )
-            .await;
+            let both = join(one(client, &ours, &n), one(&other, &same, &(n + 1))).await;
             say(
                 "both",
-                &(both.0?.get::<_, String>(0), both.1?.get::<_, String>(0)),
+                &(both.0?.get::<_, i32>(0), both.1?.get::<_, i32>(0)),
             );
         }
         drop(same);
