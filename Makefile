@@ -11,6 +11,7 @@ demo:
 # All that CI runs.
 test: check
 	@scripts/install-postgresql
+	@scripts/drivers
 	scripts/test
 
 # Format, lints, documentation, who imports whom, the example configuration.

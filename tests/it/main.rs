@@ -14,6 +14,7 @@ mod cancel_hits_its_own_query;
 mod cancels_find_their_process;
 mod cancels_never_hit_a_bystander;
 mod drivers_see_no_difference;
+mod dumps_and_restores_pass_through;
 mod lag_bound_is_kept;
 mod logins_to_servers;
 mod long_pipelines_do_not_block;

@@ -24,7 +24,7 @@ fn pgbench_runs_and_reads_go_to_the_standbys() {
     rig.cluster.wait_caught_up().unwrap();
     for mode in ["simple", "extended", "prepared"] {
         let before = counts(&rig);
-        pgbench(&rig, &["-S", "-M", mode]);
+        pgbench(&rig, CLIENTS, &["-S", "-M", mode]);
         let read = growth(&before, &counts(&rig), "SELECT abalance");
         let total = CLIENTS * TRANSACTIONS;
         assert_eq!(read.iter().sum::<usize>(), total, "{mode}: {read:?}");
@@ -37,7 +37,7 @@ fn pgbench_runs_and_reads_go_to_the_standbys() {
         assert!(standby1.min(standby2) * 5 >= total, "{mode}: {read:?}");
 
         let before = counts(&rig);
-        pgbench(&rig, &["-M", mode]);
+        pgbench(&rig, CLIENTS, &["-M", mode]);
         let after = counts(&rig);
         for statement in STATEMENTS {
             assert_eq!(
@@ -58,13 +58,68 @@ fn pgbench_runs_and_reads_go_to_the_standbys() {
     assert_eq!(rig.metric("pgweir_standby_refusals_total", &[]), 0.0);
 }
 
+/// pgbench sends what stands in a pipeline without waiting, with a Sync at its end.
+#[test]
+fn pipelines_of_pgbench() {
+    const PIPELINING: usize = 8;
+    // Fewer connections than clients: they take turns, a pipeline at a time.
+    let rig = Rig::start(1, |config| config.databases[0].pool.size = 4);
+    run(program(&rig.cluster, "pgbench").args(["-i", "-q", &rig.url("postgres")]));
+    rig.cluster.wait_caught_up().unwrap();
+    let [writes, reads] = [("writes.sql", WRITES), ("reads.sql", READS)].map(|(name, text)| {
+        let path = rig.cluster.dir().join(name);
+        std::fs::write(&path, text).expect("the cluster's directory takes a file");
+        path.into_os_string().into_string().expect("it is UTF-8")
+    });
+    let on_standby = || rig.metric("pgweir_routed_statements_total", &[("target", "standby")]);
+    for (turn, mode) in ["extended", "prepared"].into_iter().enumerate() {
+        pgbench(&rig, PIPELINING, &["-M", mode, "-f", &writes]);
+        // Each pipeline is one transaction: all of it is there, once.
+        let written = rig.cluster.primary().value(
+            "SELECT count(*) || ' ' || (sum(delta) = (SELECT sum(abalance) FROM pgbench_accounts)) \
+             || ' ' || (sum(delta) = (SELECT sum(bbalance) FROM pgbench_branches)) FROM pgbench_history",
+        );
+        let expected = format!("{} true true", (turn + 1) * PIPELINING * TRANSACTIONS);
+        assert_eq!(written.expect("the primary answers"), expected, "{mode}");
+
+        // These clients have not written, so they need not see the newest.
+        let before = on_standby();
+        pgbench(&rig, PIPELINING, &["-M", mode, "-f", &reads]);
+        assert!(on_standby() > before, "{mode}: no read on the standby");
+    }
+    assert_eq!(rig.metric("pgweir_standby_refusals_total", &[]), 0.0);
+}
+
+/// A pipeline that writes, and one that reads what it wrote.
+const WRITES: &str = r"\set aid random(1, 100000)
+\set delta random(-5000, 5000)
+\startpipeline
+UPDATE pgbench_accounts SET abalance = abalance + :delta WHERE aid = :aid;
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+UPDATE pgbench_branches SET bbalance = bbalance + :delta WHERE bid = 1;
+INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (1, 1, :aid, :delta, CURRENT_TIMESTAMP);
+\endpipeline
+\startpipeline
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+SELECT bbalance FROM pgbench_branches WHERE bid = 1;
+\endpipeline
+";
+
+const READS: &str = r"\set aid random(1, 100000)
+\startpipeline
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+SELECT bbalance FROM pgbench_branches WHERE bid = 1;
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid + 1;
+\endpipeline
+";
+
 /// Runs pgbench to its end, without a failed transaction.
-fn pgbench(rig: &Rig, arguments: &[&str]) {
-    let (clients, transactions) = (CLIENTS.to_string(), TRANSACTIONS.to_string());
+fn pgbench(rig: &Rig, clients: usize, arguments: &[&str]) {
+    let total = clients * TRANSACTIONS;
+    let (clients, transactions) = (clients.to_string(), TRANSACTIONS.to_string());
     let mut command = program(&rig.cluster, "pgbench");
     command.args(["-n", "-c", &clients, "-j", "2", "-t", &transactions]);
     let (out, err) = run(command.args(arguments).arg(rig.url("postgres")));
-    let total = CLIENTS * TRANSACTIONS;
     let processed = format!("number of transactions actually processed: {total}/{total}");
     assert!(out.contains(&processed), "{arguments:?}: {out}\n{err}");
     let failed = out
