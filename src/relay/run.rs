@@ -277,6 +277,16 @@ impl Relay {
         self.cancelling = Some(cancel::cancel(&self.shared, node, &held.server));
     }
 
+    /// A cancel is still on its way, and what it was for has ended: also in a transaction the next statement waits until it
+    /// has arrived, or it would be the one that is hit.
+    fn awaits_cancel(&self) -> bool {
+        self.cancelling.is_some()
+            && self
+                .held
+                .as_ref()
+                .is_some_and(|held| !held.server.link.owing.owes_client())
+    }
+
     /// While a cancel is on its way the server connection is not given to anybody else.
     fn poll_cancelling(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let Some(cancelling) = &mut self.cancelling else {
@@ -494,6 +504,7 @@ impl Relay {
         }
         let is_full = |waiting: &Waiting| self.input.len() >= waiting.unit.len + MAX_AHEAD;
         let blocked = self.waiting.as_deref().is_some_and(is_full)
+            || self.awaits_cancel()
             || self.flags.draining_link
             || self.output.len() > MAX_OUTPUT
             || self
@@ -548,6 +559,9 @@ impl Relay {
     fn process(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, End> {
         let mut at = 0;
         loop {
+            if self.awaits_cancel() {
+                return Ok(at);
+            }
             let rest = &bytes[at..];
             let next = match self.placed {
                 Some(Unit { len, class }) => Next::Place { len, class },

@@ -132,6 +132,7 @@ fn volley(
     if let Some(error) = error {
         assert_eq!(error.error().unwrap().code(), "57014");
         if at_server {
+            // Nor is this hit, by a second request that was on its way when the first had worked.
             client.query("ROLLBACK").unwrap();
         }
     }
