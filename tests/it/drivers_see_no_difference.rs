@@ -33,6 +33,8 @@ fn libpq_pgjdbc_and_tokio_postgres_in_two_pool_modes() {
         config.databases.push(Database {
             name: IN_SESSION_POOLING.to_owned(),
             cluster: any.cluster.clone(),
+            max_connections: None,
+            max_clients: None,
             dbname: Some("postgres".to_owned()),
             pool,
         });
