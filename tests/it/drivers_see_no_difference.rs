@@ -28,7 +28,7 @@ fn six_drivers_of_python_and_node() {
 fn libpq_pgjdbc_and_tokio_postgres_in_two_pool_modes() {
     let rig = Rig::start(2, |config| {
         let any = &config.databases[0];
-        let mut pool = any.pool;
+        let mut pool = any.pool.clone();
         pool.mode = PoolMode::Session;
         config.databases.push(Database {
             name: IN_SESSION_POOLING.to_owned(),
