@@ -195,7 +195,7 @@ impl Transaction {
         let context = shared.context();
         match session.next(black_box(&self.request), None, context, out) {
             Next::Place { len, class } => {
-                session.begin(link, out);
+                session.begin(link, Some((&self.request[..len], class)), out);
                 session.forward(&self.request[..len], Some(class), link, context, out);
             }
             other => panic!("a whole unit can be placed, not {other:?}"),

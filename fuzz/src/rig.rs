@@ -227,7 +227,9 @@ impl Rig {
             .as_mut()
             .expect("nothing is forwarded without a connection");
         let mut out = Vec::new();
-        if begin && self.session.begin(&mut held.link, &mut out) {
+        let front = &self.input[..len];
+        let unit = class.map(|class| (front, class));
+        if begin && self.session.begin(&mut held.link, unit, &mut out) {
             held.peer.feed(&out);
             self.placed = class.map(|class| (len, class));
             self.draining = true;

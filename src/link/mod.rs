@@ -49,9 +49,13 @@ pub struct Link {
     pub resetting: bool,
     /// The operator's SQL has made the connection ready: what takes settings back undoes that, too.
     pub set_up: bool,
-    /// The unit in progress as the client sent it, if it may be sent again after its Bind has failed; else empty. It stays
-    /// with the connection, so that its memory is that of connections, not of clients.
+    /// The unit in progress as the client sent it, if it may have to be sent again; else empty. It stays with the
+    /// connection, so that its memory is that of connections, not of clients.
     pub replay: Vec<u8>,
+    /// It may be sent again on this connection after its Bind has failed.
+    pub replans: bool,
+    /// It follows settings that the server may refuse, and is refused with them. Nothing is sent behind it.
+    pub guarded: bool,
     /// It is to be sent again.
     pub again: bool,
     /// A PREPARE was forwarded. Nothing is sent behind its unit.
@@ -62,6 +66,8 @@ pub struct Link {
     pub failed: bool,
     /// It has failed while the server waited for CopyData.
     pub copy_failed: bool,
+    /// What has been forwarded since the last transaction's end may change the catalog.
+    pub changes_catalog: bool,
     /// The end of a transaction block is among what has been forwarded and not answered.
     pub committing: bool,
     /// The transaction in progress contains a write.

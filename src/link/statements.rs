@@ -28,6 +28,8 @@ pub struct Statement {
     /// It was prepared by SQL's PREPARE, which is its text: servers have it by the client's own name.
     pub by_sql: bool,
     content: Box<[u8]>,
+    /// Before which change of the catalog it was prepared.
+    epoch: u64,
     accepted: AtomicBool,
     retired: AtomicBool,
 }
@@ -80,6 +82,7 @@ const MAX_SHARED: usize = 64 * 1024;
 pub struct Statements {
     cache: Cache<Content, Arc<Statement>, ByBytes, foldhash::fast::RandomState>,
     next: AtomicU64,
+    epoch: AtomicU64,
 }
 
 impl Statements {
@@ -95,12 +98,16 @@ impl Statements {
                 Default::default(),
             ),
             next: AtomicU64::new(1),
+            epoch: AtomicU64::new(0),
         }
     }
 
-    /// The statement with this content; `classify` is asked only for content that is not in the map.
+    /// The statement with this content; `classify` is asked only for content that is not in the map, or was prepared before
+    /// the catalog changed: whoever prepares now must not get an old plan.
     pub fn intern(&self, content: &[u8], classify: impl FnOnce() -> Class) -> Arc<Statement> {
-        if let Some(statement) = self.cache.get(content).filter(|known| !known.is_retired()) {
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let is_good = |known: &Arc<Statement>| !known.is_retired() && known.epoch == epoch;
+        if let Some(statement) = self.cache.get(content).filter(is_good) {
             return statement;
         }
         let statement = self.unshared(content, classify());
@@ -127,9 +134,15 @@ impl Statements {
             class,
             by_sql,
             content: content.into(),
+            epoch: self.epoch.load(Ordering::Relaxed),
             accepted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         }
+    }
+
+    /// Tables, views or functions have changed: what is prepared from now on is prepared anew.
+    pub fn catalog_changed(&self) {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Statements in the map.
@@ -209,6 +222,17 @@ mod tests {
         assert_ne!(old.id, new.id);
         assert_eq!(intern().id, new.id);
         assert_eq!(statements.len(), 1);
+    }
+
+    #[test]
+    fn what_is_prepared_after_a_change_of_the_catalog_is_prepared_anew() {
+        let statements = Statements::new(1 << 20);
+        let intern = || statements.intern(b"select 1\0\0\0", || class(b"select 1"));
+        let old = intern();
+        statements.catalog_changed();
+        let new = intern();
+        assert_ne!(old.id, new.id);
+        assert_eq!(intern().id, new.id);
     }
 
     #[test]

@@ -412,12 +412,21 @@ impl Relay {
                 if received.refused {
                     self.shared.metrics.standby_refusals.inc();
                 }
+                if received.catalog_changed {
+                    self.shared.statements.catalog_changed();
+                }
                 if received.again {
                     self.send_again();
                 }
                 self.release()
             }
             Err(error @ LinkError::Settings(_)) if self.placed.is_some() => {
+                self.settings_refused(&error.notice());
+                Ok(())
+            }
+            Err(error @ LinkError::Settings(_)) if link.guarded => {
+                let unit = self.session.take_back(link);
+                self.put_back(&unit);
                 self.settings_refused(&error.notice());
                 Ok(())
             }
@@ -430,7 +439,13 @@ impl Relay {
         let Some(held) = &mut self.held else { return };
         self.shared.metrics.stale_plans.inc();
         self.session.renew(self.shared.context());
-        let mut input = BytesMut::from(held.server.link.replay.as_slice());
+        let unit = std::mem::take(&mut held.server.link.replay);
+        self.put_back(&unit);
+    }
+
+    /// A unit that was sent is at the front of the input again.
+    fn put_back(&mut self, unit: &[u8]) {
+        let mut input = BytesMut::from(unit);
         input.extend_from_slice(&self.input);
         self.input = input;
         self.flags.recheck = true;
@@ -636,10 +651,15 @@ impl Relay {
         }
         let session = &mut self.session;
         let pinned = session.pin().is_some();
+        // Once refused, they must be confirmed first.
+        let refused = self.flags.refused;
         let server = &mut *held.server;
         let written = compose(|out| {
             let refusable = match begin {
-                Begin::Settings => session.begin(&mut server.link, out),
+                Begin::Settings => {
+                    let unit = class.filter(|_| !refused).map(|class| (bytes, class));
+                    session.begin(&mut server.link, unit, out)
+                }
                 Begin::Bare => {
                     Session::begin_bare(&mut server.link, out);
                     false

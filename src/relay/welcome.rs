@@ -118,7 +118,7 @@ async fn any_server(shared: &Shared, pools: &PoolSet) -> Result<Pooled, Unwelcom
     let Some(node) = node else {
         return Err(no_node().into());
     };
-    match pools.pools[node].checkout(Patience::Leave).await {
+    match pools.pools[node].checkout(Patience::Wait).await {
         Ok(server) => Ok(server),
         Err(crate::pool::CheckoutError::Server(error)) if !error.node_is_away() => {
             Err(refused(&error))

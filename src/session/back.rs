@@ -22,6 +22,8 @@ pub struct Received {
     pub wrote: bool,
     /// A standby refused a statement (25006): the router was wrong.
     pub refused: bool,
+    /// The catalog may have changed: tables, views, functions.
+    pub catalog_changed: bool,
     /// The unit is to be sent again: [`Link::replay`], after [`Session::renew`].
     pub again: bool,
 }
@@ -302,6 +304,7 @@ impl Session {
                 if discard {
                     link.discarded();
                 }
+                link.guarded &= matches!(link.owing.front(), Some(Owed::Injected { .. }));
                 link.status = status;
                 if let Some(cold) = self.cold.as_mut().filter(|_| !discard) {
                     cold.restate = false;
@@ -321,6 +324,8 @@ impl Session {
         link.committing &= !link.owing.is_empty();
         received.ended = true;
         received.idle |= status == Status::Idle;
+        received.catalog_changed |= link.changes_catalog;
+        link.changes_catalog &= status != Status::Idle || !link.owing.is_empty();
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {
             received.wrote = true;
@@ -392,7 +397,7 @@ impl Session {
         {
             self.retire(id);
             // All that is owed is the rest of this group, and none of it has been answered.
-            link.again = !link.replay.is_empty() && link.owing.len() == UNANSWERED;
+            link.again = link.replans && link.owing.len() == UNANSWERED;
         }
         let mut lost_unnamed = false;
         let mut skipped_names = 0;

@@ -8,14 +8,15 @@ use super::settings::MAX_SETTINGS;
 use super::{Group, NameChange, OWN_NAMES, Session, Stream, inject};
 use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
 use crate::sql::{
-    self, Access, Class, PinReason, SessionEffect, TxEffect, deallocate_target, savepoint, setting,
+    self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, savepoint,
+    setting,
 };
 use crate::wire::Status;
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
 
 /// Largest unit that is kept to be sent again.
-const MAX_REPLAY: usize = 16 * 1024;
+pub(super) const MAX_REPLAY: usize = 16 * 1024;
 
 /// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
 const STAND_IN: &[u8] = b"pgw_deallocated";
@@ -39,9 +40,12 @@ impl Session {
         if link.status == Status::Transaction && !self.group.open && link.settled() {
             self.restore(link, out);
         }
-        link.replay.clear();
-        if link.status == Status::Idle && self.may_be_sent_again(bytes) {
-            link.replay.extend_from_slice(bytes);
+        link.replans = link.status == Status::Idle && self.may_be_sent_again(bytes);
+        if !link.guarded {
+            link.replay.clear();
+            if link.replans {
+                link.replay.extend_from_slice(bytes);
+            }
         }
         let mut writer = Writer {
             bytes,
@@ -180,6 +184,7 @@ impl Session {
     ) {
         let write = class.access == Access::Write || self.group.write;
         let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
+        link.changes_catalog |= may_change_catalog(class, text);
         link.committing |= match class.tx {
             TxEffect::End => true,
             TxEffect::Mixed => ends_transaction(text),
@@ -368,6 +373,7 @@ impl Session {
         if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
             id = Some(statement.id);
             self.group.write |= statement.class.access == Access::Write;
+            link.changes_catalog |= may_change_catalog(statement.class, statement.text());
             link.committing |= statement.class.tx == TxEffect::End;
             if statement.class.session == SessionEffect::Deallocate
                 && let Some(name) = self.deallocates(statement.text())
@@ -658,6 +664,22 @@ fn ends_transaction(text: &[u8]) -> bool {
             "commit" | "end" | "rollback" | "abort" | "prepare"
         )
     })
+}
+
+/// Whether a text may change what statements return that others have prepared.
+fn may_change_catalog(class: Class, text: &[u8]) -> bool {
+    if class.access != Access::Write {
+        return false;
+    }
+    let is_ddl = |text: &[u8]| matches!(first_word(text).as_str(), "alter" | "drop" | "create");
+    match class.session {
+        // DO and CALL may do anything.
+        SessionEffect::Unknown => true,
+        // A temporary table is its session's own.
+        SessionEffect::Pin(_) if class.statements == 1 => false,
+        _ if class.statements == 1 && class.reason != Reason::Ddl => false,
+        _ => sql::statements(text).into_iter().any(is_ddl),
+    }
 }
 
 /// The first word of a statement, in lower case.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::forward::MAX_REPLAY;
 use super::{Group, Session, between_units};
 use crate::link::{Link, Local, Owed, Statement, Statements};
 use crate::sql::{Access, Class, Classifier, Reason, SessionEffect, TxEffect};
@@ -522,7 +523,26 @@ fn merge(a: Class, b: Class) -> Class {
         Access::Primary => 3,
         Access::Write => 4,
     };
-    if rank(b) > rank(a) { b } else { a }
+    let tx = match (a.tx, b.tx) {
+        (TxEffect::None, tx) | (tx, TxEffect::None) => tx,
+        _ => TxEffect::Mixed,
+    };
+    let stronger = if rank(b) > rank(a) { b } else { a };
+    Class { tx, ..stronger }
+}
+
+/// Whether a server in a transaction that has failed refuses all of a unit: it is whole, and ends no transaction.
+pub(super) fn is_refused_with(unit: &[u8], class: Class) -> bool {
+    let known = !matches!(
+        class.reason,
+        Reason::Unparsable | Reason::UnsafeText | Reason::TooLong | Reason::TooManyStatements
+    );
+    if !known || unit.len() > MAX_REPLAY || !matches!(class.tx, TxEffect::None | TxEffect::Begin) {
+        return false;
+    }
+    let mut frames = Frames(unit);
+    let last = frames.by_ref().last();
+    frames.0.is_empty() && last.is_some_and(|(header, _)| matches!(header.tag, b'Q' | b'S'))
 }
 
 fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
@@ -535,7 +555,8 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                 && (link.owing.is_cleaning()
                     || link.forgetting.is_some()
                     || link.resetting
-                    || link.preparing) =>
+                    || link.preparing
+                    || link.guarded) =>
         {
             Next::Drain
         }

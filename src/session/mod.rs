@@ -33,7 +33,7 @@ pub use front::{Context, Next};
 
 use crate::link::{Link, Owed, Params, Statement};
 use crate::route::Floor;
-use crate::sql::{Lexing, PinReason};
+use crate::sql::{Class, Lexing, PinReason};
 use crate::wire::{Status, frame, frontend};
 use settings::Settings;
 
@@ -170,7 +170,15 @@ impl Session {
 
     /// Before the first byte of a unit: brings the session's settings to the connection, in the same flight. True if the
     /// unit must wait until they are there, because the server may refuse them, and the unit must not run without them.
-    pub fn begin(&mut self, link: &mut Link, out: &mut Vec<u8>) -> bool {
+    ///
+    /// A `unit` that ends no transaction need not wait: the settings go in a transaction of their own, and where that
+    /// fails it stays open, so that the server refuses the unit, too. Then it is kept in [`Link::replay`].
+    pub fn begin(
+        &mut self,
+        link: &mut Link,
+        unit: Option<(&[u8], Class)>,
+        out: &mut Vec<u8>,
+    ) -> bool {
         if Arc::ptr_eq(&self.params, &link.params) {
             return false;
         }
@@ -182,9 +190,26 @@ impl Session {
             link.params.put_encoding(&self.params, &mut encoding);
             inject(&encoding, link, out);
         }
-        inject(&sql, link, out);
         link.params = self.params.clone();
-        refusable
+        let Some((unit, _)) =
+            unit.filter(|(unit, class)| refusable && front::is_refused_with(unit, *class))
+        else {
+            inject(&sql, link, out);
+            return refusable;
+        };
+        inject(&[b"BEGIN;", &sql[..], b"\n;COMMIT"].concat(), link, out);
+        link.guarded = true;
+        link.replay.clear();
+        link.replay.extend_from_slice(unit);
+        false
+    }
+
+    /// The settings of a unit that was sent with them have been refused, and so was the unit. Returns the unit as the client
+    /// sent it.
+    pub fn take_back(&mut self, link: &mut Link) -> Vec<u8> {
+        self.lost(link);
+        self.stream.drop = false;
+        std::mem::take(&mut link.replay)
     }
 
     /// Instead of [`Session::begin`], for a statement that mends settings which the server refuses: takes the connection to

@@ -100,6 +100,11 @@ impl Script {
             Err(error) => {
                 self.told.extend_from_slice(&out);
                 self.broken = Some(error);
+                let link = &mut self.links[node as usize];
+                if link.guarded {
+                    let unit = self.session.take_back(link);
+                    self.input.splice(0..0, unit);
+                }
                 self.lost();
                 return;
             }
@@ -225,7 +230,8 @@ impl Script {
         let node = self.held.expect("bytes are forwarded to a held connection");
         let link = &mut self.links[node as usize];
         let mut out = Vec::new();
-        if begin && self.session.begin(link, &mut out) {
+        let unit = class.map(|class| (bytes, class));
+        if begin && self.session.begin(link, unit, &mut out) {
             self.sent[node as usize].extend_from_slice(&out);
             return false;
         }
@@ -373,7 +379,8 @@ fn show(bytes: &[u8], client: bool) -> String {
         let text = |bytes| {
             String::from_utf8_lossy(bytes)
                 .trim_end_matches('\0')
-                .to_owned()
+                // Transcripts have lines of their own.
+                .replace('\n', "⏎")
         };
         shown.push(match (client, tag) {
             (CLIENT, 'Q') | (SERVER, 'C' | 'Z') | (_, 'd') => format!("{tag} {}", text(body)),
@@ -1881,27 +1888,62 @@ fn a_name_that_is_on_its_way_is_not_prepared_again_before_its_answer() {
 
 /// A role is in force, or the unit does not run.
 #[test]
-fn a_unit_waits_for_settings_that_may_be_refused() {
+fn a_unit_is_refused_with_its_settings() {
     let mut script = Script::new();
     script.play(
         "client: Q set role u
          primary: Q set role u
          server: C SET / Z I
          told: C SET / Z I
-         client: Q select 1
-         standby: Q SET role TO u
-         server: C SET / Z I
-         standby: Q select 1
+         client: Q select 1 / Q select 2
+         standby: Q BEGIN;SET role TO u⏎;COMMIT / Q select 1
+         server: C BEGIN / C SET / C COMMIT / Z I / T / C SELECT 1 / Z I
+         standby: Q select 2
+         told: T / C SELECT 1 / Z I
          server: T / C SELECT 1 / Z I
          told: T / C SELECT 1 / Z I
          held: nothing",
     );
     script.links = [Link::new(100), Link::new(100)];
-    script.client(&write("Q select 1", CLIENT));
-    script.server(&write("E 22023 / Z I", SERVER));
+    script.client(&write("P s select 1 / B s / E / S / Q select 2", CLIENT));
+    script.server(&write("C BEGIN / E 22023 / Z E / E 25P02", SERVER));
     let refusal = LinkError::Settings("x (22023)".to_owned());
     assert_eq!(script.broken, Some(refusal));
-    assert_eq!(show(&script.sent[1], CLIENT), "Q SET role TO u");
+    assert_eq!(
+        show(&script.sent[1], CLIENT),
+        "Q BEGIN;SET role TO u⏎;COMMIT / P pgw_1 select 1 / B pgw_1 / E / S"
+    );
+    assert_eq!(
+        show(&script.input, CLIENT),
+        "P s select 1 / B s / E / S / Q select 2"
+    );
+    assert!(
+        script.session.prepared(b"s").is_none(),
+        "it has not happened"
+    );
+}
+
+/// Where what follows might end the failed transaction, and run without the settings.
+#[test]
+fn a_unit_waits_for_settings_that_may_be_refused() {
+    for unit in [
+        "Q rollback",
+        "Q begin; select 1; commit",
+        "P - rollback / B - / E / S",
+        "Q select $",
+    ] {
+        let mut script = Script::new();
+        script.play(
+            "client: Q set role u
+             primary: Q set role u
+             server: C SET / Z I
+             told: C SET / Z I",
+        );
+        script.links = [Link::new(100), Link::new(100)];
+        script.client(&write(unit, CLIENT));
+        let sent = script.sent.concat();
+        assert_eq!(show(&sent, CLIENT), "Q SET role TO u", "{unit}");
+    }
 }
 
 /// What a client has set at its start is what RESET goes back to, also for what follows at once; and the client hears of

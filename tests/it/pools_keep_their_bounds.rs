@@ -225,7 +225,7 @@ fn the_operators_sql_makes_connections_ready() {
         "DISCARD ALL",
         "RESET ALL",
         "RESET work_mem",
-        "DO $$ BEGIN SET work_mem = '9MB'; END $$",
+        "DO $$ BEGIN END $$",
     ] {
         one.query(undo).unwrap();
         assert_eq!(
