@@ -120,6 +120,18 @@ impl Link {
             && !self.doubtful
     }
 
+    /// Whether what the server runs may be committing, though nobody has said COMMIT: a write outside of a transaction
+    /// block.
+    pub fn may_commit(&self) -> bool {
+        let writes = |owed| {
+            matches!(
+                owed,
+                Owed::Query { write: true, .. } | Owed::Sync { write: true, .. } | Owed::Call
+            )
+        };
+        self.status == Status::Idle && self.owing.iter().any(writes)
+    }
+
     /// Whether a message has been forwarded to the client only in part, so that nothing else can be said to it.
     pub fn mid_message(&self) -> bool {
         self.body.left > 0 && !self.body.swallow

@@ -55,6 +55,11 @@ impl Pooled {
         self.object.take().map(Object::take)
     }
 
+    /// The pool that it belongs to.
+    pub fn pool(&self) -> Pool {
+        Pool(self.place.0.clone())
+    }
+
     /// What cleans the connection, besides DISCARD ALL.
     pub fn setup(&self) -> &super::Setup {
         &self.place.0.setup

@@ -138,7 +138,8 @@ impl Manager {
         &self.endpoint
     }
 
-    async fn open(&self) -> Result<Server, ServerError> {
+    /// A connection like those of the pool, outside of it.
+    pub(super) async fn open(&self) -> Result<Server, ServerError> {
         let login = Login {
             user: &self.user,
             database: &self.database,

@@ -26,7 +26,7 @@ pub use checkout::{CheckoutError, NOTICE_AFTER, Patience, Pooled};
 pub use manager::{Manager, Member, Opening};
 
 use crate::metrics::IntCounter;
-use crate::server::{Credentials, Endpoint};
+use crate::server::{Credentials, Endpoint, Server, ServerError};
 
 /// How large a pool is and how long its connections live.
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +173,14 @@ impl Pool {
     /// The node's address and the bound for connecting to it.
     pub fn endpoint(&self) -> &Endpoint {
         self.0.members.manager().endpoint()
+    }
+
+    /// Opens a connection beside those of the pool, which is not counted: to do something about one of them.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn aside(&self) -> Result<Server, ServerError> {
+        self.0.members.manager().open().await
     }
 
     /// Connections open, connections idle, and clients that wait.

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::{Node, Shared, log};
+use crate::metrics::Metrics;
+use crate::pool::Pooled;
 use crate::server::{self, Server, ServerError};
 
 /// A cancel request on its way; true once the server has closed its connection. While it is on its way, and for ever if it
@@ -18,14 +20,43 @@ pub(super) fn cancel(shared: &Shared, node: &Node, server: &Server) -> Cancellin
     let (limit, metrics) = (shared.cancel_timeout, shared.metrics.clone());
     Box::pin(async move {
         let result = server::cancel(&address, tcp, process, &key, limit).await;
-        let outcome = if result.is_ok() { "sent" } else { "failed" };
-        metrics.cancel_requests.named(outcome).inc();
-        if matches!(result, Err(ServerError::Timeout)) {
-            metrics.timeouts.named("cancel").inc();
-        }
-        if let Err(error) = &result {
-            log::cancel_failed(&name, error);
-        }
-        result.is_ok()
+        told(&metrics, &name, result)
     })
+}
+
+/// The same for those who do not wait for the outcome: a client that has left, a timeout. A statement that is done, and
+/// waits for a synchronous standby to have it, is left alone: cancelled, it would be seen by all and not be replicated.
+///
+/// The server alone knows what a write outside of a transaction block has come to, so it is asked, in the statement that
+/// cancels. PostgreSQL manual, "Wait Events of Type IPC", monitoring-stats.html#WAIT-EVENT-IPC-TABLE.
+pub(super) fn cancel_unless_done(shared: &Shared, node: &Node, server: &Pooled) -> Cancelling {
+    if !server.link.may_commit() {
+        return cancel(shared, node, server);
+    }
+    let (pool, process, limit) = (server.pool(), server.process, shared.cancel_timeout);
+    let (name, metrics) = (node.name.clone(), shared.metrics.clone());
+    Box::pin(async move {
+        let sql = format!(
+            "SELECT pg_catalog.pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity \
+             WHERE pid = {process} AND wait_event IS DISTINCT FROM 'SyncRep'"
+        );
+        let ask = async {
+            let mut aside = pool.aside().await?;
+            server::query(&mut aside, &sql, limit).await.map(|_| ())
+        };
+        told(&metrics, &name, ask.await)
+    })
+}
+
+/// Counts and logs what became of a cancel.
+fn told(metrics: &Metrics, node: &str, result: Result<(), ServerError>) -> bool {
+    let outcome = if result.is_ok() { "sent" } else { "failed" };
+    metrics.cancel_requests.named(outcome).inc();
+    if matches!(result, Err(ServerError::Timeout)) {
+        metrics.timeouts.named("cancel").inc();
+    }
+    if let Err(error) = &result {
+        log::cancel_failed(node, error);
+    }
+    result.is_ok()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cancel::cancel;
+use super::cancel::cancel_unless_done;
 use super::{Node, Shared};
 use crate::pool::{Pooled, Setup};
 use crate::server::{self, ServerError};
@@ -19,7 +19,7 @@ pub(super) fn finish(mut held: Pooled, shared: &Shared, node: &Node, keep_state:
     if !held.link.settled() && !held.link.fatal && !held.link.committing {
         // The client has left a running statement behind: nobody will read its result. The server may have more of a
         // pipeline already. Its error after the cancel cannot be written any more, and so it ends instead of going on.
-        let cancelling = cancel(shared, node, &held);
+        let cancelling = cancel_unless_done(shared, node, &held);
         let slot = held.into_closed().map(|member| member.hang_up());
         tokio::spawn(async move {
             cancelling.await;

@@ -20,7 +20,7 @@ use super::finish::finish;
 use super::place::no_transactions;
 use super::pools::Mode;
 use super::unit::{self, Unit, Waiting};
-use super::{PoolSet, Seat, Shared};
+use super::{Node, PoolSet, Seat, Shared};
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
@@ -269,12 +269,17 @@ impl Relay {
             self.reject_front(&notice);
             return;
         }
+        self.cancel_running(|shared, node, server| cancel::cancel(shared, node, server));
+    }
+
+    /// Has what runs cancelled, in this way, unless that is being done or nothing runs.
+    pub(super) fn cancel_running(&mut self, how: fn(&Shared, &Node, &Pooled) -> Cancelling) {
         let Some(held) = &self.held else { return };
         if self.cancelling.is_some() || !held.server.link.owing.owes_client() {
             return;
         }
         let node = &self.pools.cluster.nodes[held.node];
-        self.cancelling = Some(cancel::cancel(&self.shared, node, &held.server));
+        self.cancelling = Some(how(&self.shared, node, &held.server));
     }
 
     /// A cancel is still on its way, and what it was for has ended: also in a transaction the next statement waits until it

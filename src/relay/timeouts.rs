@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::cancel::cancel_unless_done;
 use super::run::{End, Relay};
 use super::{Registry, Slot};
 use crate::wire::{Notice, SqlState, Status};
@@ -263,7 +264,7 @@ impl Relay {
         self.flags.timed_out = true;
         let now = self.shared.timeouts.now();
         self.slot.noted.enter(Phase::Query, now);
-        self.cancel();
+        self.cancel_running(cancel_unless_done);
     }
 }
 

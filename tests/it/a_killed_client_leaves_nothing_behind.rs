@@ -562,6 +562,17 @@ fn a_commit_is_left_to_its_server() {
     let sql = format!("BEGIN; {}; COMMIT", insert(last));
     send(&mut all, &[request::query(sql)]);
     victims.push(all);
+    // Nobody says COMMIT here.
+    let by_itself = [
+        vec![request::query(insert(last + 1))],
+        vec![group(&insert(last + 2)), request::sync()],
+        vec![request::query(format!("SELECT 1; {}", insert(last + 3)))],
+    ];
+    for messages in &by_itself {
+        let mut victim = rig.client_with(&VICTIM);
+        send(&mut victim, messages);
+        victims.push(victim);
+    }
     let count = victims.len().to_string();
     let waiting = || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
@@ -575,6 +586,9 @@ fn a_commit_is_left_to_its_server() {
         rig.metric("pgweir_clients", &[]) == 0.0
     });
     let cancelled = "canceling wait for synchronous";
+    rig.wait("the server to be asked about those", || {
+        rig.metric("pgweir_cancel_requests_total", &[("result", "sent")]) >= by_itself.len() as f64
+    });
     assert_eq!(waiting(), count);
     standby.thaw().unwrap();
     rig.wait("all to be done", || {
