@@ -246,6 +246,7 @@ fn special_users(root: &Table<'_>) -> Vec<User> {
     let user = |named: &Named<'_>| {
         check_name(root, "user", named);
         let (table, pool) = (&named.table, named.table.table("pool"));
+        let timeouts = table.table("timeouts");
         let user = User {
             name: named.name.clone(),
             max_connections: maybe(table, &keys::USER_MAX_CONNECTIONS),
@@ -254,6 +255,10 @@ fn special_users(root: &Table<'_>) -> Vec<User> {
             size: maybe(&pool, &keys::USER_POOL_SIZE),
             min: maybe(&pool, &keys::USER_POOL_MIN),
             reserve: maybe(&pool, &keys::USER_POOL_RESERVE),
+            client_idle: maybe(&timeouts, &keys::USER_CLIENT_IDLE),
+            idle_in_transaction: maybe(&timeouts, &keys::USER_IDLE_IN_TRANSACTION),
+            transaction: maybe(&timeouts, &keys::USER_TRANSACTION),
+            query: maybe(&timeouts, &keys::USER_QUERY),
         };
         check_min(
             &pool,

@@ -116,6 +116,10 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &USER_POOL_SIZE,
     &USER_POOL_MIN,
     &USER_POOL_RESERVE,
+    &USER_CLIENT_IDLE,
+    &USER_IDLE_IN_TRANSACTION,
+    &USER_TRANSACTION,
+    &USER_QUERY,
     &AUTH_METHOD,
     &AUTH_USERS_FILE,
     &ADMIN_HTTP,
@@ -483,6 +487,34 @@ pub(super) static USER_POOL_RESERVE: Key<Maybe<Count>> = Key {
     shape: Maybe(FEW),
     needed: Needed::No,
     does: "The reserve of this user's pools, in place of the database's.",
+};
+
+pub(super) static USER_CLIENT_IDLE: Key<Bound> = Key {
+    path: "user.<name>.timeouts.client_idle",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "`timeouts.client_idle` for this user's sessions.",
+};
+
+pub(super) static USER_IDLE_IN_TRANSACTION: Key<Bound> = Key {
+    path: "user.<name>.timeouts.idle_in_transaction",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "`timeouts.idle_in_transaction` for this user's sessions.",
+};
+
+pub(super) static USER_TRANSACTION: Key<Bound> = Key {
+    path: "user.<name>.timeouts.transaction",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "`timeouts.transaction` for this user's sessions.",
+};
+
+pub(super) static USER_QUERY: Key<Bound> = Key {
+    path: "user.<name>.timeouts.query",
+    shape: BOUND,
+    needed: Needed::No,
+    does: "`timeouts.query` for this user's sessions.",
 };
 
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {

@@ -132,6 +132,14 @@ pub struct User {
     pub min: Option<usize>,
     /// Server connections beyond the size.
     pub reserve: Option<usize>,
+    /// Bounds on phases, in place of those of all; so the next three.
+    pub client_idle: Option<Duration>,
+    /// A client that sends nothing inside a transaction.
+    pub idle_in_transaction: Option<Duration>,
+    /// A transaction.
+    pub transaction: Option<Duration>,
+    /// A statement.
+    pub query: Option<Duration>,
 }
 
 /// The pools of a database: one for each node and user.

@@ -185,6 +185,18 @@ impl Databases {
         Ok(places)
     }
 
+    /// The bounds on sessions of every database and user.
+    fn all_timeouts(&self) -> Vec<SessionTimeouts> {
+        let databases = self.named.values().chain(self.any.as_ref());
+        let of_databases: Vec<_> = databases.map(|known| *known.template.timeouts).collect();
+        let users = self.users.values();
+        let of_users = users.flat_map(|user| {
+            let bounds = of_databases.iter();
+            bounds.map(move |all| timeouts_for(all, user))
+        });
+        of_databases.iter().copied().chain(of_users).collect()
+    }
+
     /// Takes pools out that nobody uses and that have no connection.
     pub(super) fn forget_unused(&self, set: &Arc<PoolSet>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
@@ -244,17 +256,17 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         pipeline_buffer: config.limits.pipeline_buffer,
         max_message: config.limits.max_message,
         cancel_timeout: config.timeouts.cancel,
-        timeouts: SessionTimeouts {
-            client_idle: config.timeouts.client_idle,
-            idle_in_transaction: config.timeouts.idle_in_transaction,
-            transaction: config.timeouts.transaction,
-            query: config.timeouts.query,
-            client_write: config.timeouts.client_write,
-            epoch: Instant::now(),
-        },
     });
+    let timeouts = SessionTimeouts {
+        client_idle: config.timeouts.client_idle,
+        idle_in_transaction: config.timeouts.idle_in_transaction,
+        transaction: config.timeouts.transaction,
+        query: config.timeouts.query,
+        client_write: config.timeouts.client_write,
+        epoch: Instant::now(),
+    };
     let built = Built {
-        databases: databases(config, &clusters),
+        databases: databases(config, &clusters, timeouts),
         authenticator: authenticator(&config.auth, seed),
         shared,
         clusters,
@@ -384,7 +396,7 @@ fn to_watch(
     }
 }
 
-fn databases(config: &Config, clusters: &[Arc<Cluster>]) -> Databases {
+fn databases(config: &Config, clusters: &[Arc<Cluster>], timeouts: SessionTimeouts) -> Databases {
     let mut named = HashMap::new();
     let mut any = None;
     for database in &config.databases {
@@ -395,7 +407,7 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>]) -> Databases {
             // Config has checked the name.
             continue;
         };
-        let known = known_database(config, database, cluster.clone());
+        let known = known_database(config, database, cluster.clone(), timeouts);
         if database.name == "*" {
             any = Some(known);
         } else {
@@ -414,7 +426,12 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>]) -> Databases {
     }
 }
 
-fn known_database(config: &Config, database: &config::Database, cluster: Arc<Cluster>) -> Database {
+fn known_database(
+    config: &Config,
+    database: &config::Database,
+    cluster: Arc<Cluster>,
+    timeouts: SessionTimeouts,
+) -> Database {
     let pool = &database.pool;
     let sql = |text: &Option<String>| text.as_deref().map(Box::from);
     Database {
@@ -436,6 +453,7 @@ fn known_database(config: &Config, database: &config::Database, cluster: Arc<Clu
                 check: config.timeouts.server_check,
             },
             bounds: Vec::new(),
+            timeouts: Arc::new(timeouts),
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),
@@ -469,7 +487,19 @@ fn for_user(known: &Database, name: &str, user: Option<&config::User>) -> Templa
     limits.size = user.size.unwrap_or(limits.size);
     limits.min = user.min.unwrap_or(limits.min).min(limits.size);
     limits.reserve = user.reserve.unwrap_or(limits.reserve);
+    template.timeouts = Arc::new(timeouts_for(&template.timeouts, user));
     template
+}
+
+/// The bounds of one user's sessions.
+fn timeouts_for(all: &SessionTimeouts, user: &config::User) -> SessionTimeouts {
+    SessionTimeouts {
+        client_idle: user.client_idle.or(all.client_idle),
+        idle_in_transaction: user.idle_in_transaction.or(all.idle_in_transaction),
+        transaction: user.transaction.or(all.transaction),
+        query: user.query.or(all.query),
+        ..*all
+    }
 }
 
 fn authenticator(auth: &config::Auth, seed: [u8; 32]) -> Authenticator {
@@ -546,13 +576,16 @@ fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
 
 /// Looks for sessions that are beyond their timeouts, for as long as the proxy runs.
 pub(super) async fn keep_time(built: Arc<Built>) {
-    let timeouts = built.shared.timeouts;
-    let Some(pace) = timeouts.pace() else { return };
+    let timeouts = built.databases.all_timeouts();
+    let paces = timeouts.iter().filter_map(SessionTimeouts::pace);
+    let (Some(pace), Some(any)) = (paces.min(), timeouts.first()) else {
+        return;
+    };
     let mut ticks = tokio::time::interval(pace);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        timeouts.sweep(&built.shared.registry);
+        relay::sweep(&built.shared.registry, any);
     }
 }
 

@@ -27,7 +27,7 @@ pub use pools::{Mode, PoolSet, Template};
 pub use registry::{NoRandomness, Registry, Seat, Slot};
 pub use replication::Replication;
 pub use run::Relay;
-pub use timeouts::SessionTimeouts;
+pub use timeouts::{SessionTimeouts, sweep};
 pub use unit::reasons;
 pub use welcome::{Unwelcome, Welcome, no_node, refused, welcome};
 
@@ -54,8 +54,6 @@ pub struct Shared {
     pub max_message: usize,
     /// How long a cancel request to a server may take.
     pub cancel_timeout: Duration,
-    /// How long sessions may be in a phase.
-    pub timeouts: SessionTimeouts,
 }
 
 impl Shared {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use std::collections::HashMap;
 
-use super::{Cluster, Welcome};
+use super::{Cluster, SessionTimeouts, Welcome};
 use crate::link::Params;
 use crate::pool::{self, Limits, Owner, Pool, Setup};
 use crate::server::{Credentials, Endpoint};
@@ -33,6 +33,8 @@ pub struct Template {
     pub bounds: Vec<(pool::Shared, usize)>,
     /// What makes a connection ready.
     pub setup: Arc<Setup>,
+    /// How long its sessions may be in a phase.
+    pub timeouts: Arc<SessionTimeouts>,
 }
 
 /// Everything that sessions of one database and user share.
@@ -48,6 +50,8 @@ pub struct PoolSet {
     pub cluster: Arc<Cluster>,
     /// The pooling mode.
     pub mode: Mode,
+    /// How long sessions may be in a phase.
+    pub timeouts: Arc<SessionTimeouts>,
     /// One pool for each node, in the cluster's order.
     pub pools: Box<[Pool]>,
     /// What proves the user to servers.
@@ -85,6 +89,7 @@ impl PoolSet {
             pools: cluster.nodes.iter().map(pool).collect(),
             cluster,
             mode: template.mode,
+            timeouts: template.timeouts.clone(),
             credentials: owner.credentials,
             welcomes: Mutex::default(),
         }

@@ -123,6 +123,7 @@ impl Relay {
         session: Session,
         home: Option<(Pooled, usize)>,
     ) -> Relay {
+        slot.noted.begin(&pools.timeouts);
         Relay {
             shared,
             pools,

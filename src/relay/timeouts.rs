@@ -5,6 +5,7 @@
 //! and nothing where none is; one task looks at all of them in a while and wakes those that are overdue.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::cancel::cancel_unless_done;
@@ -65,6 +66,8 @@ impl Overdue {
 /// What a session has noted. Milliseconds since the epoch, plus one so that 0 is never.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
+    /// The session's bounds; none until it begins.
+    bounds: OnceLock<Arc<SessionTimeouts>>,
     /// The phase in the two lowest bits, since when above them.
     phase: AtomicU64,
     /// Since when the transaction is open; 0 if none is.
@@ -74,6 +77,14 @@ pub(super) struct Noted {
 }
 
 impl Noted {
+    /// The session begins, under these bounds.
+    pub(super) fn begin(&self, bounds: &Arc<SessionTimeouts>) {
+        if bounds.are_set() {
+            // It begins once.
+            let _ = self.bounds.set(bounds.clone());
+        }
+    }
+
     fn phase(&self) -> (Phase, u64) {
         let noted = self.phase.load(Ordering::Relaxed);
         let phase = match noted & 3 {
@@ -166,19 +177,22 @@ impl SessionTimeouts {
             _ => None,
         }
     }
+}
 
-    /// Wakes the sessions that are overdue.
-    pub fn sweep(&self, registry: &Registry) {
-        let now = self.now();
-        registry.expire(|slot| self.overdue(&slot.noted, now).is_some());
-    }
+/// Wakes the sessions that are overdue. `any` tells the time that all bounds count by.
+pub fn sweep(registry: &Registry, any: &SessionTimeouts) {
+    let now = any.now();
+    registry.expire(|slot| {
+        let bounds = slot.noted.bounds.get();
+        bounds.is_some_and(|bounds| bounds.overdue(&slot.noted, now).is_some())
+    });
 }
 
 impl Relay {
     /// Notes the phase that the session has come to.
     #[inline]
     pub(super) fn note_phase(&mut self) {
-        if self.shared.timeouts.are_set() {
+        if self.pools.timeouts.are_set() {
             self.note_phase_now();
         }
     }
@@ -197,7 +211,7 @@ impl Relay {
         if self.output.is_empty() {
             slot.noted.unread.store(0, Ordering::Relaxed);
         } else if progress || slot.noted.unread.load(Ordering::Relaxed) == 0 {
-            let now = self.shared.timeouts.now();
+            let now = self.pools.timeouts.now();
             slot.noted.unread.store(now, Ordering::Relaxed);
         }
         let (before, since) = slot.noted.phase();
@@ -207,14 +221,14 @@ impl Relay {
             slot.noted.transaction.store(0, Ordering::Relaxed);
         }
         if before != phase || since == 0 || ended {
-            slot.noted.enter(phase, self.shared.timeouts.now());
+            slot.noted.enter(phase, self.pools.timeouts.now());
             self.flags.timed_out = false;
         }
     }
 
     /// The session has been woken because it is overdue, unless it has gone on in the meantime.
     pub(super) fn expire(&mut self) -> Result<(), End> {
-        let timeouts = &self.shared.timeouts;
+        let timeouts = &self.pools.timeouts;
         let Some(overdue) = timeouts.overdue(&self.slot.noted, timeouts.now()) else {
             return Ok(());
         };
@@ -262,7 +276,7 @@ impl Relay {
     /// A statement that takes too long is cancelled, and its client hears of it from the server.
     fn cancel_overdue(&mut self) {
         self.flags.timed_out = true;
-        let now = self.shared.timeouts.now();
+        let now = self.pools.timeouts.now();
         self.slot.noted.enter(Phase::Query, now);
         self.cancel_running(cancel_unless_done);
     }
