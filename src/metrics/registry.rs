@@ -50,6 +50,8 @@ pub struct Metrics {
     pub standby_refusals: IntCounter,
     /// Sessions pinned, by reason.
     pub pins: Family,
+    /// Pins that have ended, by reason.
+    pub pins_ended: Family,
     /// Time waited for a server connection, in seconds. A checkout that found one idle at once is
     /// observed as `0.0`, without reading a clock; so its count is the number of checkouts.
     pub checkout_wait: Histogram,
@@ -106,6 +108,7 @@ impl Metrics {
             routed_statements: routed(&registry, labels),
             standby_refusals: counter(&registry, series::STANDBY_REFUSALS_TOTAL),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),
+            pins_ended: Family::of(&registry, series::PINS_ENDED_TOTAL, labels.pins),
             checkout_wait: histogram(&registry, series::POOL_CHECKOUT_WAIT_SECONDS, WAITS),
             checkout_timeouts: counter(&registry, series::POOL_CHECKOUT_TIMEOUTS_TOTAL),
             clients: gauge(&registry, series::CLIENTS),

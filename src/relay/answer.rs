@@ -108,7 +108,10 @@ impl Relay {
         let notice = lost_notice(wrote);
         for owed in owed {
             match owed {
-                Owed::Injected { .. } | Owed::CopyEnd | Owed::Sync { swallow: true, .. } => {
+                Owed::Injected { .. }
+                | Owed::Probe(_)
+                | Owed::CopyEnd
+                | Owed::Sync { swallow: true, .. } => {
                     continue;
                 }
                 Owed::Sync { .. } | Owed::Query { .. } | Owed::Call => {

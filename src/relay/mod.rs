@@ -8,6 +8,7 @@ mod cluster;
 mod compose;
 mod finish;
 mod log;
+mod pins;
 mod place;
 mod pools;
 mod registry;

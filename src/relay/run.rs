@@ -25,7 +25,7 @@ use crate::net::{Stream, scratch};
 use crate::pool::Pooled;
 use crate::server::{self, ServerError};
 use crate::session::{LinkError, Next, Session};
-use crate::sql::Class;
+use crate::sql::{Class, Pins};
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 
 /// Replies of the proxy's own that a client may leave unread before its messages are no longer read.
@@ -83,6 +83,12 @@ pub(super) struct Flags {
     pub(super) ended: bool,
     /// A transaction has ended since the phase was noted.
     pub(super) idle: bool,
+    /// What runs has been cancelled.
+    pub(super) cancelled: bool,
+    /// Another cancel follows the one that is on its way.
+    pub(super) cancel_again: bool,
+    /// The pins that have been counted.
+    pub(super) pins: Pins,
 }
 
 /// What goes before the bytes of a client.
@@ -148,6 +154,8 @@ impl Relay {
 
     /// What becomes of the server connections when the client has gone, or has to go.
     pub(super) fn abandon(&mut self) {
+        self.note_pins_ended(self.flags.pins);
+        self.flags.pins = Pins::NONE;
         // A group whose Sync has not come is a transaction that only the end of its connection rolls back.
         let keep_state = self.session.pin().is_some() || self.session.mid_unit();
         let cancel_timeout = self.shared.cancel_timeout;
@@ -275,6 +283,7 @@ impl Relay {
             held.server.key.clone(),
             self.shared.cancel_timeout,
         );
+        self.flags.cancelled = true;
         self.cancelling = Some(Box::pin(async move {
             server::cancel(&address, process, &key, limit).await
         }));
@@ -290,11 +299,15 @@ impl Relay {
         };
         self.cancelling = None;
         self.flags.recheck = true;
+        let again = std::mem::take(&mut self.flags.cancel_again);
         let outcome = if result.is_ok() { "sent" } else { "failed" };
         self.shared.metrics.cancel_requests.named(outcome).inc();
         if let (Err(error), Some(held)) = (result, &mut self.held) {
             log::cancel_failed(&self.pools.cluster.nodes[held.node].name, &error);
             held.server.link.doubtful = true;
+        }
+        if again {
+            self.cancel();
         }
         self.release()?;
         Ok(true)
@@ -401,6 +414,11 @@ impl Relay {
                 if received.wrote {
                     self.session.floor.wrote(Instant::now());
                 }
+                self.note_pins();
+                self.flags.cancelled &= !received.ended;
+                if received.missed && self.flags.cancelled {
+                    self.cancel_again();
+                }
                 if received.refused {
                     self.shared.metrics.standby_refusals.inc();
                 }
@@ -436,13 +454,15 @@ impl Relay {
         if self.cancelling.is_some() || self.placed.is_some() {
             return Ok(());
         }
+        if self.session.pin().is_some() {
+            self.ask_for_pins();
+            return Ok(());
+        }
         if link.doubtful {
             self.held = None;
             return Ok(());
         }
-        let stays =
-            self.session.pin().is_some() || (self.pools.mode == Mode::Session && !held.standby);
-        if stays {
+        if self.pools.mode == Mode::Session && !held.standby {
             return Ok(());
         }
         if link.dirty {
@@ -603,7 +623,6 @@ impl Relay {
             unit::count_held(shared, &self.pools.cluster, class, held.node, held.standby);
         }
         let session = &mut self.session;
-        let pinned = session.pin().is_some();
         let server = &mut *held.server;
         let written = compose(|out| {
             let refusable = match begin {
@@ -629,9 +648,7 @@ impl Relay {
             };
             send(&mut server.stream, &mut server.unsent, cx, bytes).map(|()| true)
         });
-        if let Some(pin) = session.pin().filter(|_| !pinned) {
-            shared.metrics.pins.at(pin.index()).inc();
-        }
+        self.note_pins();
         let Ok(sent) = written else {
             return self.server_lost("write failed").map(|()| true);
         };

@@ -22,6 +22,8 @@ pub struct Received {
     pub wrote: bool,
     /// A standby refused a statement (25006): the router was wrong.
     pub refused: bool,
+    /// A cancel request has hit something else than what the client runs.
+    pub missed: bool,
 }
 
 /// A server that cannot be understood, or one of the proxy's own statements that failed. The connection ends.
@@ -107,7 +109,7 @@ impl Session {
                     return Err(error.into());
                 }
             };
-            let wanted = wanted(header);
+            let wanted = wanted(header, link);
             let Some(body) = rest.get(HEADER..HEADER + wanted) else {
                 break;
             };
@@ -181,10 +183,16 @@ impl Session {
         standby: bool,
         received: &mut Received,
     ) -> Result<Verdict, LinkError> {
-        let injected = matches!(link.owing.front(), Some(Owed::Injected { .. }));
+        let front = link.owing.front();
+        let injected = front.is_some_and(Owed::is_own);
         match header.tag {
             // Rows and copied data are most of what there is.
-            b'D' | b'd' => {}
+            b'D' => {
+                if let Some(Owed::Probe(asked)) = front {
+                    self.pins_left(asked, body);
+                }
+            }
+            b'd' => {}
             b'Z' => return self.ready(link, body, received),
             b'E' => return Ok(self.error(link, body, standby, injected, received)),
             b'C' => {
@@ -206,7 +214,13 @@ impl Session {
                     Verdict::Pass
                 });
             }
-            b'S' => return Ok(self.parameter(body, injected, link.resetting)),
+            b'S' => {
+                // The question about pins changes no setting: what comes beside its answer is news to the client, too.
+                let injected = matches!(front, Some(Owed::Injected { .. }));
+                return Ok(self.parameter(body, injected, link.resetting));
+            }
+            // Whatever is going on: it is for whoever listens.
+            b'A' => return Ok(Verdict::Pass),
             b'G' => {
                 let CopyIn {
                     ended,
@@ -224,7 +238,7 @@ impl Session {
                     self.group.sets += sets;
                 }
             }
-            b't' | b'N' | b'A' | b'H' | b'c' | b'V' | b'W' => {}
+            b't' | b'N' | b'H' | b'c' | b'V' | b'W' => {}
             tag => return Err(LinkError::Unexpected(tag)),
         }
         Ok(if injected {
@@ -293,6 +307,12 @@ impl Session {
                 }
                 return Ok(Verdict::Swallow);
             }
+            Owed::Probe(_) => {
+                link.refusal = None;
+                link.status = status;
+                self.pinned.asked();
+                return Ok(Verdict::Swallow);
+            }
             Owed::Sync { swallow: true, .. } => Verdict::Swallow,
             _ => Verdict::Pass,
         };
@@ -347,6 +367,10 @@ impl Session {
         received: &mut Received,
     ) -> Verdict {
         if injected {
+            // The client's cancel request has hit the proxy's question instead of the statement behind it.
+            received.missed |= matches!(link.owing.front(), Some(Owed::Probe(_)))
+                && link.owing.owes_client()
+                && backend::error_field(body, b'C') == Some(b"57014");
             link.refusal.get_or_insert_with(|| refusal(body));
             return Verdict::Swallow;
         }
@@ -360,7 +384,7 @@ impl Session {
                 // The client has sent what does not belong there: as with the server, this is the end of its session.
                 link.status = Status::Failed;
                 link.committing = false;
-            } else if self.pin.is_none() && (link.status == Status::Idle || link.committing) {
+            } else if self.pins().is_empty() && (link.status == Status::Idle || link.committing) {
                 return Verdict::Swallow;
             }
         }
@@ -441,7 +465,7 @@ impl Session {
             // What comes behind it in its group may leave something again: then both stay as they are.
             if link.owing.executes() <= 1 {
                 link.dirty = false;
-                self.pin = None;
+                self.pinned.clear();
             }
             if let Some(cold) = &mut self.cold {
                 let defaults = cold.settings.defaults();
@@ -560,9 +584,10 @@ const MAX_NAMING_ERROR: usize = 2048;
 
 /// How much of a body is needed before the message can be acted on.
 #[inline]
-fn wanted(header: Header) -> usize {
+fn wanted(header: Header, link: &Link) -> usize {
     match header.tag {
-        b'Z' | b'C' | b'S' => header.body.min(PREFIX),
+        b'D' if matches!(link.owing.front(), Some(Owed::Probe(_))) => header.body.min(PREFIX),
+        b'Z' | b'C' | b'S' | b'A' => header.body.min(PREFIX),
         b'E' => header.body.min(MAX_NAMING_ERROR),
         _ => 0,
     }

@@ -432,7 +432,8 @@ impl Session {
 
     /// A portal has been bound: what its statement does to the session happens when it is executed.
     fn note_portal(&mut self, portal: &[u8], statement: &Arc<Statement>) {
-        let changes = statement.class.session != SessionEffect::None;
+        let changes = statement.class.session != SessionEffect::None
+            || self.may_end_pin(statement.class, statement.text());
         if !changes
             && self
                 .cold
@@ -466,14 +467,14 @@ impl Session {
         let full = self.params.len() >= MAX_SETTINGS;
         let cold = self.cold();
         if full || cold.settings.are_too_many() {
-            self.pin = Some(PinReason::Settings);
+            self.pinned.pin(PinReason::Settings);
             return 0;
         }
         let parsed = setting::parse(text);
         link.resetting |= cold.settings.parts(&parsed);
         let sent = cold.settings.send(&parsed);
         if sent.is_none() {
-            self.pin = Some(PinReason::Settings);
+            self.pinned.pin(PinReason::Settings);
         }
         sent.unwrap_or(0)
     }
@@ -487,6 +488,9 @@ impl Session {
 
     /// What a statement leaves behind in its session. Returns how many settings it changes.
     fn effect(&mut self, class: Class, text: &[u8], link: &mut Link) -> u32 {
+        if self.may_end_pin(class, text) {
+            self.pinned.may_end();
+        }
         match class.session {
             SessionEffect::None => 0,
             SessionEffect::Deallocate => {
@@ -513,7 +517,7 @@ impl Session {
                 0
             }
             SessionEffect::Pin(reason) => {
-                self.pin = Some(reason);
+                self.pinned.pin(reason);
                 0
             }
             SessionEffect::Unknown => {

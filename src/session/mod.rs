@@ -18,6 +18,7 @@
 mod back;
 mod forward;
 mod front;
+mod pins;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use crate::link::{Link, Owed, Params, Statement};
 use crate::route::Floor;
 use crate::sql::{Lexing, PinReason};
 use crate::wire::{Status, frame, frontend};
+use pins::Pinned;
 use settings::Settings;
 
 /// What the proxy knows of one client's session.
@@ -44,7 +46,7 @@ pub struct Session {
     /// The newest position that reads must reflect.
     pub floor: Floor,
     /// Why the session must keep its server connection.
-    pin: Option<PinReason>,
+    pinned: Pinned,
     /// How the server lexes this session's statements.
     lexing: Lexing,
     /// Reads are serializable transactions: no standby takes them.
@@ -134,7 +136,7 @@ impl Session {
             serializable,
             params,
             floor: Floor::default(),
-            pin: None,
+            pinned: Pinned::default(),
             lexing,
             unnamed: None,
             group: Group::default(),
@@ -143,9 +145,9 @@ impl Session {
         }
     }
 
-    /// Why the session must keep its server connection; `None` if it need not.
+    /// Why the session must keep its server connection, the first reason; `None` if it need not.
     pub fn pin(&self) -> Option<PinReason> {
-        self.pin
+        self.pins().iter().next()
     }
 
     /// Whether a message or a group has been forwarded in part, so that the connection cannot be changed.
@@ -212,7 +214,7 @@ impl Session {
             ..Group::default()
         };
         self.stream.drop = true;
-        self.pin = None;
+        self.pinned.clear();
         self.undo_names(usize::MAX);
         self.remember_taken();
         if let Some(cold) = &mut self.cold {

@@ -42,6 +42,7 @@ struct Script {
     told: Vec<u8>,
     wrote: bool,
     refused: bool,
+    missed: bool,
     ended: Option<Next>,
     broken: Option<LinkError>,
     max_prepared: usize,
@@ -67,6 +68,7 @@ impl Script {
             told: Vec::new(),
             wrote: false,
             refused: false,
+            missed: false,
             ended: None,
             broken: None,
             max_prepared,
@@ -95,6 +97,7 @@ impl Script {
                 }
                 self.wrote |= received.wrote;
                 self.refused |= received.refused;
+                self.missed |= received.missed;
             }
             Err(error) => {
                 self.told.extend_from_slice(&out);
@@ -135,11 +138,12 @@ impl Script {
         }
         if self.placed {
             // Settings are there now: the unit follows.
+        } else if self.session.pin().is_some() {
+            let out = &mut self.sent[node as usize];
+            self.session.ask_for_pins(link, out);
         } else if link.doubtful {
             *link = Link::new(self.max_prepared);
             self.held = None;
-        } else if self.session.pin().is_some() {
-            // It stays.
         } else if link.dirty {
             Session::clean(link, &mut self.sent[node as usize]);
         } else {
@@ -1249,6 +1253,8 @@ fn discard_all_takes_everything() {
          primary: Q listen c
          server: C LISTEN / Z I
          told: C LISTEN / Z I
+         primary: Q SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
+         server: T / D t / C SELECT 1 / Z I
          held: primary
          client: Q discard all
          primary: Q discard all
@@ -1349,6 +1355,8 @@ fn a_pin_keeps_the_connection() {
          primary: Q listen c
          server: C LISTEN / Z I
          told: C LISTEN / Z I
+         primary: Q SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
+         server: T / D t / C SELECT 1 / Z I
          held: primary
          server: A
          told: A
@@ -1358,6 +1366,140 @@ fn a_pin_keeps_the_connection() {
          told: T / C SELECT 1 / Z I
          held: primary",
     );
+}
+
+const LISTENING: &str = "Q SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())";
+const LOCKED: &str = "Q SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())";
+
+/// The server is asked behind the client's ReadyForQuery, when something may have changed, and its answer is not the
+/// client's.
+#[test]
+fn a_pin_ends_when_the_server_says_so() {
+    play(&format!(
+        "client: Q listen c
+         primary: Q listen c
+         server: C LISTEN / Z I
+         told: C LISTEN / Z I
+         primary: {LISTENING}
+         server: T / D t / C SELECT 1 / Z I
+         held: primary
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q unlisten c
+         primary: Q unlisten c
+         server: C UNLISTEN / Z I
+         told: C UNLISTEN / Z I
+         primary: {LISTENING}
+         server: T / D f / C SELECT 1 / Z I
+         held: nothing"
+    ));
+}
+
+/// What comes while the question is on its way follows on the same connection, and is answered as ever.
+#[test]
+fn nobody_waits_for_the_end_of_a_pin() {
+    play(&format!(
+        "client: P - select pg_advisory_lock(1) / B - / E / S
+         primary: P - select pg_advisory_lock(1) / B - / E / S
+         server: 1 / 2 / D 1 / C SELECT 1 / Z I
+         told: 1 / 2 / D 1 / C SELECT 1 / Z I
+         primary: {LOCKED}
+         server: T / D t / C SELECT 1 / Z I
+         client: P - select pg_advisory_unlock(1) / B - / E / S
+         primary: P - select pg_advisory_unlock(1) / B - / E / S
+         server: 1 / 2 / D t / C SELECT 1 / Z I
+         told: 1 / 2 / D t / C SELECT 1 / Z I
+         primary: {LOCKED}
+         client: B - / E / S
+         primary: P - select pg_advisory_unlock(1) / B - / E / S
+         server: T / D f / C SELECT 1 / A / Z I
+         told: A
+         server: 1 / 2 / D f / C SELECT 1 / Z I
+         told: 2 / D f / C SELECT 1 / Z I
+         held: nothing"
+    ));
+}
+
+/// The answer tells of the moment at which the question came: a lock that was asked for behind it is not in it.
+#[test]
+fn an_answer_that_is_older_than_a_pin_does_not_end_it() {
+    play(&format!(
+        "client: Q select pg_try_advisory_lock(1)
+         primary: Q select pg_try_advisory_lock(1)
+         server: T / D f / C SELECT 1 / Z I
+         told: T / D f / C SELECT 1 / Z I
+         primary: {LOCKED}
+         client: Q select pg_advisory_lock(2)
+         primary: Q select pg_advisory_lock(2)
+         server: T / D f / C SELECT 1 / Z I
+         held: primary
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         primary: {LOCKED}
+         server: T / D t / C SELECT 1 / Z I
+         held: primary"
+    ));
+}
+
+#[test]
+fn a_question_that_fails_leaves_the_pin() {
+    let mut script = Script::new();
+    script.play(&format!(
+        "client: Q listen c
+         primary: Q listen c
+         server: C LISTEN / Z I
+         told: C LISTEN / Z I
+         primary: {LISTENING}
+         server: E 57014 / Z I
+         held: primary
+         client: Q unlisten c
+         primary: Q unlisten c
+         server: C UNLISTEN / Z I
+         told: C UNLISTEN / Z I
+         primary: {LISTENING}
+         client: Q select 1
+         primary: Q select 1"
+    ));
+    assert!(!script.missed);
+    // A cancel request was for the statement behind the question.
+    script.play(
+        "server: E 57014 / Z I
+         held: primary",
+    );
+    assert!(script.missed);
+}
+
+/// Nothing is asked inside a transaction, and nothing of sessions whose pins do not end.
+#[test]
+fn questions_wait_for_the_end_of_the_transaction() {
+    play(&format!(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q listen c
+         primary: Q listen c
+         server: C LISTEN / Z T
+         told: C LISTEN / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         primary: {LISTENING}
+         server: T / D f / C SELECT 1 / Z I
+         held: nothing
+         client: Q load 'x'
+         primary: Q load 'x'
+         server: C LOAD / Z I
+         told: C LOAD / Z I
+         client: Q drop table t
+         primary: Q drop table t
+         server: C DROP TABLE / Z I
+         told: C DROP TABLE / Z I
+         held: primary"
+    ));
 }
 
 // ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1810,6 +1952,7 @@ fn what_follows_discard_all_waits_for_it() {
          primary: Q listen c
          server: C LISTEN / Z I
          told: C LISTEN / Z I
+         primary: Q SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
          held: primary",
     );
 }

@@ -401,7 +401,16 @@ fn flagged(class: Class, lexed: &Lexed) -> Class {
     } else {
         class.session
     };
-    Class { session, ..class }
+    // A session that keeps its connection keeps it for its writes, too.
+    let access = match (session, class.access) {
+        (SessionEffect::Pin(_), Access::Read) => Access::Primary,
+        (_, access) => access,
+    };
+    Class {
+        session,
+        access,
+        ..class
+    }
 }
 
 /// Whether a text that calls set_config does so for its transaction only, as far as its words tell. For the session, the

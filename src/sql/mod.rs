@@ -14,6 +14,7 @@ mod classify;
 mod function;
 mod keyword;
 mod lexer;
+mod pins;
 pub mod setting;
 #[cfg(test)]
 mod tests;
@@ -22,4 +23,5 @@ mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 pub use classify::{Classifier, Explanation, Lexing, statements};
+pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{Savepoint, deallocate_target, savepoint};

@@ -7,6 +7,7 @@
 
 mod support;
 
+mod a_pin_ends_with_its_reason;
 mod a_session_reads_its_own_writes;
 mod bad_input_costs_nobody_else;
 mod cancel_hits_its_own_query;
