@@ -14,6 +14,7 @@ mod classify;
 mod function;
 mod keyword;
 mod lexer;
+mod listen;
 mod pins;
 pub mod setting;
 #[cfg(test)]
@@ -23,5 +24,6 @@ mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 pub use classify::{Classifier, Explanation, Lexing, statements};
+pub use listen::{Listening, listening};
 pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{Savepoint, deallocate_target, savepoint};
