@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::{
-    Address, Admin, Auth, AuthMethod, Cluster as ClusterConfig, Config, Database, Limits, Log,
-    LogFormat, LogLevel, Monitor, Node as NodeConfig, Pool, PoolMode, Reads, Timeouts,
+    Address, Admin, Auth, AuthMethod, Cluster as ClusterConfig, Config, Database, Limits,
+    ListenPolicy, Log, LogFormat, LogLevel, Monitor, Node as NodeConfig, Pool, PoolMode, Reads,
+    Timeouts,
 };
 use crate::proxy::{self, NodeStatements, Proxy};
 use crate::testbed::{self, Cluster, RawClient};
@@ -161,6 +162,7 @@ fn configuration(cluster: &Cluster) -> Config {
                 size: 20,
                 wait_timeout: Duration::from_secs(30),
                 max_prepared: 200,
+                listen: ListenPolicy::Shared,
             },
         }],
         auth: Auth {

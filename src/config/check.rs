@@ -266,6 +266,7 @@ fn pool(table: &Table<'_>) -> Pool {
         size: table.get(&keys::POOL_SIZE),
         wait_timeout: table.get(&keys::POOL_WAIT_TIMEOUT),
         max_prepared: table.get(&keys::POOL_MAX_PREPARED),
+        listen: table.get(&keys::POOL_LISTEN),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::shape::{Bound, Choice, Count, Place, Shape, Size, Text, TextOr, Time};
-use super::{AuthMethod, LogFormat, LogLevel, PoolMode};
+use super::{AuthMethod, ListenPolicy, LogFormat, LogLevel, PoolMode};
 
 /// One key of the file.
 pub(super) struct Key<S> {
@@ -100,6 +100,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &POOL_SIZE,
     &POOL_WAIT_TIMEOUT,
     &POOL_MAX_PREPARED,
+    &POOL_LISTEN,
     &AUTH_METHOD,
     &AUTH_USERS_FILE,
     &ADMIN_HTTP,
@@ -319,6 +320,20 @@ pub(super) static POOL_MAX_PREPARED: Key<Count> = Key {
     does: "Most named prepared statements that one server connection holds; the one unused longest \
            makes room and is prepared again when needed. `1` prepares at almost every change of \
            statement; large values cost memory on the nodes, a plan for each.",
+};
+
+pub(super) static POOL_LISTEN: Key<Choice<ListenPolicy>> = Key {
+    path: "database.<name>.pool.listen",
+    shape: Choice {
+        default: ListenPolicy::Shared,
+        names: &[("shared", ListenPolicy::Shared), ("pin", ListenPolicy::Pin)],
+    },
+    needed: Needed::No,
+    does: "What `LISTEN` does in transaction and statement pooling. `\"shared\"`: a session that listens keeps no \
+           server connection; one connection to the primary for each database and user, beside its pool, hears for \
+           all of them, and follows the primary. That is for a `LISTEN` that stands alone, outside of a transaction \
+           block, of a channel whose name is ASCII, by clients whose encoding is UTF8; any other pins, as with \
+           `\"pin\"`: the session keeps its server connection until `UNLISTEN`.",
 };
 
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {

@@ -27,8 +27,9 @@ use toml::de::DeTable;
 pub use address::AddressError;
 pub use fault::{Fault, Faults};
 pub use model::{
-    Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Limits, Log, LogFormat, LogLevel,
-    Monitor, Node, Pool, PoolMode, Reads, ScramVerifier, Secret, Timeouts, UserSecret, Users,
+    Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Limits, ListenPolicy, Log,
+    LogFormat, LogLevel, Monitor, Node, Pool, PoolMode, Reads, ScramVerifier, Secret, Timeouts,
+    UserSecret, Users,
 };
 pub use reference::reference;
 pub use unit::parse_duration;

@@ -116,6 +116,17 @@ pub struct Pool {
     pub wait_timeout: Duration,
     /// Most prepared statements that a server connection holds.
     pub max_prepared: usize,
+    /// What LISTEN does to its session.
+    pub listen: ListenPolicy,
+}
+
+/// What LISTEN does to its session, where that does not keep a server connection anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenPolicy {
+    /// Nothing: one connection hears for all.
+    Shared,
+    /// It keeps its server connection.
+    Pin,
 }
 
 /// When a server connection goes back to its pool.

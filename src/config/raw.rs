@@ -312,7 +312,7 @@ mod tests {
         check("cluster.<name>.nodes[]", "address name");
         check(
             "database.<name>.pool",
-            "mode size wait_timeout max_prepared",
+            "mode size wait_timeout max_prepared listen",
         );
         check("log", "level format");
     }

@@ -88,6 +88,7 @@ fn the_smallest_file_has_the_defaults() {
         size: 20,
         wait_timeout: Duration::from_secs(30),
         max_prepared: 200,
+        listen: ListenPolicy::Shared,
     };
     let any = Database {
         name: "*".into(),
@@ -148,7 +149,7 @@ fn every_key_is_read() {
         dbname = "shop"
         [database.shop]
         cluster = "a"
-        pool = { mode = "session", size = 10_000, wait_timeout = "1ms", max_prepared = 1 }
+        pool = { mode = "session", size = 10_000, wait_timeout = "1ms", max_prepared = 1, listen = "pin" }
         [auth]
         users_file = "userlist.txt"
         [admin]
@@ -201,6 +202,7 @@ fn every_key_is_read() {
         size: 10_000,
         wait_timeout: Duration::from_millis(1),
         max_prepared: 1,
+        listen: ListenPolicy::Pin,
     };
     assert_eq!(config.databases[1].pool, pool);
     assert_eq!(config.auth.method, AuthMethod::ScramSha256);

@@ -62,6 +62,7 @@ struct Template {
     cluster: Arc<Cluster>,
     dbname: Option<String>,
     mode: Mode,
+    listen: config::ListenPolicy,
     limits: Limits,
 }
 
@@ -85,6 +86,7 @@ impl Databases {
             user,
             template.cluster.clone(),
             template.mode,
+            template.listen,
             template.limits,
             credentials,
         ));
@@ -303,6 +305,7 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>]) -> Databases {
                 config::PoolMode::Session => Mode::Session,
                 config::PoolMode::Statement => Mode::Statement,
             },
+            listen: database.pool.listen,
             limits: Limits {
                 size: database.pool.size,
                 wait: database.pool.wait_timeout,

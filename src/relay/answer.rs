@@ -39,7 +39,7 @@ impl Relay {
         let mut replies = Vec::new();
         let context = self.shared.context();
         let len = match self.session.next(&input, None, context, &mut replies) {
-            Next::Place { len, .. } => len,
+            Next::Place { len, .. } | Next::Listening { len, .. } => len,
             _ => 0,
         };
         self.tell(notice);

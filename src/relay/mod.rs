@@ -6,7 +6,9 @@
 mod answer;
 mod cluster;
 mod compose;
+mod ears;
 mod finish;
+mod listen;
 mod log;
 mod pins;
 mod place;

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use std::collections::HashMap;
 
+use super::listen::Listeners;
 use super::{Cluster, Welcome};
+use crate::config::ListenPolicy;
 use crate::link::Params;
 use crate::pool::{Limits, Pool};
 use crate::server::{Credentials, Endpoint};
@@ -33,6 +35,9 @@ pub struct PoolSet {
     pub cluster: Arc<Cluster>,
     /// The pooling mode.
     pub mode: Mode,
+    /// LISTEN needs no server connection of its session's own.
+    pub shares_listen: bool,
+    pub(super) listeners: Listeners,
     /// One pool for each node, in the cluster's order.
     pub pools: Box<[Pool]>,
     /// What proves the user to servers.
@@ -45,12 +50,14 @@ const MAX_WELCOMES: usize = 256;
 
 impl PoolSet {
     /// Empty pools.
+    #[allow(clippy::too_many_arguments, reason = "what makes a pool, each once")]
     pub fn new(
         name: &str,
         database: &str,
         user: &str,
         cluster: Arc<Cluster>,
         mode: Mode,
+        listen: ListenPolicy,
         limits: Limits,
         credentials: Arc<Credentials>,
     ) -> PoolSet {
@@ -75,6 +82,8 @@ impl PoolSet {
             pools: cluster.nodes.iter().map(pool).collect(),
             cluster,
             mode,
+            shares_listen: listen == ListenPolicy::Shared && mode != Mode::Session,
+            listeners: Listeners::default(),
             credentials,
             welcomes: Mutex::default(),
         }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 
 use super::compose::compose;
+use super::ears::Ears;
 use super::finish::finish;
 use super::place::no_transactions;
 use super::pools::Mode;
@@ -62,6 +63,8 @@ pub struct Relay {
     pub(super) waiting: Option<Box<Waiting>>,
     /// `held` was taken for this unit, which has not been sent yet.
     pub(super) placed: Option<Unit>,
+    /// What the session hears by LISTEN.
+    pub(super) ears: Option<Box<Ears>>,
     pub(super) cancelling: Option<Cancelling>,
     pub(super) ending: Option<Timer>,
     pub(super) flags: Flags,
@@ -140,6 +143,7 @@ impl Relay {
             output: BytesMut::new(),
             waiting: None,
             placed: None,
+            ears: None,
             cancelling: None,
             ending: None,
             flags: Flags::default(),
@@ -154,6 +158,7 @@ impl Relay {
 
     /// What becomes of the server connections when the client has gone, or has to go.
     pub(super) fn abandon(&mut self) {
+        self.ears = None;
         self.note_pins_ended(self.flags.pins);
         self.flags.pins = Pins::NONE;
         // A group whose Sync has not come is a transaction that only the end of its connection rolls back.
@@ -179,6 +184,7 @@ impl Relay {
             return self.linger(cx);
         }
         self.slot.waker.register(cx.waker());
+        self.prick_ears(cx);
         loop {
             match self.step(cx) {
                 Ok(true) => {}
@@ -191,6 +197,8 @@ impl Relay {
                     if let End::Told(notice) = &end {
                         self.tell(notice);
                     }
+                    // Nobody is to wait for it.
+                    self.ears = None;
                     self.ending = Some(Box::pin(tokio::time::sleep(LINGER)));
                     return self.linger(cx);
                 }
@@ -218,6 +226,7 @@ impl Relay {
         again |= self.poll_cancelling(cx)?;
         again |= self.flush_client(cx)?;
         let served = self.pump_server(cx)?;
+        again |= self.poll_ears(cx)?;
         again |= self.pump_client(cx)?;
         Ok(again || (served && !self.is_at_rest()))
     }
@@ -265,7 +274,7 @@ impl Relay {
 
     /// A cancel request has come: for a statement that waits, for one that runs, or too late.
     pub(super) fn cancel(&mut self) {
-        if self.waiting.take().is_some() {
+        if self.waiting.take().is_some() || self.stop_listening() {
             let notice = Notice::error(
                 SqlState::QueryCanceled,
                 "canceling statement due to user request",
@@ -333,7 +342,7 @@ impl Relay {
     }
 
     /// Sends to the client now what its socket takes, and keeps the rest.
-    fn to_client(
+    pub(super) fn to_client(
         client: &mut Stream,
         output: &mut BytesMut,
         cx: &mut Context<'_>,
@@ -416,6 +425,9 @@ impl Relay {
                 }
                 self.note_pins();
                 self.flags.cancelled &= !received.ended;
+                if received.unlistened {
+                    self.note_unlistened();
+                }
                 if received.missed && self.flags.cancelled {
                     self.cancel_again();
                 }
@@ -496,6 +508,7 @@ impl Relay {
             };
         }
         let blocked = self.waiting.is_some()
+            || self.waits_to_listen()
             || self.flags.draining_link
             || self.output.len() > MAX_OUTPUT
             || self
@@ -575,6 +588,12 @@ impl Relay {
                 }
                 Next::Forward { len, class } => {
                     self.forward(cx, &rest[..len], class, Begin::No)?;
+                    at += len;
+                }
+                Next::Listening { len, change } => {
+                    if !self.listen(cx, &rest[..len], &change)? {
+                        return Ok(at);
+                    }
                     at += len;
                 }
                 Next::Drain => {

@@ -22,6 +22,8 @@ pub struct Received {
     pub wrote: bool,
     /// A standby refused a statement (25006): the router was wrong.
     pub refused: bool,
+    /// Channels are gone: [`Session::take_unlistened`].
+    pub unlistened: bool,
     /// A cancel request has hit something else than what the client runs.
     pub missed: bool,
 }
@@ -220,6 +222,7 @@ impl Session {
                 return Ok(self.parameter(body, injected, link.resetting));
             }
             // Whatever is going on: it is for whoever listens.
+            b'A' if self.hears(body) => return Ok(Verdict::Swallow),
             b'A' => return Ok(Verdict::Pass),
             b'G' => {
                 let CopyIn {
@@ -338,9 +341,19 @@ impl Session {
             self.remember_taken();
         }
         self.unit_ended(link, sets);
+        received.unlistened |= self.unlisten_at_rest(link);
         link.failed = false;
         link.copy_failed = false;
         Ok(verdict)
+    }
+
+    /// What has been said of channels in a transaction counts when it is over. True if any are gone.
+    fn unlisten_at_rest(&mut self, link: &Link) -> bool {
+        link.status == Status::Idle
+            && link.owing.is_empty()
+            && self
+                .hearing_mut()
+                .is_some_and(|hearing| hearing.carry_out(link.failed))
     }
 
     fn unit_ended(&mut self, link: &mut Link, sets: u32) {
@@ -457,6 +470,11 @@ impl Session {
                 self.settle_settings(link, settled);
             }
         }
+        if tag == b"ROLLBACK\0"
+            && let Some(hearing) = self.hearing_mut()
+        {
+            hearing.forget_noted();
+        }
         if FORGETTING.contains(&tag) {
             self.forgotten(link, tag != DEALLOCATE);
         }
@@ -468,6 +486,9 @@ impl Session {
                 self.pinned.clear();
             }
             if let Some(cold) = &mut self.cold {
+                if let Some(hearing) = &mut cold.hearing {
+                    hearing.note_all();
+                }
                 let defaults = cold.settings.defaults();
                 link.resetting = !defaults.is_empty();
                 self.set_params(defaults);
@@ -537,7 +558,10 @@ impl Session {
             b"standard_conforming_strings" => {
                 self.lexing.standard_conforming_strings = value == b"on"
             }
-            b"client_encoding" => self.lexing.safe_encoding = safe_encoding(value),
+            b"client_encoding" => {
+                self.lexing.safe_encoding = safe_encoding(value);
+                self.sharing.encoding(value);
+            }
             _ => {}
         }
     }

@@ -433,7 +433,8 @@ impl Session {
     /// A portal has been bound: what its statement does to the session happens when it is executed.
     fn note_portal(&mut self, portal: &[u8], statement: &Arc<Statement>) {
         let changes = statement.class.session != SessionEffect::None
-            || self.may_end_pin(statement.class, statement.text());
+            || self.may_end_pin(statement.class, statement.text())
+            || self.may_unlisten(statement.text());
         if !changes
             && self
                 .cold
@@ -491,6 +492,7 @@ impl Session {
         if self.may_end_pin(class, text) {
             self.pinned.may_end();
         }
+        self.note_unlisten(text);
         match class.session {
             SessionEffect::None => 0,
             SessionEffect::Deallocate => {

@@ -18,6 +18,7 @@
 mod back;
 mod forward;
 mod front;
+mod listen;
 mod pins;
 mod settings;
 #[cfg(test)]
@@ -30,11 +31,13 @@ use hashbrown::HashMap;
 
 pub use back::{LinkError, Received};
 pub use front::{Context, Next};
+pub use listen::is_utf8;
 
 use crate::link::{Link, Owed, Params, Statement};
 use crate::route::Floor;
 use crate::sql::{Lexing, PinReason};
 use crate::wire::{Status, frame, frontend};
+use listen::{Hearing, Sharing};
 use pins::Pinned;
 use settings::Settings;
 
@@ -47,6 +50,8 @@ pub struct Session {
     pub floor: Floor,
     /// Why the session must keep its server connection.
     pinned: Pinned,
+    /// Whether LISTEN is the proxy's affair.
+    sharing: Sharing,
     /// How the server lexes this session's statements.
     lexing: Lexing,
     /// Reads are serializable transactions: no standby takes them.
@@ -115,6 +120,8 @@ struct Cold {
     told: HashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
+    /// What is heard through the shared connection; boxed, because few sessions listen.
+    hearing: Option<Box<Hearing>>,
     settings: Settings,
 }
 
@@ -137,6 +144,7 @@ impl Session {
             params,
             floor: Floor::default(),
             pinned: Pinned::default(),
+            sharing: Sharing::default(),
             lexing,
             unnamed: None,
             group: Group::default(),
@@ -220,6 +228,9 @@ impl Session {
         if let Some(cold) = &mut self.cold {
             cold.settings.forget();
             cold.portals.clear();
+            if let Some(hearing) = &mut cold.hearing {
+                hearing.forget_noted();
+            }
         }
         wrote
     }

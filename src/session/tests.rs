@@ -189,6 +189,11 @@ impl Script {
                     assert_ne!(before, (false, 0), "nothing moves");
                     at += len;
                 }
+                Next::Listening { len, change } => {
+                    self.session
+                        .listened(&rest[..len], &change, context, &mut self.told);
+                    at += len;
+                }
                 Next::Drain => self.draining = true,
                 Next::Rehome => {
                     let node = self
@@ -1370,6 +1375,141 @@ fn a_pin_keeps_the_connection() {
 
 const LISTENING: &str = "Q SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())";
 const LOCKED: &str = "Q SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())";
+
+fn listener() -> Script {
+    let mut script = Script::new();
+    script.session = script.session.with_shared_listen(true);
+    script
+}
+
+/// What the session hears by way of the shared connection.
+fn channels(script: &Script) -> Vec<String> {
+    let cold = script.session.cold.iter();
+    cold.filter_map(|cold| cold.hearing.as_ref())
+        .flat_map(|hearing| &hearing.channels)
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect()
+}
+
+#[test]
+fn a_listen_that_stands_alone_needs_no_server() {
+    let mut script = listener();
+    script.play(
+        "client: Q listen a
+         told: C LISTEN / Z I
+         client: P - LISTEN \"B\" / B - / D - / E / S
+         told: 1 / 2 / t / n / C LISTEN / Z I
+         client: P s listen c / S
+         primary: P pgw_2 listen c / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B s / E / S
+         told: 2 / C LISTEN / Z I
+         client: P u unlisten a / B u / E / S
+         told: 1 / 2 / C UNLISTEN / Z I
+         held: nothing
+         client: D u / S
+         primary: P pgw_3 unlisten a / D pgw_3 / S
+         server: 1 / t / n / Z I
+         told: t / n / Z I
+         held: nothing",
+    );
+    assert_eq!(channels(&script), ["B", "c"]);
+    script.play(
+        "client: Q unlisten *
+         told: C UNLISTEN / Z I
+         client: Q unlisten *
+         primary: Q unlisten *
+         server: C UNLISTEN / Z I
+         told: C UNLISTEN / Z I
+         held: nothing",
+    );
+    assert!(channels(&script).is_empty());
+}
+
+/// Everything else is for the server, and pins.
+#[test]
+fn a_listen_among_others_is_the_servers() {
+    for unit in [
+        "Q listen a; select 1",
+        "Q listen select",
+        "Q listen ä",
+        "P - listen a / B - / E / E / S",
+        "P - listen a / B - / P - listen b / E / S",
+        "P - listen a / B - / E / H",
+        "P - select 1 / B - / E / P - listen a / B - / E / S",
+    ] {
+        let mut script = listener();
+        script.client(&write(unit, CLIENT));
+        assert_eq!(script.held, Some(Node::Primary), "{unit}");
+        assert!(script.session.pin().is_some(), "{unit}");
+        assert!(channels(&script).is_empty(), "{unit}");
+    }
+    let mut script = Script::new();
+    script.session = script.session.with_shared_listen(false);
+    script.client(&write("Q listen a", CLIENT));
+    assert!(script.session.pin().is_some(), "another encoding");
+}
+
+/// Whether a transaction is open is known when what was sent before has been answered.
+#[test]
+fn a_listen_waits_for_what_was_sent_before() {
+    let mut script = listener();
+    script.play(
+        "client: Q select 1 / Q listen a / Q begin / Q listen b / Q rollback
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I / C LISTEN / Z I
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         primary: Q listen b / Q rollback
+         server: C LISTEN / Z T / C ROLLBACK / Z I
+         told: C LISTEN / Z T / C ROLLBACK / Z I
+         primary: QUESTION"
+            .replace("QUESTION", LISTENING)
+            .as_str(),
+    );
+    assert_eq!(channels(&script), ["a"]);
+}
+
+/// An UNLISTEN that is sent to a server takes the shared channel away when its transaction is committed.
+#[test]
+fn an_unlisten_in_a_transaction_counts_when_it_is_committed() {
+    let check = |units: &str, answers: &str, expected: &[&str]| {
+        let mut script = listener();
+        script.client(&write("Q listen a / Q listen b", CLIENT));
+        for (unit, answer) in units.split(" | ").zip(answers.split(" | ")) {
+            script.client(&write(unit, CLIENT));
+            script.server(&write(answer, SERVER));
+        }
+        assert_eq!(channels(&script), expected, "{units}");
+        let gone = script.session.take_unlistened().len();
+        assert_eq!(gone > 0, expected.len() < 2, "{units}");
+    };
+    check(
+        "Q begin | Q unlisten a | Q commit",
+        "C BEGIN / Z T | C UNLISTEN / Z T | C COMMIT / Z I",
+        &["b"],
+    );
+    check(
+        "Q begin | P - unlisten a / B - / E / S | Q commit",
+        "C BEGIN / Z T | 1 / 2 / C UNLISTEN / Z T | C COMMIT / Z I",
+        &["b"],
+    );
+    check(
+        "Q begin | Q unlisten * | Q rollback",
+        "C BEGIN / Z T | C UNLISTEN / Z T | C ROLLBACK / Z I",
+        &["a", "b"],
+    );
+    check(
+        "Q unlisten a; select 1",
+        "C UNLISTEN / C SELECT 1 / Z I",
+        &["b"],
+    );
+    check("Q unlisten a; bad", "E 42601 / Z I", &["a", "b"]);
+    check("Q discard all", "C DISCARD ALL / Z I", &[]);
+}
 
 /// The server is asked behind the client's ReadyForQuery, when something may have changed, and its answer is not the
 /// client's.

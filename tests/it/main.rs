@@ -13,6 +13,7 @@ mod bad_input_costs_nobody_else;
 mod cancel_hits_its_own_query;
 mod drivers_see_no_difference;
 mod lag_bound_is_kept;
+mod listeners_share_one_connection;
 mod logins_to_servers;
 mod pgbench_runs_and_reads_go_to_the_standbys;
 mod prepared_statements_are_shared;

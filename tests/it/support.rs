@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pgweir::config::{
-    self, Admin, Auth, AuthMethod, Config, Database, Limits, Log, LogFormat, LogLevel, Monitor,
-    Pool, PoolMode, Reads, Timeouts,
+    self, Admin, Auth, AuthMethod, Config, Database, Limits, ListenPolicy, Log, LogFormat,
+    LogLevel, Monitor, Pool, PoolMode, Reads, Timeouts,
 };
 use pgweir::proxy::Proxy;
 use pgweir::testbed::{Address, Builder, Cluster, Message, Node, RawClient, wait_for};
@@ -183,6 +183,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
                 size: 10,
                 wait_timeout: LIMIT,
                 max_prepared: 100,
+                listen: ListenPolicy::Shared,
             },
         }],
         auth: Auth {
