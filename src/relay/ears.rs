@@ -6,7 +6,8 @@ use std::task::Context;
 
 use super::PoolSet;
 use super::compose::compose;
-use super::listen::{Listeners, Mailbox, Overflowed};
+use super::listen::Listeners;
+use super::mailbox::{Mailbox, Overflowed};
 use super::run::{End, Relay};
 use crate::sql::Listening;
 use crate::wire::{Notice, SqlState, Status};

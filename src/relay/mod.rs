@@ -10,6 +10,7 @@ mod ears;
 mod finish;
 mod listen;
 mod log;
+mod mailbox;
 mod pins;
 mod place;
 mod pools;
