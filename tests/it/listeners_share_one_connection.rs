@@ -317,6 +317,53 @@ fn what_is_committed_after_the_answer_is_heard() {
     }
 }
 
+/// A LISTEN that waits for its server is cancelled as any statement that waits.
+#[test]
+fn a_listen_that_waits_can_be_cancelled() {
+    let rig = Rig::start(0, |config| {
+        // Long enough for the node to be silent and still the primary.
+        config.clusters[0].monitor.timeout = LIMIT;
+    });
+    let primary = rig.cluster.primary();
+    let mut client = rig.client("postgres");
+    run(&mut client, "LISTEN a");
+    primary.freeze().expect("freeze");
+    client.send(&request::query("LISTEN b")).unwrap();
+    assert_eq!(
+        client.recv_within(Duration::from_millis(200)).unwrap(),
+        None,
+        "the server has not carried it out"
+    );
+    let key = client.backend_key().expect("a key").clone();
+    RawClient::cancel(&rig.raw_address(), &key).expect("a cancel request");
+    let answer = client.recv_until_ready().expect("an answer");
+    assert_eq!(script(&answer), "E:57014 Z:I");
+    primary.thaw().expect("thaw");
+    run(&mut client, "LISTEN c");
+    primary.execute("NOTIFY b; NOTIFY a; NOTIFY c").unwrap();
+    assert_eq!(heard(&mut client).0, "a", "b was cancelled");
+    assert_eq!(heard(&mut client).0, "c");
+}
+
+/// A session that listens is idle: a shutdown does not wait for it.
+#[test]
+fn a_shutdown_tells_listeners_goodbye() {
+    let mut rig = Rig::start(0, |_| ());
+    let mut client = rig.client("postgres");
+    run(&mut client, "LISTEN a");
+    assert_eq!(rig.shutdown(), 0, "nobody had to be cut off");
+    let messages = client.recv_until_closed().expect("an orderly end");
+    assert_eq!(script(&messages), "E:57P01");
+    rig.cluster
+        .primary()
+        .wait_for(
+            |node| Ok(listening(node) == 0),
+            LIMIT,
+            "the listening connection to go, too",
+        )
+        .unwrap();
+}
+
 #[test]
 fn listeners_follow_the_primary() {
     let rig = Rig::start(1, |_| ());
