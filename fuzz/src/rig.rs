@@ -70,7 +70,8 @@ impl Rig {
         Rig {
             classifier: Classifier::new(1 << 14),
             statements: Statements::new(1 << 14),
-            session: Session::new(Arc::new(Params::default()), Lexing::default(), false),
+            session: Session::new(Arc::new(Params::default()), Lexing::default(), false)
+                .with_shared_listen(true),
             held: None,
             idle: Vec::new(),
             input: Vec::new(),
@@ -178,6 +179,11 @@ impl Rig {
                 self.forward(len, Some(class), true);
             }
             Next::Forward { len, class } => self.forward(len, class, false),
+            Next::Listening { len, change } => {
+                let unit: Vec<u8> = self.input.drain(..len).collect();
+                self.session
+                    .listened(&unit, &change, context, &mut self.output);
+            }
             Next::Drain => {
                 self.draining = true;
                 self.release();
@@ -278,9 +284,13 @@ impl Rig {
         {
             return;
         }
-        if link.doubtful {
+        if self.session.pin().is_some() {
+            let mut out = Vec::new();
+            self.session.ask_for_pins(link, &mut out);
+            held.peer.feed(&out);
+        } else if link.doubtful {
             self.held = None;
-        } else if self.session.pin().is_none() {
+        } else {
             if link.dirty {
                 let mut out = Vec::new();
                 Session::clean(link, None, None, &mut out);

@@ -49,6 +49,8 @@ const TEXTS: &[&[u8]] = &[
     b"deallocate s1",
     b"deallocate all",
     b"listen c",
+    b"unlisten *",
+    b"drop table t",
     b"prepare p as select 1",
     b"set local x = 1",
     b"select nextval('s')",

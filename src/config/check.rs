@@ -321,6 +321,7 @@ fn pool(table: &Table<'_>) -> Pool {
         max_prepared: table.get(&keys::POOL_MAX_PREPARED),
         connect_query: maybe(table, &keys::POOL_CONNECT_QUERY),
         reset_query: maybe(table, &keys::POOL_RESET_QUERY),
+        listen: table.get(&keys::POOL_LISTEN),
     };
     check_min(table, pool.min, pool.size);
     pool

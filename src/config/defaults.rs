@@ -19,6 +19,7 @@ impl Default for Pool {
             max_prepared: default(&keys::POOL_MAX_PREPARED),
             connect_query: None,
             reset_query: None,
+            listen: default(&keys::POOL_LISTEN),
         }
     }
 }

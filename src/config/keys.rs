@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::shape::{
     Bound, Choice, Count, Maybe, PeerNumber, Place, Shape, Size, Text, TextOr, Time,
 };
-use super::{AuthMethod, LogFormat, LogLevel, PoolMode};
+use super::{AuthMethod, ListenPolicy, LogFormat, LogLevel, PoolMode};
 
 /// One key of the file.
 pub(super) struct Key<S> {
@@ -110,6 +110,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &POOL_MAX_PREPARED,
     &POOL_CONNECT_QUERY,
     &POOL_RESET_QUERY,
+    &POOL_LISTEN,
     &USER_MAX_CONNECTIONS,
     &USER_MAX_CLIENTS,
     &USER_POOL_MODE,
@@ -515,6 +516,20 @@ pub(super) static USER_QUERY: Key<Bound> = Key {
     shape: BOUND,
     needed: Needed::No,
     does: "`timeouts.query` for this user's sessions.",
+};
+
+pub(super) static POOL_LISTEN: Key<Choice<ListenPolicy>> = Key {
+    path: "database.<name>.pool.listen",
+    shape: Choice {
+        default: ListenPolicy::Shared,
+        names: &[("shared", ListenPolicy::Shared), ("pin", ListenPolicy::Pin)],
+    },
+    needed: Needed::No,
+    does: "What `LISTEN` does in transaction and statement pooling. `\"shared\"`: a session that listens keeps no \
+           server connection; one connection to the primary for each database and user, beside its pool, hears for \
+           all of them, and follows the primary. That is for a `LISTEN` that stands alone, outside of a transaction \
+           block, of a channel whose name is ASCII, by clients whose encoding is UTF8; any other pins, as with \
+           `\"pin\"`: the session keeps its server connection until `UNLISTEN`.",
 };
 
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {

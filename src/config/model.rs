@@ -163,6 +163,17 @@ pub struct Pool {
     pub connect_query: Option<String>,
     /// SQL for those that are cleaned, before DISCARD ALL.
     pub reset_query: Option<String>,
+    /// What LISTEN does to its session.
+    pub listen: ListenPolicy,
+}
+
+/// What LISTEN does to its session, where that does not keep a server connection anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenPolicy {
+    /// Nothing: one connection hears for all.
+    Shared,
+    /// It keeps its server connection.
+    Pin,
 }
 
 /// When a server connection goes back to its pool.

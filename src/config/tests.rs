@@ -94,6 +94,7 @@ fn the_smallest_file_has_the_defaults() {
         max_prepared: 200,
         connect_query: None,
         reset_query: None,
+        listen: ListenPolicy::Shared,
     };
     assert_eq!(pool, Pool::default());
     let any = Database {
@@ -164,7 +165,7 @@ fn every_key_is_read() {
         dbname = "shop"
         [database.shop]
         cluster = "a"
-        pool = { mode = "session", size = 10_000, wait_timeout = "1ms", max_prepared = 1 }
+        pool = { mode = "session", size = 10_000, wait_timeout = "1ms", max_prepared = 1, listen = "pin" }
         [auth]
         users_file = "userlist.txt"
         [admin]
@@ -224,6 +225,7 @@ fn every_key_is_read() {
         size: 10_000,
         wait_timeout: Duration::from_millis(1),
         max_prepared: 1,
+        listen: ListenPolicy::Pin,
         ..Pool::default()
     };
     assert_eq!(config.databases[1].pool, pool);

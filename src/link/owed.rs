@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use super::StatementId;
+use crate::sql::Pins;
 
 /// A reply that the proxy gives in the server's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub enum Owed {
     },
     /// The reply to a message that the proxy has put in, which ends with this type. Not for the client.
     Own(u8),
+    /// Everything up to the ReadyForQuery of the question which of these pins are left; nothing of it is for the client.
+    Probe(Pins),
     /// No reply: the client has ended a COPY here that has not begun yet.
     CopyEnd,
     /// A reply of the proxy.
@@ -91,8 +94,17 @@ impl Owed {
     pub fn ends_with_ready(self) -> bool {
         matches!(
             self,
-            Owed::Sync { .. } | Owed::Query { .. } | Owed::Call | Owed::Injected { .. }
+            Owed::Sync { .. }
+                | Owed::Query { .. }
+                | Owed::Call
+                | Owed::Injected { .. }
+                | Owed::Probe(_)
         )
+    }
+
+    /// Whether it is for a Query of the proxy's own.
+    pub fn is_own(self) -> bool {
+        matches!(self, Owed::Injected { .. } | Owed::Probe(_))
     }
 }
 
@@ -135,11 +147,7 @@ impl Owing {
 
     /// Whether anything but the proxy's own statements is owed.
     pub fn owes_client(&self) -> bool {
-        self.skipping
-            || self
-                .queue
-                .iter()
-                .any(|owed| !matches!(owed, Owed::Injected { .. }))
+        self.skipping || self.queue.iter().any(|owed| !owed.is_own())
     }
 
     /// Settings that the unit in front changes; `None` while its end has not been forwarded. Looks at each entry of the
@@ -150,7 +158,7 @@ impl Owing {
         }
         self.queue.iter().find_map(|owed| match owed {
             Owed::Query { sets, .. } | Owed::Sync { sets, .. } => Some(*sets),
-            Owed::Call | Owed::Injected { .. } => Some(0),
+            Owed::Call | Owed::Injected { .. } | Owed::Probe(_) => Some(0),
             _ => None,
         })
     }
@@ -215,7 +223,8 @@ impl Owing {
     pub fn fail(&mut self, mut dropped: impl FnMut(Owed)) -> u32 {
         match self.queue.front() {
             // Their ReadyForQuery follows without a Sync.
-            Some(Owed::Query { .. } | Owed::Call | Owed::Injected { .. }) | None => return 0,
+            Some(Owed::Query { .. } | Owed::Call | Owed::Injected { .. } | Owed::Probe(_))
+            | None => return 0,
             // An error after the last reply of a group, at its commit: the ReadyForQuery follows.
             Some(Owed::Sync { .. }) => return 0,
             Some(_) => {}

@@ -54,6 +54,8 @@ pub struct Metrics {
     pub stale_plans: IntCounter,
     /// Sessions pinned, by reason.
     pub pins: Family,
+    /// Pins that have ended, by reason.
+    pub pins_ended: Family,
     /// Time waited for a server connection, in seconds. A checkout that found one idle at once is
     /// observed as `0.0`, without reading a clock; so its count is the number of checkouts.
     pub checkout_wait: Histogram,
@@ -115,6 +117,7 @@ impl Metrics {
             standby_refusals: counter(&registry, series::STANDBY_REFUSALS_TOTAL),
             stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),
+            pins_ended: Family::of(&registry, series::PINS_ENDED_TOTAL, labels.pins),
             checkout_wait: histogram(&registry, series::POOL_CHECKOUT_WAIT_SECONDS, WAITS),
             checkout_timeouts: counter(&registry, series::POOL_CHECKOUT_TIMEOUTS_TOTAL),
             clients: gauge(&registry, series::CLIENTS),

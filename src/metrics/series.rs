@@ -127,6 +127,9 @@ series! {
         "Prepared statements whose plan a server refused as stale, and that were planned anew and run unseen.";
     PINS_TOTAL Counter "pgweir_pins_total" ["reason"]
         "Sessions that had to keep their server connection after a transaction, by reason.";
+    PINS_ENDED_TOTAL Counter "pgweir_pins_ended_total" ["reason"]
+        "Of those, the ones that need it for this reason no more: it is gone, or the session is. The \
+         difference is how many are pinned now.";
 
     POOL_CONNECTIONS Gauge "pgweir_pool_connections" ["cluster" "node" "database" "user" "state"]
         "Server connections of the pool: active ones serve a client, idle ones wait for one.";

@@ -193,8 +193,11 @@ impl Admitted {
                 welcome,
                 home,
             } => {
-                let session =
+                let mut session =
                     Session::new(welcome.params.clone(), welcome.lexing, welcome.serializable);
+                if pools.shares_listen {
+                    session = session.with_shared_listen(welcome.utf8);
+                }
                 Serving::Session(Relay::new(shared, pools, self.slot, stream, session, home))
             }
             AdmittedTo::Replication {

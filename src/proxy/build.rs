@@ -454,6 +454,7 @@ fn known_database(
             },
             bounds: Vec::new(),
             timeouts: Arc::new(timeouts),
+            listen: pool.listen,
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),

@@ -44,7 +44,7 @@ impl Relay {
         let mut replies = Vec::new();
         let context = self.shared.context();
         let len = match self.session.next(&input, None, context, &mut replies) {
-            Next::Place { len, .. } => len,
+            Next::Place { len, .. } | Next::Listening { len, .. } => len,
             _ => 0,
         };
         self.tell(notice);
@@ -113,7 +113,10 @@ impl Relay {
         let notice = lost_notice(wrote);
         for owed in owed {
             match owed {
-                Owed::Injected { .. } | Owed::CopyEnd | Owed::Sync { swallow: true, .. } => {
+                Owed::Injected { .. }
+                | Owed::Probe(_)
+                | Owed::CopyEnd
+                | Owed::Sync { swallow: true, .. } => {
                     continue;
                 }
                 Owed::Sync { .. } | Owed::Query { .. } | Owed::Call => {

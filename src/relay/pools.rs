@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use std::collections::HashMap;
 
+use super::listen::Listeners;
 use super::{Cluster, SessionTimeouts, Welcome};
+use crate::config::ListenPolicy;
 use crate::link::Params;
 use crate::pool::{self, Limits, Owner, Pool, Setup};
 use crate::server::{Credentials, Endpoint};
@@ -33,6 +35,8 @@ pub struct Template {
     pub bounds: Vec<(pool::Shared, usize)>,
     /// What makes a connection ready.
     pub setup: Arc<Setup>,
+    /// What LISTEN does to a session.
+    pub listen: ListenPolicy,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
 }
@@ -52,6 +56,9 @@ pub struct PoolSet {
     pub mode: Mode,
     /// How long sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
+    /// LISTEN needs no server connection of its session's own.
+    pub shares_listen: bool,
+    pub(super) listeners: Listeners,
     /// One pool for each node, in the cluster's order.
     pub pools: Box<[Pool]>,
     /// What proves the user to servers.
@@ -91,6 +98,9 @@ impl PoolSet {
             mode: template.mode,
             timeouts: template.timeouts.clone(),
             credentials: owner.credentials,
+            shares_listen: template.listen == ListenPolicy::Shared
+                && template.mode != Mode::Session,
+            listeners: Listeners::default(),
             welcomes: Mutex::default(),
         }
     }

@@ -16,6 +16,7 @@ use bytes::{Buf, BytesMut};
 
 use super::cancel::{self, Cancelling};
 use super::compose::compose;
+use super::ears::Ears;
 use super::finish::finish;
 use super::place::no_transactions;
 use super::pools::Mode;
@@ -25,7 +26,7 @@ use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
 use crate::session::{LinkError, Next, Session};
-use crate::sql::Class;
+use crate::sql::{Class, Pins};
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 
 /// Replies of the proxy's own that a client may leave unread before its messages are no longer read.
@@ -65,6 +66,8 @@ pub struct Relay {
     pub(super) waiting: Option<Box<Waiting>>,
     /// `held` was taken for this unit, which has not been sent yet.
     pub(super) placed: Option<Unit>,
+    /// What the session hears by LISTEN.
+    pub(super) ears: Option<Box<Ears>>,
     pub(super) cancelling: Option<Cancelling>,
     pub(super) ending: Option<Timer>,
     pub(super) flags: Flags,
@@ -88,6 +91,12 @@ pub(super) struct Flags {
     pub(super) ended: bool,
     /// A transaction has ended since the phase was noted.
     pub(super) idle: bool,
+    /// What runs has been cancelled.
+    pub(super) cancelled: bool,
+    /// Another cancel follows the one that is on its way.
+    pub(super) cancel_again: bool,
+    /// The pins that have been counted.
+    pub(super) pins: Pins,
 }
 
 /// What goes before the bytes of a client.
@@ -140,6 +149,7 @@ impl Relay {
             output: BytesMut::new(),
             waiting: None,
             placed: None,
+            ears: None,
             cancelling: None,
             ending: None,
             flags: Flags::default(),
@@ -154,6 +164,9 @@ impl Relay {
 
     /// What becomes of the server connections when the client has gone, or has to go.
     pub(super) fn abandon(&mut self) {
+        self.ears = None;
+        self.note_pins_ended(self.flags.pins);
+        self.flags.pins = Pins::NONE;
         // A group whose Sync has not come is a transaction that only the end of its connection rolls back.
         let keep_state = self.session.pin().is_some() || self.session.mid_unit();
         let cancelling = self.cancelling.is_some();
@@ -176,6 +189,7 @@ impl Relay {
             return self.linger(cx);
         }
         self.slot.waker.register(cx.waker());
+        self.prick_ears(cx);
         loop {
             match self.step(cx) {
                 Ok(true) => {}
@@ -188,6 +202,8 @@ impl Relay {
                     if let End::Told(notice) = &end {
                         self.tell(notice);
                     }
+                    // Nobody is to wait for it.
+                    self.ears = None;
                     self.ending = Some(Box::pin(tokio::time::sleep(LINGER)));
                     return self.linger(cx);
                 }
@@ -215,6 +231,7 @@ impl Relay {
         again |= self.poll_cancelling(cx)?;
         again |= self.flush_client(cx)?;
         let served = self.pump_server(cx)?;
+        again |= self.poll_ears(cx)?;
         again |= self.pump_client(cx)?;
         Ok(again || (served && !self.is_at_rest()))
     }
@@ -262,7 +279,7 @@ impl Relay {
 
     /// A cancel request has come: for a statement that waits, for one that runs, or too late.
     pub(super) fn cancel(&mut self) {
-        if self.waiting.take().is_some() {
+        if self.waiting.take().is_some() || self.stop_listening() {
             let notice = Notice::error(
                 SqlState::QueryCanceled,
                 "canceling statement due to user request",
@@ -280,6 +297,7 @@ impl Relay {
             return;
         }
         let node = &self.pools.cluster.nodes[held.node];
+        self.flags.cancelled = true;
         self.cancelling = Some(how(&self.shared, node, &held.server));
     }
 
@@ -303,8 +321,12 @@ impl Relay {
         };
         self.cancelling = None;
         self.flags.recheck = true;
+        let again = std::mem::take(&mut self.flags.cancel_again);
         if let Some(held) = &mut self.held {
             held.server.link.doubtful |= !delivered;
+        }
+        if again {
+            self.cancel();
         }
         self.release()?;
         Ok(true)
@@ -334,7 +356,7 @@ impl Relay {
     }
 
     /// Sends to the client now what its socket takes, and keeps the rest.
-    fn to_client(
+    pub(super) fn to_client(
         client: &mut Stream,
         output: &mut BytesMut,
         cx: &mut Context<'_>,
@@ -415,6 +437,14 @@ impl Relay {
                 if received.wrote {
                     self.session.floor.wrote(Instant::now());
                 }
+                self.note_pins();
+                self.flags.cancelled &= !received.ended;
+                if received.unlistened {
+                    self.note_unlistened();
+                }
+                if received.missed && self.flags.cancelled {
+                    self.cancel_again();
+                }
                 if received.refused {
                     self.shared.metrics.standby_refusals.inc();
                 }
@@ -479,13 +509,15 @@ impl Relay {
         if self.cancelling.is_some() || self.placed.is_some() {
             return Ok(());
         }
+        if self.session.pin().is_some() {
+            self.ask_for_pins();
+            return Ok(());
+        }
         if link.doubtful {
             self.held = None;
             return Ok(());
         }
-        let stays =
-            self.session.pin().is_some() || (self.pools.mode == Mode::Session && !held.standby);
-        if stays {
+        if self.pools.mode == Mode::Session && !held.standby {
             return Ok(());
         }
         if link.dirty {
@@ -525,6 +557,7 @@ impl Relay {
         }
         let is_full = |waiting: &Waiting| self.input.len() >= waiting.unit.len + MAX_AHEAD;
         let blocked = self.waiting.as_deref().is_some_and(is_full)
+            || self.waits_to_listen()
             || self.awaits_cancel()
             || self.flags.draining_link
             || self.output.len() > MAX_OUTPUT
@@ -610,6 +643,12 @@ impl Relay {
                     self.forward(cx, &rest[..len], class, Begin::No)?;
                     at += len;
                 }
+                Next::Listening { len, change } => {
+                    if !self.listen(cx, &rest[..len], &change)? {
+                        return Ok(at);
+                    }
+                    at += len;
+                }
                 Next::Drain => {
                     self.flags.draining_link = true;
                     return Ok(at);
@@ -656,7 +695,6 @@ impl Relay {
             unit::count_held(shared, &self.pools.cluster, class, held.node, held.standby);
         }
         let session = &mut self.session;
-        let pinned = session.pin().is_some();
         // Once refused, they must be confirmed first.
         let refused = self.flags.refused;
         let server = &mut *held.server;
@@ -687,9 +725,7 @@ impl Relay {
             };
             send(&mut server.stream, &mut server.unsent, cx, bytes).map(|()| true)
         });
-        if let Some(pin) = session.pin().filter(|_| !pinned) {
-            shared.metrics.pins.at(pin.index()).inc();
-        }
+        self.note_pins();
         let Ok(sent) = written else {
             return self.server_lost("write failed").map(|()| true);
         };

@@ -199,7 +199,7 @@ impl Relay {
 
     fn note_phase_now(&mut self) {
         let phase = match &self.held {
-            _ if self.waiting.is_some() => Phase::Waiting,
+            _ if self.waiting.is_some() || self.waits_to_listen() => Phase::Waiting,
             Some(held) if held.server.link.owing.owes_client() => Phase::Query,
             Some(held) if held.server.link.status != Status::Idle || self.session.mid_unit() => {
                 Phase::IdleInTransaction

@@ -110,7 +110,7 @@ pub(super) fn checkout_notice(error: &CheckoutError) -> Notice {
     }
 }
 
-fn nowhere() -> Notice {
+pub(super) fn nowhere() -> Notice {
     Notice::error(
         SqlState::CannotConnectNow,
         "no server can take this statement now",

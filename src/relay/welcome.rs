@@ -11,7 +11,7 @@ use crate::link::Params;
 use crate::pool::{Patience, Pooled};
 use crate::route;
 use crate::server::{self, Refusal, Reported};
-use crate::session::lexing_of;
+use crate::session::{is_utf8, lexing_of};
 use crate::sql::Lexing;
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
 
@@ -26,6 +26,8 @@ pub struct Welcome {
     pub lexing: Lexing,
     /// Transactions are serializable by default: by the server's configuration, or the role's, or the database's.
     pub serializable: bool,
+    /// Its `client_encoding` is UTF-8.
+    pub utf8: bool,
 }
 
 /// Why a client cannot be welcomed.
@@ -103,6 +105,9 @@ pub async fn welcome(
         params,
         lexing: lexing_of(reported.iter()),
         serializable,
+        utf8: reported
+            .get("client_encoding")
+            .is_some_and(|name| is_utf8(name.as_bytes())),
     });
     pools.remember(&welcome);
     Ok(welcome)

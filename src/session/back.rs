@@ -26,6 +26,10 @@ pub struct Received {
     pub catalog_changed: bool,
     /// The unit is to be sent again: [`Link::replay`], after [`Session::renew`].
     pub again: bool,
+    /// Channels are gone: [`Session::take_unlistened`].
+    pub unlistened: bool,
+    /// A cancel request has hit something else than what the client runs.
+    pub missed: bool,
 }
 
 /// A server that cannot be understood, or one of the proxy's own statements that failed. The connection ends.
@@ -111,7 +115,7 @@ impl Session {
                     return Err(error.into());
                 }
             };
-            let wanted = wanted(header);
+            let wanted = wanted(header, link);
             let Some(body) = rest.get(HEADER..HEADER + wanted) else {
                 break;
             };
@@ -194,10 +198,15 @@ impl Session {
             }
             return Ok(Verdict::Swallow);
         }
-        let injected = matches!(front, Some(Owed::Injected { .. }));
+        let injected = front.is_some_and(Owed::is_own);
         match header.tag {
             // Rows and copied data are most of what there is.
-            b'D' | b'd' => {}
+            b'D' => {
+                if let Some(Owed::Probe(asked)) = front {
+                    self.pins_left(asked, body);
+                }
+            }
+            b'd' => {}
             b'Z' => return self.ready(link, body, received),
             b'E' => return Ok(self.error(link, body, standby, injected, received)),
             b'C' => {
@@ -223,7 +232,14 @@ impl Session {
                     Verdict::Pass
                 });
             }
-            b'S' => return Ok(self.parameter(body, injected, link.resetting)),
+            b'S' => {
+                // The question about pins changes no setting: what comes beside its answer is news to the client, too.
+                let injected = matches!(front, Some(Owed::Injected { .. }));
+                return Ok(self.parameter(body, injected, link.resetting));
+            }
+            // Whatever is going on: it is for whoever listens.
+            b'A' if self.hears(body) => return Ok(Verdict::Swallow),
+            b'A' => return Ok(Verdict::Pass),
             b'G' => {
                 let CopyIn {
                     ended,
@@ -241,7 +257,7 @@ impl Session {
                     self.group.sets += sets;
                 }
             }
-            b't' | b'N' | b'A' | b'H' | b'c' | b'V' | b'W' => {}
+            b't' | b'N' | b'H' | b'c' | b'V' | b'W' => {}
             tag => return Err(LinkError::Unexpected(tag)),
         }
         Ok(if injected {
@@ -311,6 +327,12 @@ impl Session {
                 }
                 return Ok(Verdict::Swallow);
             }
+            Owed::Probe(_) => {
+                link.refusal = None;
+                link.status = status;
+                self.pinned.asked();
+                return Ok(Verdict::Swallow);
+            }
             Owed::Sync { swallow: true, .. } => Verdict::Swallow,
             _ => Verdict::Pass,
         };
@@ -345,9 +367,19 @@ impl Session {
             self.remember_taken();
         }
         self.unit_ended(link, sets);
+        received.unlistened |= self.unlisten_at_rest(link);
         link.failed = false;
         link.copy_failed = false;
         Ok(verdict)
+    }
+
+    /// What has been said of channels in a transaction counts when it is over. True if any are gone.
+    fn unlisten_at_rest(&mut self, link: &Link) -> bool {
+        link.status == Status::Idle
+            && link.owing.is_empty()
+            && self
+                .hearing_mut()
+                .is_some_and(|hearing| hearing.carry_out(link.failed))
     }
 
     fn unit_ended(&mut self, link: &mut Link, sets: u32) {
@@ -374,6 +406,10 @@ impl Session {
         received: &mut Received,
     ) -> Verdict {
         if injected {
+            // The client's cancel request has hit the proxy's question instead of the statement behind it.
+            received.missed |= matches!(link.owing.front(), Some(Owed::Probe(_)))
+                && link.owing.owes_client()
+                && backend::error_field(body, b'C') == Some(b"57014");
             link.refusal.get_or_insert_with(|| refusal(body));
             return Verdict::Swallow;
         }
@@ -388,7 +424,7 @@ impl Session {
                 // The client has sent what does not belong there: as with the server, this is the end of its session.
                 link.status = Status::Failed;
                 link.committing = false;
-            } else if self.pin.is_none() && (link.status == Status::Idle || link.committing) {
+            } else if self.pins().is_empty() && (link.status == Status::Idle || link.committing) {
                 return Verdict::Swallow;
             }
         }
@@ -476,6 +512,11 @@ impl Session {
         if tag == b"PREPARE\0" {
             self.has_prepared(link);
         }
+        if tag == b"ROLLBACK\0"
+            && let Some(hearing) = self.hearing_mut()
+        {
+            hearing.forget_noted();
+        }
         if FORGETTING.contains(&tag) {
             self.forgotten(link, tag != DEALLOCATE);
         }
@@ -484,10 +525,13 @@ impl Session {
             // What comes behind it in its group may leave something again: then both stay as they are.
             if link.owing.executes() <= 1 {
                 link.dirty = false;
-                self.pin = None;
+                self.pinned.clear();
             }
             link.dirty |= link.set_up;
             if let Some(cold) = &mut self.cold {
+                if let Some(hearing) = &mut cold.hearing {
+                    hearing.note_all();
+                }
                 let defaults = cold.settings.defaults();
                 link.resetting = !defaults.is_empty();
                 self.set_params(defaults);
@@ -561,7 +605,10 @@ impl Session {
             b"standard_conforming_strings" => {
                 self.lexing.standard_conforming_strings = value == b"on"
             }
-            b"client_encoding" => self.lexing.safe_encoding = safe_encoding(value),
+            b"client_encoding" => {
+                self.lexing.safe_encoding = safe_encoding(value);
+                self.sharing.encoding(value);
+            }
             _ => {}
         }
     }
@@ -611,9 +658,10 @@ const UNANSWERED: usize = 4;
 
 /// How much of a body is needed before the message can be acted on.
 #[inline]
-fn wanted(header: Header) -> usize {
+fn wanted(header: Header, link: &Link) -> usize {
     match header.tag {
-        b'Z' | b'C' | b'S' => header.body.min(PREFIX),
+        b'D' if matches!(link.owing.front(), Some(Owed::Probe(_))) => header.body.min(PREFIX),
+        b'Z' | b'C' | b'S' | b'A' => header.body.min(PREFIX),
         b'E' => header.body.min(MAX_NAMING_ERROR),
         _ => 0,
     }

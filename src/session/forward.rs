@@ -536,7 +536,9 @@ impl Session {
 
     /// A portal has been bound: what its statement does to the session happens when it is executed.
     fn note_portal(&mut self, portal: &[u8], statement: &Arc<Statement>) {
-        let changes = statement.class.session != SessionEffect::None;
+        let changes = statement.class.session != SessionEffect::None
+            || self.may_end_pin(statement.class, statement.text())
+            || self.may_unlisten(statement.text());
         if !changes
             && self
                 .cold
@@ -570,14 +572,14 @@ impl Session {
         let full = self.params.len() >= MAX_SETTINGS;
         let cold = self.cold();
         if full || cold.settings.are_too_many() {
-            self.pin = Some(PinReason::Settings);
+            self.pinned.pin(PinReason::Settings);
             return 0;
         }
         let parsed = setting::parse(text);
         link.resetting |= cold.settings.parts(&parsed);
         let sent = cold.settings.send(&parsed);
         if sent.is_none() {
-            self.pin = Some(PinReason::Settings);
+            self.pinned.pin(PinReason::Settings);
         }
         sent.unwrap_or(0)
     }
@@ -590,7 +592,7 @@ impl Session {
             .filter(|_| !full && !cold.settings.are_too_many())
             .and_then(|(name, value)| cold.settings.send_config(&name, &value));
         if sent.is_none() {
-            self.pin = Some(PinReason::Settings);
+            self.pinned.pin(PinReason::Settings);
         }
         sent.unwrap_or(0)
     }
@@ -604,6 +606,10 @@ impl Session {
 
     /// What a statement leaves behind in its session. Returns how many settings it changes.
     fn effect(&mut self, class: Class, text: &[u8], link: &mut Link, context: Context<'_>) -> u32 {
+        if self.may_end_pin(class, text) {
+            self.pinned.may_end();
+        }
+        self.note_unlisten(text);
         match class.session {
             SessionEffect::None | SessionEffect::Execute => 0,
             SessionEffect::Prepare => {
@@ -643,7 +649,7 @@ impl Session {
                 0
             }
             SessionEffect::Pin(reason) => {
-                self.pin = Some(reason);
+                self.pinned.pin(reason);
                 0
             }
             SessionEffect::Unknown => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::forward::MAX_REPLAY;
 use super::{Group, Session, between_units};
 use crate::link::{Link, Local, Owed, Statement, Statements};
-use crate::sql::{Access, Class, Classifier, Reason, SessionEffect, TxEffect};
+use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, TxEffect};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
@@ -41,6 +41,14 @@ pub enum Next {
         len: usize,
         /// What they do, if it was found out already.
         class: Option<Class>,
+    },
+    /// A channel is to be heard, or not any more, by way of the shared connection: do that, then
+    /// [`Session::listened`].
+    Listening {
+        /// Bytes of the unit that asks for it.
+        len: usize,
+        /// What it asks for.
+        change: Listening,
     },
     /// The held connection is the wrong one: wait until it owes nothing, give it back, ask again.
     Drain,
@@ -143,7 +151,8 @@ impl Session {
             b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
                 Some(len) => {
                     let class = self.classify_query(&input[..len], header, context);
-                    self.place(len, class, held)
+                    self.next_listening(&input[..len], class, held)
+                        .unwrap_or_else(|| self.place(len, class, held))
                 }
                 None => Next::More,
             },
@@ -161,7 +170,9 @@ impl Session {
                 {
                     Next::Drain
                 }
-                Survey::Group { len, class, .. } => self.place(len, class, held),
+                Survey::Group { len, class, .. } => self
+                    .next_listening(&input[..len], class, held)
+                    .unwrap_or_else(|| self.place(len, class, held)),
             },
             b'F' => self.place(input.len().min(header.total()), FUNCTION_CALL, held),
             b'd' | b'c' | b'f' => self.next_copy(input, header, held),
@@ -595,7 +606,7 @@ fn forwardable(frame: &[u8], header: Header, buffer: usize) -> Option<usize> {
 }
 
 /// Whole messages, one after the other.
-struct Frames<'a>(&'a [u8]);
+pub(super) struct Frames<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Frames<'a> {
     type Item = (Header, &'a [u8]);

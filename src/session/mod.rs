@@ -18,7 +18,9 @@
 mod back;
 mod forward;
 mod front;
+mod listen;
 mod named;
+mod pins;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -30,11 +32,14 @@ use hashbrown::HashMap;
 
 pub use back::{LinkError, Received};
 pub use front::{Context, Next};
+pub use listen::is_utf8;
 
 use crate::link::{Link, Owed, Params, Statement};
 use crate::route::Floor;
 use crate::sql::{Class, Lexing, PinReason};
 use crate::wire::{Status, frame, frontend};
+use listen::{Hearing, Sharing};
+use pins::Pinned;
 use settings::Settings;
 
 /// What the proxy knows of one client's session.
@@ -45,7 +50,9 @@ pub struct Session {
     /// The newest position that reads must reflect.
     pub floor: Floor,
     /// Why the session must keep its server connection.
-    pin: Option<PinReason>,
+    pinned: Pinned,
+    /// Whether LISTEN is the proxy's affair.
+    sharing: Sharing,
     /// How the server lexes this session's statements.
     lexing: Lexing,
     /// Reads are serializable transactions: no standby takes them.
@@ -123,6 +130,8 @@ struct Cold {
     preparing: VecDeque<(Box<[u8]>, Arc<Statement>)>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
+    /// What is heard through the shared connection; boxed, because few sessions listen.
+    hearing: Option<Box<Hearing>>,
     settings: Settings,
 }
 
@@ -144,7 +153,8 @@ impl Session {
             serializable,
             params,
             floor: Floor::default(),
-            pin: None,
+            pinned: Pinned::default(),
+            sharing: Sharing::default(),
             lexing,
             unnamed: None,
             group: Group::default(),
@@ -153,9 +163,9 @@ impl Session {
         }
     }
 
-    /// Why the session must keep its server connection; `None` if it need not.
+    /// Why the session must keep its server connection, the first reason; `None` if it need not.
     pub fn pin(&self) -> Option<PinReason> {
-        self.pin
+        self.pins().iter().next()
     }
 
     /// Whether a message or a group has been forwarded in part, so that the connection cannot be changed.
@@ -249,13 +259,16 @@ impl Session {
             ..Group::default()
         };
         self.stream.drop = true;
-        self.pin = None;
+        self.pinned.clear();
         self.undo_names(usize::MAX);
         self.remember_taken();
         if let Some(cold) = &mut self.cold {
             cold.settings.forget();
             cold.preparing.clear();
             cold.portals.clear();
+            if let Some(hearing) = &mut cold.hearing {
+                hearing.forget_noted();
+            }
         }
         wrote
     }

@@ -106,7 +106,7 @@ impl Session {
         context: Context<'_>,
     ) {
         let Some(name) = prepare_target(text) else {
-            self.pin = Some(PinReason::Prepare);
+            self.pinned.pin(PinReason::Prepare);
             return;
         };
         let statement = context.statements.by_sql(text, class);

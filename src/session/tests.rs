@@ -42,6 +42,7 @@ struct Script {
     told: Vec<u8>,
     wrote: bool,
     refused: bool,
+    missed: bool,
     ended: Option<Next>,
     broken: Option<LinkError>,
     max_prepared: usize,
@@ -67,6 +68,7 @@ impl Script {
             told: Vec::new(),
             wrote: false,
             refused: false,
+            missed: false,
             ended: None,
             broken: None,
             max_prepared,
@@ -96,6 +98,7 @@ impl Script {
                 self.wrote |= received.wrote;
                 self.refused |= received.refused;
                 assert!(!received.again, "no server of these scripts refuses a plan");
+                self.missed |= received.missed;
             }
             Err(error) => {
                 self.told.extend_from_slice(&out);
@@ -141,11 +144,12 @@ impl Script {
         }
         if self.placed {
             // Settings are there now: the unit follows.
+        } else if self.session.pin().is_some() {
+            let out = &mut self.sent[node as usize];
+            self.session.ask_for_pins(link, out);
         } else if link.doubtful {
             *link = Link::new(self.max_prepared);
             self.held = None;
-        } else if self.session.pin().is_some() {
-            // It stays.
         } else if link.dirty {
             Session::clean(link, None, None, &mut self.sent[node as usize]);
         } else {
@@ -189,6 +193,11 @@ impl Script {
                         self.settle();
                     }
                     assert_ne!(before, (false, 0), "nothing moves");
+                    at += len;
+                }
+                Next::Listening { len, change } => {
+                    self.session
+                        .listened(&rest[..len], &change, context, &mut self.told);
                     at += len;
                 }
                 Next::Drain => self.draining = true,
@@ -1257,6 +1266,8 @@ fn discard_all_takes_everything() {
          primary: Q listen c
          server: C LISTEN / Z I
          told: C LISTEN / Z I
+         primary: Q SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
+         server: T / D t / C SELECT 1 / Z I
          held: primary
          client: Q discard all
          primary: Q discard all
@@ -1357,6 +1368,8 @@ fn a_pin_keeps_the_connection() {
          primary: Q listen c
          server: C LISTEN / Z I
          told: C LISTEN / Z I
+         primary: Q SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
+         server: T / D t / C SELECT 1 / Z I
          held: primary
          server: A
          told: A
@@ -1366,6 +1379,275 @@ fn a_pin_keeps_the_connection() {
          told: T / C SELECT 1 / Z I
          held: primary",
     );
+}
+
+const LISTENING: &str = "Q SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())";
+const LOCKED: &str = "Q SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())";
+
+fn listener() -> Script {
+    let mut script = Script::new();
+    script.session = script.session.with_shared_listen(true);
+    script
+}
+
+/// What the session hears by way of the shared connection.
+fn channels(script: &Script) -> Vec<String> {
+    let cold = script.session.cold.iter();
+    cold.filter_map(|cold| cold.hearing.as_ref())
+        .flat_map(|hearing| &hearing.channels)
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect()
+}
+
+#[test]
+fn a_listen_that_stands_alone_needs_no_server() {
+    let mut script = listener();
+    script.play(
+        "client: Q listen a
+         told: C LISTEN / Z I
+         client: P - LISTEN \"B\" / B - / D - / E / S
+         told: 1 / 2 / t / n / C LISTEN / Z I
+         client: P s listen c / S
+         primary: P pgw_2 listen c / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B s / E / S
+         told: 2 / C LISTEN / Z I
+         client: P u unlisten a / B u / E / S
+         told: 1 / 2 / C UNLISTEN / Z I
+         held: nothing
+         client: D u / S
+         primary: P pgw_3 unlisten a / D pgw_3 / S
+         server: 1 / t / n / Z I
+         told: t / n / Z I
+         held: nothing",
+    );
+    assert_eq!(channels(&script), ["B", "c"]);
+    script.play(
+        "client: Q unlisten *
+         told: C UNLISTEN / Z I
+         client: Q unlisten *
+         primary: Q unlisten *
+         server: C UNLISTEN / Z I
+         told: C UNLISTEN / Z I
+         held: nothing",
+    );
+    assert!(channels(&script).is_empty());
+}
+
+/// Everything else is for the server, and pins.
+#[test]
+fn a_listen_among_others_is_the_servers() {
+    for unit in [
+        "Q listen a; select 1",
+        "Q listen select",
+        "Q listen ä",
+        "P - listen a / B - / E / E / S",
+        "P - listen a / B - / P - listen b / E / S",
+        "P - listen a / B - / E / H",
+        "P - select 1 / B - / E / P - listen a / B - / E / S",
+    ] {
+        let mut script = listener();
+        script.client(&write(unit, CLIENT));
+        assert_eq!(script.held, Some(Node::Primary), "{unit}");
+        assert!(script.session.pin().is_some(), "{unit}");
+        assert!(channels(&script).is_empty(), "{unit}");
+    }
+    let mut script = Script::new();
+    script.session = script.session.with_shared_listen(false);
+    script.client(&write("Q listen a", CLIENT));
+    assert!(script.session.pin().is_some(), "another encoding");
+}
+
+/// Whether a transaction is open is known when what was sent before has been answered.
+#[test]
+fn a_listen_waits_for_what_was_sent_before() {
+    let mut script = listener();
+    script.play(
+        "client: Q select 1 / Q listen a / Q begin / Q listen b / Q rollback
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I / C LISTEN / Z I
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         primary: Q listen b / Q rollback
+         server: C LISTEN / Z T / C ROLLBACK / Z I
+         told: C LISTEN / Z T / C ROLLBACK / Z I
+         primary: QUESTION"
+            .replace("QUESTION", LISTENING)
+            .as_str(),
+    );
+    assert_eq!(channels(&script), ["a"]);
+}
+
+/// An UNLISTEN that is sent to a server takes the shared channel away when its transaction is committed.
+#[test]
+fn an_unlisten_in_a_transaction_counts_when_it_is_committed() {
+    let check = |units: &str, answers: &str, expected: &[&str]| {
+        let mut script = listener();
+        script.client(&write("Q listen a / Q listen b", CLIENT));
+        for (unit, answer) in units.split(" | ").zip(answers.split(" | ")) {
+            script.client(&write(unit, CLIENT));
+            script.server(&write(answer, SERVER));
+        }
+        assert_eq!(channels(&script), expected, "{units}");
+        let gone = script.session.take_unlistened().len();
+        assert_eq!(gone > 0, expected.len() < 2, "{units}");
+    };
+    check(
+        "Q begin | Q unlisten a | Q commit",
+        "C BEGIN / Z T | C UNLISTEN / Z T | C COMMIT / Z I",
+        &["b"],
+    );
+    check(
+        "Q begin | P - unlisten a / B - / E / S | Q commit",
+        "C BEGIN / Z T | 1 / 2 / C UNLISTEN / Z T | C COMMIT / Z I",
+        &["b"],
+    );
+    check(
+        "Q begin | Q unlisten * | Q rollback",
+        "C BEGIN / Z T | C UNLISTEN / Z T | C ROLLBACK / Z I",
+        &["a", "b"],
+    );
+    check(
+        "Q unlisten a; select 1",
+        "C UNLISTEN / C SELECT 1 / Z I",
+        &["b"],
+    );
+    check("Q unlisten a; bad", "E 42601 / Z I", &["a", "b"]);
+    check("Q discard all", "C DISCARD ALL / Z I", &[]);
+}
+
+/// The server is asked behind the client's ReadyForQuery, when something may have changed, and its answer is not the
+/// client's.
+#[test]
+fn a_pin_ends_when_the_server_says_so() {
+    play(&format!(
+        "client: Q listen c
+         primary: Q listen c
+         server: C LISTEN / Z I
+         told: C LISTEN / Z I
+         primary: {LISTENING}
+         server: T / D t / C SELECT 1 / Z I
+         held: primary
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q unlisten c
+         primary: Q unlisten c
+         server: C UNLISTEN / Z I
+         told: C UNLISTEN / Z I
+         primary: {LISTENING}
+         server: T / D f / C SELECT 1 / Z I
+         held: nothing"
+    ));
+}
+
+/// What comes while the question is on its way follows on the same connection, and is answered as ever.
+#[test]
+fn nobody_waits_for_the_end_of_a_pin() {
+    play(&format!(
+        "client: P - select pg_advisory_lock(1) / B - / E / S
+         primary: P - select pg_advisory_lock(1) / B - / E / S
+         server: 1 / 2 / D 1 / C SELECT 1 / Z I
+         told: 1 / 2 / D 1 / C SELECT 1 / Z I
+         primary: {LOCKED}
+         server: T / D t / C SELECT 1 / Z I
+         client: P - select pg_advisory_unlock(1) / B - / E / S
+         primary: P - select pg_advisory_unlock(1) / B - / E / S
+         server: 1 / 2 / D t / C SELECT 1 / Z I
+         told: 1 / 2 / D t / C SELECT 1 / Z I
+         primary: {LOCKED}
+         client: B - / E / S
+         primary: P - select pg_advisory_unlock(1) / B - / E / S
+         server: T / D f / C SELECT 1 / A / Z I
+         told: A
+         server: 1 / 2 / D f / C SELECT 1 / Z I
+         told: 2 / D f / C SELECT 1 / Z I
+         held: nothing"
+    ));
+}
+
+/// The answer tells of the moment at which the question came: a lock that was asked for behind it is not in it.
+#[test]
+fn an_answer_that_is_older_than_a_pin_does_not_end_it() {
+    play(&format!(
+        "client: Q select pg_try_advisory_lock(1)
+         primary: Q select pg_try_advisory_lock(1)
+         server: T / D f / C SELECT 1 / Z I
+         told: T / D f / C SELECT 1 / Z I
+         primary: {LOCKED}
+         client: Q select pg_advisory_lock(2)
+         primary: Q select pg_advisory_lock(2)
+         server: T / D f / C SELECT 1 / Z I
+         held: primary
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         primary: {LOCKED}
+         server: T / D t / C SELECT 1 / Z I
+         held: primary"
+    ));
+}
+
+#[test]
+fn a_question_that_fails_leaves_the_pin() {
+    let mut script = Script::new();
+    script.play(&format!(
+        "client: Q listen c
+         primary: Q listen c
+         server: C LISTEN / Z I
+         told: C LISTEN / Z I
+         primary: {LISTENING}
+         server: E 57014 / Z I
+         held: primary
+         client: Q unlisten c
+         primary: Q unlisten c
+         server: C UNLISTEN / Z I
+         told: C UNLISTEN / Z I
+         primary: {LISTENING}
+         client: Q select 1
+         primary: Q select 1"
+    ));
+    assert!(!script.missed);
+    // A cancel request was for the statement behind the question.
+    script.play(
+        "server: E 57014 / Z I
+         held: primary",
+    );
+    assert!(script.missed);
+}
+
+/// Nothing is asked inside a transaction, and nothing of sessions whose pins do not end.
+#[test]
+fn questions_wait_for_the_end_of_the_transaction() {
+    play(&format!(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q listen c
+         primary: Q listen c
+         server: C LISTEN / Z T
+         told: C LISTEN / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         primary: {LISTENING}
+         server: T / D f / C SELECT 1 / Z I
+         held: nothing
+         client: Q load 'x'
+         primary: Q load 'x'
+         server: C LOAD / Z I
+         told: C LOAD / Z I
+         client: Q drop table t
+         primary: Q drop table t
+         server: C DROP TABLE / Z I
+         told: C DROP TABLE / Z I
+         held: primary"
+    ));
 }
 
 // ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -1818,6 +2100,7 @@ fn what_follows_discard_all_waits_for_it() {
          primary: Q listen c
          server: C LISTEN / Z I
          told: C LISTEN / Z I
+         primary: Q SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
          held: primary",
     );
 }

@@ -422,7 +422,16 @@ fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
     } else {
         class.session
     };
-    Class { session, ..class }
+    // A session that keeps its connection keeps it for its writes, too.
+    let access = match (session, class.access) {
+        (SessionEffect::Pin(_), Access::Read) => Access::Primary,
+        (_, access) => access,
+    };
+    Class {
+        session,
+        access,
+        ..class
+    }
 }
 
 /// Adds what stands inside of strings, where the lexer does not look: the body of a DO, and a search path by which plain

@@ -14,6 +14,8 @@ mod classify;
 mod function;
 mod keyword;
 mod lexer;
+mod listen;
+mod pins;
 pub mod setting;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,8 @@ mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 pub use classify::{Classifier, Explanation, Lexing, statements};
+pub use listen::{Listening, listening};
+pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{
     Savepoint, deallocate_target, execute_target, prepare_target, savepoint, set_config,
 };

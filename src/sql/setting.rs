@@ -259,9 +259,9 @@ pub fn savepoint(text: &[u8]) -> Option<Savepoint> {
     }
 }
 
-struct Scanner<'a> {
-    text: &'a [u8],
-    at: usize,
+pub(super) struct Scanner<'a> {
+    pub(super) text: &'a [u8],
+    pub(super) at: usize,
 }
 
 impl<'a> Scanner<'a> {
@@ -275,13 +275,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn rest(&mut self) -> &'a [u8] {
+    pub(super) fn rest(&mut self) -> &'a [u8] {
         self.skip_space();
         &self.text[self.at..]
     }
 
     /// A word in lower case.
-    fn word(&mut self) -> Option<String> {
+    pub(super) fn word(&mut self) -> Option<String> {
         let rest = self.rest();
         let length = rest.iter().take_while(|b| continues_word(**b)).count();
         self.at += length;
@@ -325,7 +325,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A word, or a quoted name without its quotes.
-    fn identifier(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn identifier(&mut self) -> Option<Vec<u8>> {
         let rest = self.rest();
         if rest.first() != Some(&b'"') {
             return self.word().map(String::into_bytes);
@@ -422,7 +422,7 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    fn is_at_end(&mut self) -> bool {
+    pub(super) fn is_at_end(&mut self) -> bool {
         trimmed(self.rest()).is_empty()
     }
 }

@@ -48,6 +48,12 @@ pub fn key_data(body: &[u8]) -> Option<(i32, &[u8])> {
         .then_some((i32::from_be_bytes(*process), key))
 }
 
+/// The channel of a NotificationResponse body; `None` if it is cut off.
+pub fn notified_channel(body: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = body.split_first_chunk::<4>()?;
+    split_cstr(rest).map(|(channel, _)| channel)
+}
+
 /// The columns of a DataRow body, in text format; `None` for the whole if the body is malformed.
 pub fn columns(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
@@ -93,6 +99,13 @@ mod tests {
         );
         assert_eq!(columns(b"\0\x01\0\0\0\x05t"), None);
         assert_eq!(columns(b"\0"), None);
+    }
+
+    #[test]
+    fn notifications() {
+        let body = b"\0\0\0\x07news\0payload\0";
+        assert_eq!(notified_channel(body), Some(&b"news"[..]));
+        assert_eq!(notified_channel(&body[..8]), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod support;
 
 mod a_killed_client_leaves_nothing_behind;
+mod a_pin_ends_with_its_reason;
 mod a_session_reads_its_own_writes;
 mod bad_input_costs_nobody_else;
 mod cancel_hits_its_own_query;
@@ -16,6 +17,7 @@ mod cancels_never_hit_a_bystander;
 mod drivers_see_no_difference;
 mod dumps_and_restores_pass_through;
 mod lag_bound_is_kept;
+mod listeners_share_one_connection;
 mod logins_to_servers;
 mod long_pipelines_do_not_block;
 mod nobody_sees_anothers_state;

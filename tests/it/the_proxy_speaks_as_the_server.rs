@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use pgweir::config::PoolMode;
+use pgweir::config::{ListenPolicy, PoolMode};
 use pgweir::testbed::{Message, RawClient, request};
 
 use crate::support::Rig;
@@ -81,6 +81,8 @@ fn compare(mode: PoolMode, connections: usize, between: impl Fn(&Rig)) {
         config.databases[0].pool.mode = mode;
         config.databases[0].pool.size = connections;
         config.databases[0].pool.max_prepared = 5;
+        // A shared LISTEN hears beside the replies, not in a place of its own among them.
+        config.databases[0].pool.listen = ListenPolicy::Pin;
     });
     let only = std::env::var("PGWEIR_SCRIPT").unwrap_or_default();
     let mut differ = Vec::new();
