@@ -89,12 +89,10 @@ impl Held {
     }
 }
 
-/// Prepared statements by the names that clients gave them in SQL, the oldest first.
+/// Prepared statements by the names that clients gave them in SQL. They are those of one session: another's are taken
+/// away before it has the connection, and a session has few.
 #[derive(Debug, Default)]
 pub struct OwnNames(Vec<(Box<[u8]>, StatementId)>);
-
-/// Most of them on one connection.
-const MAX_OWN_NAMES: usize = 64;
 
 impl OwnNames {
     /// What the server has by this name.
@@ -103,11 +101,10 @@ impl OwnNames {
         found.map(|(_, id)| *id)
     }
 
-    /// The server has a statement by this name. Returns the name that must go for it, if there are too many.
-    pub fn insert(&mut self, name: &[u8], id: StatementId) -> Option<Box<[u8]>> {
+    /// The server has a statement by this name.
+    pub fn insert(&mut self, name: &[u8], id: StatementId) {
         self.remove(name);
         self.0.push((name.into(), id));
-        (self.0.len() > MAX_OWN_NAMES).then(|| self.0.remove(0).0)
     }
 
     /// The server has no statement by this name any more. Whether it had.
@@ -122,9 +119,15 @@ impl OwnNames {
         self.0.clear();
     }
 
-    /// All names.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(|(name, _)| &**name)
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes out what does not stay, and returns the names.
+    pub fn extract(&mut self, mut stays: impl FnMut(&[u8], StatementId) -> bool) -> Vec<Box<[u8]>> {
+        let gone = self.0.extract_if(.., |(name, id)| !stays(name, *id));
+        gone.map(|(name, _)| name).collect()
     }
 }
 

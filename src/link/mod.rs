@@ -62,6 +62,8 @@ pub struct Link {
     pub preparing: bool,
     /// What the server has is not known: the connection must not be used again.
     pub doubtful: bool,
+    /// It is for the session that has it, and for nobody else after it.
+    pub spent: bool,
     /// The unit in progress has failed.
     pub failed: bool,
     /// It has failed while the server waited for CopyData.
@@ -118,6 +120,7 @@ impl Link {
             && !self.copy_in
             && !self.fatal
             && !self.doubtful
+            && !self.spent
     }
 
     /// Whether what the server runs may be committing, though nobody has said COMMIT: a write outside of a transaction

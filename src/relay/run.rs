@@ -509,15 +509,22 @@ impl Relay {
         if self.cancelling.is_some() || self.placed.is_some() {
             return Ok(());
         }
-        if self.session.pin().is_some() {
-            self.ask_for_pins();
-            return Ok(());
-        }
-        if link.doubtful {
+        let pinned = self.session.pin().is_some();
+        let stays = pinned || (self.pools.mode == Mode::Session && !held.standby);
+        if link.doubtful && !stays {
             self.held = None;
             return Ok(());
         }
-        if self.pools.mode == Mode::Session && !held.standby {
+        if link.doubtful {
+            let mut out = Vec::new();
+            Session::start_afresh(link, &mut out);
+            held.server.unsent.extend_from_slice(&out);
+            return Ok(());
+        }
+        if stays {
+            if pinned {
+                self.ask_for_pins();
+            }
             return Ok(());
         }
         if link.dirty {

@@ -40,7 +40,9 @@ impl Session {
         if link.status == Status::Transaction && !self.group.open && link.settled() {
             self.restore(link, out);
         }
-        link.replans = link.status == Status::Idle && self.may_be_sent_again(bytes);
+        link.replans = link.status == Status::Idle
+            && !link.owing.owes_client()
+            && self.may_be_sent_again(bytes);
         if !link.guarded {
             link.replay.clear();
             if link.replans {

@@ -189,6 +189,9 @@ impl Session {
         unit: Option<(&[u8], Class)>,
         out: &mut Vec<u8>,
     ) -> bool {
+        if !link.own_names.is_empty() {
+            self.hide_names(link, out);
+        }
         if Arc::ptr_eq(&self.params, &link.params) {
             return false;
         }
@@ -230,6 +233,16 @@ impl Session {
         link.params.put_difference(&own, &mut sql);
         inject(&sql, link, out);
         link.params = own;
+    }
+
+    /// Between units of a session that keeps its connection, when it is not known what the server has prepared: the server
+    /// forgets all of it, and the session prepares again what it uses. Nobody else has the connection afterwards.
+    pub fn start_afresh(link: &mut Link, out: &mut Vec<u8>) {
+        inject(b"DEALLOCATE ALL", link, out);
+        link.held.clear();
+        link.own_names.clear();
+        link.doubtful = false;
+        link.spent = true;
     }
 
     /// After the last reply of a unit: takes away what it left behind. The bytes are DISCARD ALL, with the operator's own

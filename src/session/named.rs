@@ -8,9 +8,13 @@ use super::front::Context;
 use super::{OWN_NAMES, Session};
 use crate::link::{Link, Owed};
 use crate::sql::{
-    self, Class, PinReason, SessionEffect, deallocate_target, execute_target, prepare_target,
+    self, Class, PinReason, Reason, SessionEffect, deallocate_target, execute_target,
+    prepare_target,
 };
 use crate::wire::{Status, frontend};
+
+/// Most statements that a session prepares by SQL and that move with it. With more of them it keeps its connection.
+const MAX_PREPARED: usize = 64;
 
 /// Statement and portal by which a PREPARE is run again.
 const AGAIN: &[u8] = b"pgw_again";
@@ -38,42 +42,53 @@ impl Session {
             }
             return;
         }
+        if is_suspicious(class, text) {
+            forget_all(link, out);
+        }
         let target = match class.session {
+            SessionEffect::None => return,
             SessionEffect::Prepare => prepare_target(text),
             SessionEffect::Execute => execute_target(text),
             // One that the session has goes by a stand-in.
             SessionEffect::Deallocate => {
                 deallocate_target(text).filter(|name| self.prepared(name).is_none())
             }
-            _ => return,
+            _ => None,
         };
         if let Some(name) = target {
             self.align_name(&name, link, out);
+        } else if mentions(text, b"execute") {
+            // Which one is not looked for.
+            let prepared = self.cold.iter().flat_map(|cold| &cold.prepared);
+            for (name, _) in prepared.filter(|(_, statement)| statement.by_sql) {
+                self.align_name(name, link, out);
+            }
+        }
+    }
+
+    /// Before a session's first unit on a connection: what others have left there by names of their own is taken away, as no
+    /// text could be trusted not to name it.
+    pub(super) fn hide_names(&self, link: &mut Link, out: &mut Vec<u8>) {
+        let own = |name: &[u8], id| self.prepared(name).is_some_and(|known| known.id == id);
+        let foreign = link.own_names.extract(own);
+        if foreign.is_empty() {
             return;
         }
-        if class.session != SessionEffect::Execute {
-            return;
+        for name in foreign {
+            close(&name, link, out);
         }
-        // Which one is not looked for.
-        let others: Vec<Box<[u8]>> = link.own_names.iter().map(Box::from).collect();
-        for name in others {
-            self.align_name(&name, link, out);
-        }
-        let prepared = self.cold.iter().flat_map(|cold| &cold.prepared);
-        for (name, _) in prepared.filter(|(_, statement)| statement.by_sql) {
-            self.align_name(name, link, out);
-        }
+        out.extend_from_slice(frontend::SYNC);
+        link.owing.push(Owed::Sync {
+            swallow: true,
+            write: false,
+            sets: 0,
+        });
     }
 
     /// The same for one name.
     pub(super) fn align_name(&self, name: &[u8], link: &mut Link, out: &mut Vec<u8>) {
         let wanted = self.prepared(name);
         if wanted.map(|statement| statement.id) == link.own_names.get(name) {
-            if name.starts_with(OWN_NAMES) && wanted.is_none() {
-                // The proxy's own, which another client may use: nobody runs it by SQL.
-                close(name, link, out);
-                link.doubtful = true;
-            }
             return;
         }
         if link.own_names.remove(name) {
@@ -81,20 +96,12 @@ impl Session {
         }
         let Some(statement) = wanted else { return };
         if statement.by_sql {
-            frontend::put_parse(AGAIN, statement.content(), out);
-            frontend::put_bind(AGAIN, AGAIN, out);
-            frontend::put_execute(AGAIN, out);
-            for reply in *b"12C" {
-                link.owing.push(Owed::Own(reply));
-            }
-            close(AGAIN, link, out);
+            run(statement.content(), link, out);
         } else {
             frontend::put_parse(name, statement.content(), out);
             link.owing.push(Owed::Own(b'1'));
         }
-        if let Some(evicted) = link.own_names.insert(name, statement.id) {
-            close(&evicted, link, out);
-        }
+        link.own_names.insert(name, statement.id);
     }
 
     /// A PREPARE is being sent. What cannot be followed keeps its connection.
@@ -105,7 +112,10 @@ impl Session {
         link: &mut Link,
         context: Context<'_>,
     ) {
-        let Some(name) = prepare_target(text) else {
+        let prepared = self.cold.iter().flat_map(|cold| cold.prepared.values());
+        let many = prepared.filter(|statement| statement.by_sql).count() >= MAX_PREPARED;
+        let name = prepare_target(text).filter(|name| !many && !name.starts_with(OWN_NAMES));
+        let Some(name) = name else {
             self.pinned.pin(PinReason::Prepare);
             return;
         };
@@ -121,11 +131,42 @@ impl Session {
         if let Some(cold) = &mut self.cold
             && let Some((name, statement)) = cold.preparing.pop_front()
         {
-            // One name too many is closed when the connection is cleaned.
-            link.dirty |= link.own_names.insert(&name, statement.id).is_some();
+            link.own_names.insert(&name, statement.id);
             cold.prepared.insert(name, statement);
         }
     }
+}
+
+/// Whether a text may reach what the proxy has prepared for others, by names that it can guess. It is for the server to say
+/// that there is nothing by such a name.
+fn is_suspicious(class: Class, text: &[u8]) -> bool {
+    let hidden = class.reason == Reason::UnsafeText;
+    hidden || (class.session != SessionEffect::None && mentions(text, OWN_NAMES))
+}
+
+/// Whether a word stands anywhere in a text, in whatever case.
+fn mentions(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len())
+        .any(|part| part.eq_ignore_ascii_case(word))
+}
+
+/// Has the server forget every prepared statement.
+fn forget_all(link: &mut Link, out: &mut Vec<u8>) {
+    run(b"DEALLOCATE ALL\0\0\0", link, out);
+    link.held.clear();
+    link.own_names.clear();
+    link.unnamed = None;
+}
+
+/// Runs a statement, given as the content of a Parse, among the messages of a group.
+fn run(content: &[u8], link: &mut Link, out: &mut Vec<u8>) {
+    frontend::put_parse(AGAIN, content, out);
+    frontend::put_bind(AGAIN, AGAIN, out);
+    frontend::put_execute(AGAIN, out);
+    for reply in *b"12C" {
+        link.owing.push(Owed::Own(reply));
+    }
+    close(AGAIN, link, out);
 }
 
 fn close(name: &[u8], link: &mut Link, out: &mut Vec<u8>) {

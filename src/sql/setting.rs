@@ -232,8 +232,11 @@ pub fn execute_target(text: &[u8]) -> Option<Vec<u8>> {
 fn target_of(command: &str, text: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.keyword(command)?;
-    scanner.identifier()
+    // The server cuts longer names off. PostgreSQL manual, sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS.
+    scanner.identifier().filter(|name| name.len() < NAMEDATALEN)
 }
+
+const NAMEDATALEN: usize = 64;
 
 /// A statement about a savepoint, with its name as the server folds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -620,6 +623,8 @@ mod tests {
             name("A b")
         );
         assert_eq!(prepare_target(b"PREPARE"), None);
+        let long = format!("PREPARE {} AS SELECT 1", "x".repeat(64));
+        assert_eq!(prepare_target(long.as_bytes()), None);
         assert_eq!(execute_target(b"execute foo(1)"), name("foo"));
         assert_eq!(execute_target(b"EXPLAIN EXECUTE foo"), None);
     }
