@@ -4,9 +4,11 @@
 //! goes to a connection, that connection is brought to what the session has: what is missing is prepared there, and
 //! what another client has left by the same name is closed. All of that goes in the same flight.
 
+use std::sync::Arc;
+
 use super::front::Context;
 use super::{OWN_NAMES, Session};
-use crate::link::{Link, Owed};
+use crate::link::{Link, Owed, Statement};
 use crate::sql::{
     self, Class, PinReason, Reason, SessionEffect, deallocate_target, execute_target,
     prepare_target,
@@ -60,7 +62,10 @@ impl Session {
         } else if mentions(text, b"execute") {
             // Which one is not looked for.
             let prepared = self.cold.iter().flat_map(|cold| &cold.prepared);
-            for (name, _) in prepared.filter(|(_, statement)| statement.by_sql) {
+            let may_be_named = |(name, statement): &(&Box<[u8]>, &Arc<Statement>)| {
+                statement.by_sql || (!name.is_empty() && mentions(text, name))
+            };
+            for (name, _) in prepared.filter(may_be_named) {
                 self.align_name(name, link, out);
             }
         }
@@ -140,7 +145,7 @@ impl Session {
 /// Whether a text may reach what the proxy has prepared for others, by names that it can guess. It is for the server to say
 /// that there is nothing by such a name.
 fn is_suspicious(class: Class, text: &[u8]) -> bool {
-    let hidden = class.reason == Reason::UnsafeText;
+    let hidden = class.reason == Reason::UnsafeText && mentions(text, b"execute");
     hidden || (class.session != SessionEffect::None && mentions(text, OWN_NAMES))
 }
 
@@ -163,7 +168,9 @@ fn run(content: &[u8], link: &mut Link, out: &mut Vec<u8>) {
     frontend::put_parse(AGAIN, content, out);
     frontend::put_bind(AGAIN, AGAIN, out);
     frontend::put_execute(AGAIN, out);
-    for reply in *b"12C" {
+    // By its own name: DEALLOCATE ALL takes the statement away that would else take its portal with it.
+    frontend::put_close_portal(AGAIN, out);
+    for reply in *b"12C3" {
         link.owing.push(Owed::Own(reply));
     }
     close(AGAIN, link, out);

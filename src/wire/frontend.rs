@@ -94,8 +94,17 @@ pub fn put_parse(name: &[u8], content: &[u8], out: &mut Vec<u8>) {
 
 /// Appends a Close of the statement `name`.
 pub fn put_close_statement(name: &[u8], out: &mut Vec<u8>) {
+    put_close(b'S', name, out);
+}
+
+/// Appends a Close of the portal `name`.
+pub fn put_close_portal(name: &[u8], out: &mut Vec<u8>) {
+    put_close(b'P', name, out);
+}
+
+fn put_close(kind: u8, name: &[u8], out: &mut Vec<u8>) {
     put_header(out, b'C', name.len() + 2);
-    out.push(b'S');
+    out.push(kind);
     out.extend_from_slice(name);
     out.push(0);
 }
