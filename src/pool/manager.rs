@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 
 use super::caps::Slot;
-use super::{Limits, Setup};
+use super::{Limits, Owner, Setup, Told};
 use crate::metrics::IntCounter;
 use crate::server::{self, Credentials, Endpoint, Login, Server, ServerError};
 
@@ -108,6 +108,7 @@ pub struct Manager {
     credentials: Arc<Credentials>,
     limits: Limits,
     setup: Arc<Setup>,
+    told: Arc<Told>,
     connects: IntCounter,
     failed_connects: IntCounter,
 }
@@ -115,18 +116,17 @@ pub struct Manager {
 impl Manager {
     pub(super) fn new(
         endpoint: Endpoint,
-        database: &str,
-        user: &str,
-        credentials: Arc<Credentials>,
+        owner: Owner<'_>,
         limits: Limits,
         setup: Arc<Setup>,
         [connects, failed_connects]: [IntCounter; 2],
     ) -> Manager {
         Manager {
             endpoint,
-            database: database.into(),
-            user: user.into(),
-            credentials,
+            database: owner.database.into(),
+            user: owner.user.into(),
+            credentials: owner.credentials,
+            told: owner.told,
             limits,
             setup,
             connects,
@@ -147,8 +147,28 @@ impl Manager {
             parameters: &[],
         };
         let mut server = server::open(&self.endpoint, &login).await?;
+        if let Some(told) = &*self.told.load()
+            && let parameters = told.differences(&server.reported)
+            && !parameters.is_empty()
+        {
+            // As startup parameters, so that RESET goes back to them.
+            tracing::info!(
+                address = %self.endpoint.address, database = %self.database, user = %self.user, ?parameters,
+                "the node's settings are not those that clients were told of: opened again with these"
+            );
+            let login = Login {
+                parameters: &parameters,
+                ..login
+            };
+            server = server::open(&self.endpoint, &login).await?;
+        }
         if let Some(sql) = &self.setup.connect_query {
-            server::query(&mut server, sql, self.endpoint.timeout).await?;
+            let limit = self.endpoint.timeout;
+            let changed = server::apply(&mut server, sql.as_bytes(), limit).await?;
+            let reported = Arc::make_mut(&mut server.reported);
+            for (name, value) in changed.iter() {
+                reported.set(name, value);
+            }
             server.link.set_up = true;
         }
         Ok(server)

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use deadpool::managed::{self, PoolConfig, QueueMode, Timeouts};
 use tokio::sync::{Notify, Semaphore};
 
@@ -26,7 +27,7 @@ pub use checkout::{CheckoutError, NOTICE_AFTER, Patience, Pooled};
 pub use manager::{Manager, Member, Opening};
 
 use crate::metrics::IntCounter;
-use crate::server::{Credentials, Endpoint, Server, ServerError};
+use crate::server::{Credentials, Endpoint, Reported, Server, ServerError};
 
 /// How large a pool is and how long its connections live.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +61,10 @@ pub struct Setup {
     pub reset_query: Option<Box<str>>,
 }
 
+/// What clients of a database and user have been told of their settings, on whichever node they are: every server
+/// connection has to agree. Nothing at first.
+pub type Told = ArcSwapOption<Reported>;
+
 /// What all pools of a node share.
 #[derive(Clone, Debug)]
 pub struct NodeCounts {
@@ -84,6 +89,8 @@ pub struct Owner<'a> {
     pub user: &'a str,
     /// What proves the user.
     pub credentials: Arc<Credentials>,
+    /// What its clients have been told.
+    pub told: Arc<Told>,
 }
 
 /// The pool of one node for one database and user.
@@ -131,11 +138,10 @@ impl Pool {
             connects,
             failed_connects,
         } = node;
+        let (name, user) = (owner.name, owner.user);
         let manager = Manager::new(
             endpoint,
-            owner.database,
-            owner.user,
-            owner.credentials,
+            owner,
             limits,
             setup.clone(),
             [connects, failed_connects],
@@ -152,7 +158,7 @@ impl Pool {
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .expect("a runtime is given, which is all that building can fail for");
-        ledger.enter(owner.name, owner.user, members.weak());
+        ledger.enter(name, user, members.weak());
         Pool(Arc::new(Inner {
             members,
             limits,

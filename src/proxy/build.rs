@@ -121,6 +121,7 @@ impl Databases {
             database: known.dbname.as_deref().unwrap_or(database),
             user,
             credentials,
+            told: Arc::default(),
         };
         let template = for_user(known, database, self.users.get(user));
         let set = Arc::new(PoolSet::new(&template, owner));

@@ -8,7 +8,7 @@ use super::listen::Listeners;
 use super::{Cluster, SessionTimeouts, Welcome};
 use crate::config::ListenPolicy;
 use crate::link::Params;
-use crate::pool::{self, Limits, Owner, Pool, Setup};
+use crate::pool::{self, Limits, Owner, Pool, Setup, Told};
 use crate::server::{Credentials, Endpoint};
 
 /// When a server connection goes back to its pool.
@@ -63,6 +63,8 @@ pub struct PoolSet {
     pub pools: Box<[Pool]>,
     /// What proves the user to servers.
     pub credentials: Arc<Credentials>,
+    /// What the primary reported when its first client was welcomed.
+    pub(super) told: Arc<Told>,
     welcomes: Mutex<HashMap<Arc<Params>, Arc<Welcome>>>,
 }
 
@@ -101,6 +103,7 @@ impl PoolSet {
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,
             listeners: Listeners::default(),
+            told: owner.told,
             welcomes: Mutex::default(),
         }
     }
@@ -122,7 +125,8 @@ impl PoolSet {
         welcomes.insert(welcome.params.clone(), welcome.clone());
     }
 
-    /// Forgets what clients were told: the primary has changed, and its settings may differ.
+    /// Forgets what clients were told: the primary has changed, and its settings may differ. Those who are there keep
+    /// theirs.
     pub fn forget_welcomes(&self) {
         self.welcomes
             .lock()

@@ -64,6 +64,9 @@ pub async fn welcome(
         return Ok(known);
     }
     let mut server = any_server(shared, pools).await?;
+    if pools.told.load().is_none() {
+        pools.told.store(Some(server.reported.clone()));
+    }
     let mut reported = Reported::clone(&server.reported);
     let params = Arc::new(params);
     let mut sql = Vec::new();

@@ -63,6 +63,15 @@ impl Reported {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Settings of a session in which another connection differs from this one, with the values of this one. What a server
+    /// is, as its version, and who the session is are no such settings.
+    pub fn differences<'a>(&'a self, other: &Reported) -> Vec<(&'a str, &'a str)> {
+        let differs = |(name, value): &(&str, &str)| {
+            SETTABLE.contains(name) && other.get(name).is_some_and(|other| other != *value)
+        };
+        self.iter().filter(differs).collect()
+    }
+
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
@@ -70,6 +79,18 @@ impl Reported {
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
+
+/// Reported settings that a startup packet can change. PostgreSQL manual, "Asynchronous Operations",
+/// protocol-flow.html#PROTOCOL-ASYNC.
+const SETTABLE: [&str; 7] = [
+    "client_encoding",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+    "default_transaction_read_only",
+    "search_path",
+];
 
 /// Why a node could not be used. Texts are for logs; what a client may see is [`ServerError::refusal`].
 #[derive(Debug, thiserror::Error)]

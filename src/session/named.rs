@@ -4,11 +4,9 @@
 //! goes to a connection, that connection is brought to what the session has: what is missing is prepared there, and
 //! what another client has left by the same name is closed. All of that goes in the same flight.
 
-use std::sync::Arc;
-
 use super::front::Context;
 use super::{OWN_NAMES, Session};
-use crate::link::{Link, Owed, Statement};
+use crate::link::{Link, Owed};
 use crate::sql::{
     self, Class, PinReason, Reason, SessionEffect, deallocate_target, execute_target,
     prepare_target,
@@ -62,11 +60,10 @@ impl Session {
         } else if mentions(text, b"execute") {
             // Which one is not looked for.
             let prepared = self.cold.iter().flat_map(|cold| &cold.prepared);
-            let may_be_named = |(name, statement): &(&Box<[u8]>, &Arc<Statement>)| {
-                statement.by_sql || (!name.is_empty() && mentions(text, name))
-            };
-            for (name, _) in prepared.filter(may_be_named) {
-                self.align_name(name, link, out);
+            for (name, statement) in prepared {
+                if statement.by_sql || mentions(text, name) {
+                    self.align_name(name, link, out);
+                }
             }
         }
     }
@@ -151,8 +148,10 @@ fn is_suspicious(class: Class, text: &[u8]) -> bool {
 
 /// Whether a word stands anywhere in a text, in whatever case.
 fn mentions(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len())
-        .any(|part| part.eq_ignore_ascii_case(word))
+    !word.is_empty()
+        && text
+            .windows(word.len())
+            .any(|part| part.eq_ignore_ascii_case(word))
 }
 
 /// Has the server forget every prepared statement.

@@ -428,3 +428,45 @@ fn statement_pooling_refuses_transaction_blocks() {
 fn client(rig: &Rig, parameters: &[(&str, &str)]) -> RawClient {
     rig.client_with(&[&LOGIN, parameters].concat())
 }
+
+/// Nodes may be configured differently; a session has what the primary has, wherever its statements run.
+#[test]
+fn nodes_with_other_settings_are_brought_into_line() {
+    let rig = Rig::start(1, |_| ());
+    let standby = rig.cluster.standbys()[0];
+    standby.set("timezone", "Asia/Tokyo").unwrap();
+    standby.set("datestyle", "German").unwrap();
+    standby.reload().unwrap();
+    let shown = |client: &mut RawClient| {
+        value(
+            client,
+            "SELECT timestamptz '2001-02-03 04:05:06+00' || ' ' || interval '1 day'",
+        )
+    };
+    let mut straight = rig.cluster.primary().connect("postgres").unwrap();
+    let expected = shown(&mut straight);
+    assert_ne!(shown(&mut standby.connect("postgres").unwrap()), expected);
+    let mut client = rig.client("postgres");
+    let reads = || rig.metric("pgweir_node_statements_total", &[("role", "standby")]);
+    let before = reads();
+    assert_eq!(shown(&mut client), expected);
+    assert!(reads() > before, "it ran on the standby");
+    for statement in [
+        "SET timezone = 'UTC'",
+        "RESET timezone",
+        "RESET ALL",
+        "DISCARD ALL",
+    ] {
+        client.query(statement).unwrap();
+        straight.query(statement).unwrap();
+        assert_eq!(
+            shown(&mut client),
+            shown(&mut straight),
+            "after {statement}"
+        );
+    }
+    assert_eq!(
+        client.parameters().get("TimeZone"),
+        straight.parameters().get("TimeZone")
+    );
+}
