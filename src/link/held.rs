@@ -58,9 +58,9 @@ impl Held {
         evicted
     }
 
-    /// The server does not have the statement after all.
-    pub fn remove(&mut self, id: StatementId) {
-        self.used.remove(&id);
+    /// The server does not have the statement after all. Whether it had.
+    pub fn remove(&mut self, id: StatementId) -> bool {
+        self.used.remove(&id).is_some()
     }
 
     /// The server has none.

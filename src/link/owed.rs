@@ -30,6 +30,8 @@ pub enum Owed {
         swallow: bool,
         /// It gives a name of the client's.
         named: bool,
+        /// It is of the unnamed statement.
+        unnamed: bool,
         /// Which statement; `None` for one that the proxy does not track.
         id: Option<StatementId>,
     },
@@ -323,6 +325,7 @@ mod tests {
     const PARSE: Owed = Owed::Parse {
         swallow: false,
         named: false,
+        unnamed: false,
         id: None,
     };
 

@@ -163,14 +163,11 @@ impl Caps {
     pub(super) async fn slot(&self, ledger: &Ledger) -> Slot {
         let mut places = Vec::with_capacity(self.caps.len());
         for (shared, cap) in &self.caps {
+            // Before the look for idle ones: what comes back after it makes room by itself.
+            let _starving = Starving::new(cap);
             if cap.places.available_permits() == 0 {
                 ledger.evict(shared);
             }
-            if let Ok(place) = cap.places.clone().try_acquire_owned() {
-                places.push(place);
-                continue;
-            }
-            let _starving = Starving::new(cap);
             if let Ok(place) = cap.places.clone().acquire_owned().await {
                 places.push(place);
             }

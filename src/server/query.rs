@@ -45,6 +45,8 @@ async fn run(server: &mut Server, sql: &[u8]) -> Result<(Rows, Reported), Server
     let mut out = Vec::new();
     let mut reported = Reported::default();
     put_query(sql, &mut out);
+    // Whoever stops waiting leaves an answer behind that nobody else must read.
+    let doubtful = std::mem::replace(&mut server.link.doubtful, true);
     server.stream.write_all(&out).await?;
     let mut messages = Messages::default();
     let mut rows = Vec::new();
@@ -60,7 +62,10 @@ async fn run(server: &mut Server, sql: &[u8]) -> Result<(Rows, Reported), Server
                         .collect(),
                 );
             }
-            b'Z' => return Ok((rows, reported)),
+            b'Z' => {
+                server.link.doubtful = doubtful;
+                return Ok((rows, reported));
+            }
             b'S' => {
                 if let Some((name, value)) = parameter(&message.body) {
                     reported.set(

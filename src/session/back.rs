@@ -346,7 +346,7 @@ impl Session {
         link.committing &= !link.owing.is_empty();
         received.ended = true;
         received.idle |= status == Status::Idle;
-        received.catalog_changed |= link.changes_catalog;
+        received.catalog_changed |= link.changes_catalog && !link.failed;
         link.changes_catalog &= status != Status::Idle || !link.owing.is_empty();
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {
@@ -441,10 +441,12 @@ impl Session {
         let unset = link.owing.fail(|owed| {
             skipped_names += usize::from(owed.changes_name());
             match owed {
-                Owed::Parse { id: Some(id), .. } => {
-                    held.remove(id);
-                    lost_unnamed |= *unnamed == Some(id);
-                }
+                Owed::Parse {
+                    id: Some(id),
+                    unnamed: true,
+                    ..
+                } => lost_unnamed |= *unnamed == Some(id),
+                Owed::Parse { id: Some(id), .. } => _ = held.remove(id),
                 // The statement that was to make room is still there, or one that was to be there is not.
                 Owed::Close { swallow: true } | Owed::Own(_) => *doubtful = true,
                 _ => {}
@@ -558,7 +560,9 @@ impl Session {
             _ => {}
         }
         if let Some(cold) = &mut self.cold {
-            cold.taken.clear();
+            for (name, _) in cold.taken.drain() {
+                link.own_names.remove(&name);
+            }
         }
     }
 

@@ -204,6 +204,7 @@ impl Session {
             {
                 self.take(&name, link);
                 writer.replace(body.start - HEADER, |out| {
+                    Session::close_own(&name, link, out);
                     put_stand_in(link, out);
                     out.extend_from_slice(frontend::SYNC);
                     frontend::put_query(&[b"DEALLOCATE ", STAND_IN].concat(), out);
@@ -279,6 +280,7 @@ impl Session {
             link.owing.push(Owed::Parse {
                 swallow: false,
                 named: false,
+                unnamed: false,
                 id: None,
             });
             return;
@@ -300,6 +302,7 @@ impl Session {
             link.owing.push(Owed::Parse {
                 swallow: false,
                 named: false,
+                unnamed: true,
                 id: Some(id),
             });
             return;
@@ -311,11 +314,15 @@ impl Session {
         let name: Box<[u8]> = parse.name.into();
         let cold = self.cold();
         cold.prepared.insert(name.clone(), statement.clone());
-        if link.has(id) {
+        if link.has(id) && link.status != Status::Failed {
             writer.replace(at, |_| ());
             link.owing.push(Owed::Local(Local::ParseComplete));
         } else {
             writer.replace(at, |out| {
+                if link.held.remove(id) {
+                    // The server is to refuse the Parse, unless the transaction ends before it.
+                    put_close(id, link, out);
+                }
                 make_room(link, id, out);
                 if deallocates {
                     put_parse_as(id, &stand_in_deallocate(), out);
@@ -326,6 +333,7 @@ impl Session {
             link.owing.push(Owed::Parse {
                 swallow: false,
                 named: true,
+                unnamed: false,
                 id: Some(id),
             });
         }
@@ -347,11 +355,13 @@ impl Session {
         link.owing.push(Owed::Parse {
             swallow: true,
             named: false,
+            unnamed: false,
             id: None,
         });
         link.owing.push(Owed::Parse {
             swallow: false,
             named: false,
+            unnamed: false,
             id: None,
         });
     }
@@ -381,7 +391,10 @@ impl Session {
                 && let Some(name) = self.deallocates(statement.text())
             {
                 self.take(&name, link);
-                writer.replace(at, |out| put_stand_in(link, out));
+                writer.replace(at, |out| {
+                    Session::close_own(&name, link, out);
+                    put_stand_in(link, out);
+                });
             } else {
                 self.note_portal(bind.portal, &statement);
             }
@@ -426,6 +439,7 @@ impl Session {
                     link.owing.push(Owed::Parse {
                         swallow: true,
                         named: false,
+                        unnamed: true,
                         id,
                     });
                 }
@@ -469,6 +483,7 @@ impl Session {
                 let owed = Owed::Parse {
                     swallow: true,
                     named: false,
+                    unnamed: false,
                     id: Some(statement.id),
                 };
                 if !link.owing.push(owed) {
@@ -634,7 +649,6 @@ impl Session {
                         if let Some(name) = self.deallocates(text) {
                             // By its own name, under which it has been brought there.
                             self.take(&name, link);
-                            link.own_names.remove(&name);
                         }
                         0
                     }
@@ -679,7 +693,15 @@ fn may_change_catalog(class: Class, text: &[u8]) -> bool {
     if class.access != Access::Write {
         return false;
     }
-    let is_ddl = |text: &[u8]| matches!(first_word(text).as_str(), "alter" | "drop" | "create");
+    // What is created is new to everybody, unless it takes the place of something.
+    let is_ddl = |text: &[u8]| match first_word(text).as_str() {
+        "alter" | "drop" => true,
+        "create" => text
+            .to_ascii_lowercase()
+            .windows(7)
+            .any(|word| word == b"replace"),
+        _ => false,
+    };
     match class.session {
         // DO and CALL may do anything.
         SessionEffect::Unknown => true,
@@ -701,11 +723,15 @@ fn first_word(statement: &[u8]) -> String {
 
 fn make_room(link: &mut Link, id: StatementId, out: &mut Vec<u8>) {
     if let Some(evicted) = link.held.insert(id) {
-        let mut name = Vec::with_capacity(24);
-        put_name(evicted, &mut name);
-        frontend::put_close_statement(&name, out);
-        link.owing.push(Owed::Close { swallow: true });
+        put_close(evicted, link, out);
     }
+}
+
+fn put_close(id: StatementId, link: &mut Link, out: &mut Vec<u8>) {
+    let mut name = Vec::with_capacity(24);
+    put_name(id, &mut name);
+    frontend::put_close_statement(&name, out);
+    link.owing.push(Owed::Close { swallow: true });
 }
 
 fn put_parse_as(id: StatementId, content: &[u8], out: &mut Vec<u8>) {
@@ -719,6 +745,7 @@ fn put_stand_in(link: &mut Link, out: &mut Vec<u8>) {
     link.owing.push(Owed::Parse {
         swallow: true,
         named: false,
+        unnamed: false,
         id: None,
     });
 }

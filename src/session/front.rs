@@ -413,9 +413,11 @@ impl Session {
                 },
                 b'B' => match frontend::bind(body) {
                     Some(bind) if bind.statement.is_empty() && parsed_unnamed => NOTHING,
-                    Some(_) => self
-                        .bound(body)
-                        .map_or(NOTHING, |statement| statement.class),
+                    Some(bind) => {
+                        repeats |= self.is_closing(bind.statement);
+                        self.bound(body)
+                            .map_or(NOTHING, |statement| statement.class)
+                    }
                     None => OPAQUE,
                 },
                 b'Q' => self.classify_query(&frame[..take], header, context),
@@ -445,6 +447,11 @@ impl Session {
         self.cold
             .as_ref()
             .is_some_and(|cold| cold.unconfirmed.iter().any(|(other, _)| **other == *name))
+    }
+
+    /// Whether a name has been given up by a Close that is on its way: an error may skip it.
+    fn is_closing(&self, name: &[u8]) -> bool {
+        self.prepared(name).is_none() && self.is_unconfirmed(name)
     }
 
     /// Answers a group that needs no server: Close of known statements, Parse of transaction control, Flush and Sync.

@@ -6,9 +6,9 @@
 
 use super::front::Context;
 use super::{OWN_NAMES, Session};
-use crate::link::{Link, Owed};
+use crate::link::{Link, Owed, Statement};
 use crate::sql::{
-    self, Class, PinReason, Reason, SessionEffect, deallocate_target, execute_target,
+    self, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, execute_target,
     prepare_target,
 };
 use crate::wire::{Status, frontend};
@@ -87,9 +87,18 @@ impl Session {
         });
     }
 
+    /// A statement is deallocated by a stand-in: what the server has by its own name goes by itself.
+    pub(super) fn close_own(name: &[u8], link: &mut Link, out: &mut Vec<u8>) {
+        if link.own_names.remove(name) {
+            close(name, link, out);
+        }
+    }
+
     /// The same for one name.
     pub(super) fn align_name(&self, name: &[u8], link: &mut Link, out: &mut Vec<u8>) {
-        let wanted = self.prepared(name);
+        let wanted = self
+            .prepared(name)
+            .filter(|statement| is_followed(statement));
         if wanted.map(|statement| statement.id) == link.own_names.get(name) {
             return;
         }
@@ -137,6 +146,13 @@ impl Session {
             cold.prepared.insert(name, statement);
         }
     }
+}
+
+/// Whether SQL may execute a statement: what it does to its session is known without it. PREPARE takes none that does
+/// anything, but the protocol's Parse does.
+fn is_followed(statement: &Statement) -> bool {
+    statement.by_sql
+        || (statement.class.session == SessionEffect::None && statement.class.tx == TxEffect::None)
 }
 
 /// Whether a text may reach what the proxy has prepared for others, by names that it can guess. It is for the server to say

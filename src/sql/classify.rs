@@ -223,6 +223,10 @@ impl Classifier {
             TxEffect::Mixed
         };
         let session = match merged.session {
+            // The setting stays when what else pins has ended.
+            SessionEffect::Pin(_) if settings.changed || settings.hidden => {
+                SessionEffect::Pin(PinReason::Settings)
+            }
             SessionEffect::None | SessionEffect::Pin(_) | SessionEffect::Execute => merged.session,
             _ if settings.changed => settings.effect(),
             _ => SessionEffect::Unknown,
@@ -243,6 +247,8 @@ struct Settings {
     changed: bool,
     /// Something beside them cannot be told.
     unclear: bool,
+    /// What is not looked into may change some.
+    hidden: bool,
 }
 
 impl Settings {
@@ -251,6 +257,7 @@ impl Settings {
             class.session,
             SessionEffect::Set | SessionEffect::Deallocate
         );
+        self.hidden |= class.session == SessionEffect::Unknown;
         self.unclear |= !matches!(
             class.session,
             SessionEffect::None
@@ -397,10 +404,17 @@ fn together(a: Class, b: Class) -> Class {
 /// Adds what words in the text leave behind, whatever statement they stand in.
 fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
     let flags = lexed.flags;
-    if flags == Flags::default() || matches!(class.session, SessionEffect::Pin(_)) {
+    if flags == Flags::default() {
         return class;
     }
-    let session = if flags.advisory_lock {
+    let sets = (flags.settings_view && class.access == Access::Write)
+        || (flags.setting && set_config(text).is_none() && !only_local(&lexed.key));
+    let session = if sets {
+        // Before all that may end before the session does.
+        SessionEffect::Pin(PinReason::Settings)
+    } else if matches!(class.session, SessionEffect::Pin(_)) {
+        class.session
+    } else if flags.advisory_lock {
         SessionEffect::Pin(PinReason::AdvisoryLock)
     } else if flags.temporary
         && matches!(
@@ -411,10 +425,6 @@ fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
         SessionEffect::Pin(PinReason::TemporaryObject)
     } else if flags.setting && set_config(text).is_some() {
         SessionEffect::SetConfig
-    } else if (flags.settings_view && class.access == Access::Write)
-        || (flags.setting && !only_local(&lexed.key))
-    {
-        SessionEffect::Pin(PinReason::Settings)
     } else if flags.setting {
         SessionEffect::Unknown
     } else if flags.execute && class.session == SessionEffect::None {
@@ -449,16 +459,18 @@ fn hidden(class: Class, lexed: &Lexed, text: &[u8]) -> Class {
     };
     let pin = match class.session {
         SessionEffect::Set | SessionEffect::SetSeveral if names(&["pg_temp"]) => {
-            PinReason::TemporaryObject
+            // The setting is what stays, whether or not there is any such object.
+            PinReason::Settings
         }
         SessionEffect::Unknown if lexed.starts.iter().any(does) => {
+            // A setting stays when the others have ended.
             let reasons: [(PinReason, &[&str]); 6] = [
+                (PinReason::Settings, &["set"]),
                 (PinReason::TemporaryObject, &["temp"]),
                 (PinReason::AdvisoryLock, &["advisory_lock"]),
                 (PinReason::Listen, &["listen"]),
                 (PinReason::Prepare, &["prepare"]),
                 (PinReason::HoldCursor, &["hold"]),
-                (PinReason::Settings, &["set"]),
             ];
             match reasons.iter().find(|(_, words)| names(words)) {
                 Some((reason, _)) => *reason,

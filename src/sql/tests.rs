@@ -320,17 +320,33 @@ fn what_stays_behind() {
         ("call reset_all()", Unknown),
         (
             "set search_path = pg_temp, public",
-            Pin(PinReason::TemporaryObject),
+            Pin(PinReason::Settings),
         ),
         (
             "select 1; set search_path to 'pg_temp'",
-            Pin(PinReason::TemporaryObject),
+            Pin(PinReason::Settings),
         ),
         (
             "update pg_settings set setting = '9MB'",
             Pin(PinReason::Settings),
         ),
         ("select setting from pg_settings", None),
+        (
+            "create temp table t (a int); set work_mem = '9MB'",
+            Pin(PinReason::Settings),
+        ),
+        (
+            "create temp table t (a int); do $$ begin end $$",
+            Pin(PinReason::Settings),
+        ),
+        (
+            "create temp table t as select set_config('a', 'b', false)",
+            Pin(PinReason::Settings),
+        ),
+        (
+            "create temp table t (a int); insert into t values (1)",
+            Pin(PinReason::TemporaryObject),
+        ),
         (
             "select set_config('a', $1, false)",
             Pin(PinReason::Settings),

@@ -230,8 +230,9 @@ fn cursors_statements_and_channels() {
     stays(&rig, &mut client, "hold_cursor", "FETCH");
     run(&mut client, "CLOSE c");
     ends(&rig, "hold_cursor", "CLOSE");
-    run(&mut client, "PREPARE s AS SELECT 1");
-    run(&mut client, "PREPARE r AS SELECT 2");
+    // Alone it would move with the session.
+    run(&mut client, "SELECT 1; PREPARE s AS SELECT 1");
+    run(&mut client, "SELECT 1; PREPARE r AS SELECT 2");
     assert_eq!(value(&mut client, "EXECUTE r"), "2");
     run(&mut client, "DEALLOCATE s");
     stays(&rig, &mut client, "prepare", "one of two");
