@@ -339,6 +339,27 @@ fn a_dead_idle_connection_is_found_before_it_is_used() {
     assert!(took < LIMIT / 2, "{took:?}");
 }
 
+/// The answer to the question whether an idle connection still works is nobody else's to read.
+#[test]
+fn who_leaves_during_the_check_leaves_no_answer_behind() {
+    let rig = rig(|config| {
+        config.databases[0].pool.size = 1;
+        config.timeouts.server_check = Duration::ZERO;
+    });
+    let mut one = client(&rig, "one", "postgres");
+    let backend = value(&mut one, "SELECT pg_backend_pid()");
+    run(Command::new("kill").args(["-STOP", &backend]));
+    queue(&rig, &mut one, "SELECT 'for one'");
+    drop(one);
+    rig.wait("the client to be gone", || waiting(&rig) == 0.0);
+    run(Command::new("kill").args(["-CONT", &backend]));
+    for turn in 0..3 {
+        let mut next = client(&rig, "one", "postgres");
+        let sql = format!("SELECT 'for {turn}'");
+        assert_eq!(value(&mut next, &sql), format!("for {turn}"));
+    }
+}
+
 #[test]
 fn a_user_may_have_pools_of_another_kind() {
     let rig = rig(|config| {

@@ -200,6 +200,63 @@ fn a_stale_plan_is_replaced_unseen_where_the_result_is_described() {
     assert_eq!(rig.metric("pgweir_stale_plans_total", &[]), 3.0);
 }
 
+/// What a statement of the protocol does to its session would not be followed if SQL executed it.
+#[test]
+fn sql_executes_no_statement_that_changes_the_session() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let (mut a, mut b) = (rig.client("postgres"), rig.client("postgres"));
+    for (number, text) in [
+        "SET ROLE pg_monitor",
+        "LISTEN c",
+        "COMMIT",
+        "SET work_mem = '9MB'",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let name = format!("z{number}");
+        let group = [request::parse(&name, text, &[]), request::sync()];
+        a.send(&group.concat()).unwrap();
+        a.recv_until_ready().unwrap();
+        for sql in [format!("EXECUTE {name}"), format!("EXPLAIN EXECUTE {name}")] {
+            let error = a.query(&sql).unwrap_err().to_string();
+            assert!(error.contains("26000"), "{text}: {error}");
+        }
+        assert_eq!(value(&mut b, "SELECT current_user"), "postgres", "{text}");
+        assert_eq!(value(&mut b, "SHOW work_mem"), "4MB", "{text}");
+    }
+}
+
+/// An unnamed statement that fails says nothing of a named one with the same text.
+#[test]
+fn an_unnamed_parse_that_fails_takes_no_name_away() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let (mut a, mut b) = (rig.client("postgres"), rig.client("postgres"));
+    let text = "SELECT 7 AS x";
+    a.send(&[request::parse("p", text, &[]), request::sync()].concat())
+        .unwrap();
+    a.recv_until_ready().unwrap();
+    b.query("BEGIN").unwrap();
+    b.query("SELECT 1/0").unwrap_err();
+    b.send(&[request::parse("", text, &[]), request::sync()].concat())
+        .unwrap();
+    b.recv_until_ready().unwrap();
+    b.query("ROLLBACK").unwrap();
+    let run = [
+        request::bind("", "p", &[]),
+        request::execute("", 0),
+        request::sync(),
+    ];
+    a.send(&run.concat()).unwrap();
+    let tags: Vec<u8> = a
+        .recv_until_ready()
+        .unwrap()
+        .iter()
+        .map(|m| m.tag)
+        .collect();
+    assert_eq!(tags, b"2DCZ");
+}
+
 /// More statements than a server connection may hold: the oldest go, and come back when they are used.
 #[test]
 fn more_statements_than_a_server_connection_holds() {
