@@ -31,6 +31,8 @@ pub enum Owed {
         named: bool,
         /// Which statement; `None` for one that the proxy does not track.
         id: Option<StatementId>,
+        /// It is the unnamed statement that is prepared.
+        unnamed: bool,
     },
     /// BindComplete.
     Bind {
@@ -87,6 +89,21 @@ impl Owed {
         )
     }
 
+    fn parses(self) -> bool {
+        matches!(
+            self,
+            Owed::Parse {
+                id: Some(_),
+                unnamed: false,
+                ..
+            }
+        )
+    }
+
+    fn makes_room(self) -> bool {
+        self == Owed::Close { swallow: true }
+    }
+
     /// Whether a ReadyForQuery answers this.
     pub fn ends_with_ready(self) -> bool {
         matches!(
@@ -102,6 +119,10 @@ pub struct Owing {
     queue: VecDeque<Owed>,
     /// Of those, the ends of units.
     ends: usize,
+    /// Of those, Parses of statements that the connection is to have.
+    parses: usize,
+    /// Of those, Closes that make room for them.
+    closes: usize,
     /// The server discards messages until a Sync that has not been forwarded yet.
     skipping: bool,
 }
@@ -155,6 +176,25 @@ impl Owing {
         })
     }
 
+    /// Whether the end of a unit has been forwarded and not been answered.
+    pub fn owes_end(&self) -> bool {
+        self.ends > 0
+    }
+
+    /// Whether a Parse of this statement has not been answered. Looks at each entry up to the last such Parse.
+    pub fn is_parsing(&self, id: StatementId) -> bool {
+        self.queue
+            .iter()
+            .filter(|owed| owed.parses())
+            .take(self.parses)
+            .any(|owed| matches!(owed, Owed::Parse { id: Some(other), .. } if *other == id))
+    }
+
+    /// Whether a Close that makes room for a statement has not been answered.
+    pub fn is_making_room(&self) -> bool {
+        self.closes > 0
+    }
+
     /// Whether the unit in front is the proxy's own.
     pub fn is_unseen(&self) -> bool {
         let end = self.queue.iter().find(|owed| owed.ends_with_ready());
@@ -196,6 +236,8 @@ impl Owing {
             self.skipping = false;
         }
         self.ends += usize::from(owed.ends_with_ready());
+        self.parses += usize::from(owed.parses());
+        self.closes += usize::from(owed.makes_room());
         self.queue.push_back(owed);
         true
     }
@@ -205,6 +247,8 @@ impl Owing {
     pub fn pop(&mut self) -> Option<Owed> {
         let owed = self.queue.pop_front();
         self.ends -= usize::from(owed.is_some_and(Owed::ends_with_ready));
+        self.parses -= usize::from(owed.is_some_and(Owed::parses));
+        self.closes -= usize::from(owed.is_some_and(Owed::makes_room));
         self.skip_copy_ends();
         owed
     }
@@ -232,6 +276,8 @@ impl Owing {
             }
             dropped(*owed);
             self.ends -= usize::from(owed.ends_with_ready());
+            self.parses -= usize::from(owed.parses());
+            self.closes -= usize::from(owed.makes_room());
             self.queue.pop_front();
         }
         self.skipping = true;
@@ -315,6 +361,7 @@ mod tests {
         swallow: false,
         named: false,
         id: None,
+        unnamed: false,
     };
 
     const BIND: Owed = Owed::Bind { id: None };

@@ -352,7 +352,8 @@ impl Session {
 
     fn unit_ended(&mut self, link: &mut Link, sets: u32) {
         let Some(cold) = &mut self.cold else { return };
-        if link.status == Status::Idle {
+        // Not those of a group behind it, whose Execute may still come.
+        if link.status == Status::Idle && link.owing.is_empty() && !self.group.open {
             cold.portals.clear();
         }
         if let Some(settled) = cold.settings.unit_ended(sets, link, &self.params) {
@@ -405,10 +406,14 @@ impl Session {
         let unset = link.owing.fail(|owed| {
             skipped_names += usize::from(owed.changes_name());
             match owed {
-                Owed::Parse { id: Some(id), .. } => {
-                    held.remove(id);
+                Owed::Parse {
+                    id: Some(id),
+                    unnamed: true,
+                    ..
+                } => {
                     lost_unnamed |= *unnamed == Some(id);
                 }
+                Owed::Parse { id: Some(id), .. } => held.remove(id),
                 // The statement that was to make room is still there, or one that was to be there is not.
                 Owed::Close { swallow: true } | Owed::Own(_) => *doubtful = true,
                 _ => {}

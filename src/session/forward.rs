@@ -20,7 +20,8 @@ pub(super) const MAX_REPLAY: usize = 16 * 1024;
 
 /// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
 const STAND_IN: &[u8] = b"pgw_deallocated";
-const STAND_IN_CONTENT: &[u8] = b"SELECT 1\0\0\0";
+/// Nothing at all, which also a transaction that has failed accepts.
+const STAND_IN_CONTENT: &[u8] = b"\0\0\0";
 
 impl Session {
     /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they
@@ -278,6 +279,7 @@ impl Session {
                 swallow: false,
                 named: false,
                 id: None,
+                unnamed: false,
             });
             return;
         };
@@ -299,6 +301,7 @@ impl Session {
                 swallow: false,
                 named: false,
                 id: Some(id),
+                unnamed: true,
             });
             return;
         }
@@ -325,6 +328,7 @@ impl Session {
                 swallow: false,
                 named: true,
                 id: Some(id),
+                unnamed: false,
             });
         }
         cold.unconfirmed.push_back((name, NameChange::Defined));
@@ -346,11 +350,13 @@ impl Session {
             swallow: true,
             named: false,
             id: None,
+            unnamed: false,
         });
         link.owing.push(Owed::Parse {
             swallow: false,
             named: false,
             id: None,
+            unnamed: false,
         });
     }
 
@@ -425,6 +431,7 @@ impl Session {
                         swallow: true,
                         named: false,
                         id,
+                        unnamed: true,
                     });
                 }
                 // Another client's is still there: it is not this one's to run.
@@ -468,6 +475,7 @@ impl Session {
                     swallow: true,
                     named: false,
                     id: Some(statement.id),
+                    unnamed: false,
                 };
                 if !link.owing.push(owed) {
                     link.held.remove(statement.id);
@@ -712,6 +720,7 @@ fn put_stand_in(link: &mut Link, out: &mut Vec<u8>) {
         swallow: true,
         named: false,
         id: None,
+        unnamed: false,
     });
 }
 
