@@ -110,6 +110,7 @@ impl Peer {
     }
 
     /// Every statement that is prepared now will fail when it is bound: a table has been altered.
+    #[allow(dead_code, reason = "the fuzz targets have no use for it")]
     pub fn make_stale(&mut self) {
         self.stale = self.names.values().cloned().collect();
     }
