@@ -8,8 +8,10 @@
 #[cfg(test)]
 mod auth;
 #[cfg(test)]
+#[path = "../../tests/sequences/peer.rs"]
 mod peer;
 #[cfg(test)]
+#[path = "../../tests/sequences/rig.rs"]
 mod rig;
 #[cfg(test)]
 mod session;

@@ -3,7 +3,7 @@
 use bolero::TypeGenerator;
 use pgweir::wire::frame;
 
-use crate::rig::{Rig, tags};
+use crate::rig::{Rig, Site, tags};
 
 /// What happens next.
 #[derive(Clone, Debug, TypeGenerator)]
@@ -116,7 +116,7 @@ fn faithful() {
             for turn in turns {
                 turn.put(&mut stream);
             }
-            let mut rig = Rig::new();
+            let mut rig = Rig::new(&Site::new(256, true));
             let mut rest = &stream[..];
             for event in events {
                 match event {
@@ -180,7 +180,7 @@ fn hostile() {
     bolero::check!()
         .with_type::<Vec<Hostile>>()
         .for_each(|events| {
-            let mut rig = Rig::new();
+            let mut rig = Rig::new(&Site::new(256, true));
             for event in events {
                 let before = rig.output.len();
                 let over = rig.end.is_some();
@@ -207,7 +207,7 @@ fn play(rig: &mut Rig, event: &Hostile) {
             for piece in noise {
                 piece.put(SERVER_TAGS, &mut bytes);
             }
-            rig.receive(&bytes);
+            rig.forge(&bytes);
         }
     }
 }

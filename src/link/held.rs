@@ -63,6 +63,11 @@ impl Held {
         self.used.remove(&id).is_some()
     }
 
+    /// Whether the server has a statement; it does not count as used.
+    pub fn contains(&self, id: StatementId) -> bool {
+        self.used.contains_key(&id)
+    }
+
     /// The server has none.
     pub fn clear(&mut self) {
         self.used.clear();

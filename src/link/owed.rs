@@ -92,6 +92,21 @@ impl Owed {
         )
     }
 
+    fn parses(self) -> bool {
+        matches!(
+            self,
+            Owed::Parse {
+                id: Some(_),
+                unnamed: false,
+                ..
+            }
+        )
+    }
+
+    fn makes_room(self) -> bool {
+        self == Owed::Close { swallow: true }
+    }
+
     /// Whether a ReadyForQuery answers this.
     pub fn ends_with_ready(self) -> bool {
         matches!(
@@ -116,6 +131,10 @@ pub struct Owing {
     queue: VecDeque<Owed>,
     /// Of those, the ends of units.
     ends: usize,
+    /// Of those, Parses of statements that the connection is to have.
+    parses: usize,
+    /// Of those, Closes that make room for them.
+    closes: usize,
     /// The server discards messages until a Sync that has not been forwarded yet.
     skipping: bool,
 }
@@ -165,6 +184,25 @@ impl Owing {
         })
     }
 
+    /// Whether the end of a unit has been forwarded and not been answered.
+    pub fn owes_end(&self) -> bool {
+        self.ends > 0
+    }
+
+    /// Whether a Parse of this statement has not been answered. Looks at each entry up to the last such Parse.
+    pub fn is_parsing(&self, id: StatementId) -> bool {
+        self.queue
+            .iter()
+            .filter(|owed| owed.parses())
+            .take(self.parses)
+            .any(|owed| matches!(owed, Owed::Parse { id: Some(other), .. } if *other == id))
+    }
+
+    /// Whether a Close that makes room for a statement has not been answered.
+    pub fn is_making_room(&self) -> bool {
+        self.closes > 0
+    }
+
     /// Whether the unit in front is the proxy's own.
     pub fn is_unseen(&self) -> bool {
         let end = self.queue.iter().find(|owed| owed.ends_with_ready());
@@ -206,6 +244,8 @@ impl Owing {
             self.skipping = false;
         }
         self.ends += usize::from(owed.ends_with_ready());
+        self.parses += usize::from(owed.parses());
+        self.closes += usize::from(owed.makes_room());
         self.queue.push_back(owed);
         true
     }
@@ -215,6 +255,8 @@ impl Owing {
     pub fn pop(&mut self) -> Option<Owed> {
         let owed = self.queue.pop_front();
         self.ends -= usize::from(owed.is_some_and(Owed::ends_with_ready));
+        self.parses -= usize::from(owed.is_some_and(Owed::parses));
+        self.closes -= usize::from(owed.is_some_and(Owed::makes_room));
         self.skip_copy_ends();
         owed
     }
@@ -243,6 +285,8 @@ impl Owing {
             }
             dropped(*owed);
             self.ends -= usize::from(owed.ends_with_ready());
+            self.parses -= usize::from(owed.parses());
+            self.closes -= usize::from(owed.makes_room());
             self.queue.pop_front();
         }
         self.skipping = true;

@@ -493,6 +493,11 @@ impl Relay {
             return Ok(());
         };
         let link = &mut held.server.link;
+        if link.owing.skipping() {
+            // What the server waits for is the Sync, and it is among what waits here.
+            self.flags.draining_link = false;
+            self.flags.recheck = true;
+        }
         if !link.settled() {
             return Ok(());
         }

@@ -384,7 +384,8 @@ impl Session {
 
     fn unit_ended(&mut self, link: &mut Link, sets: u32) {
         let Some(cold) = &mut self.cold else { return };
-        if link.status == Status::Idle {
+        // Not those of a group behind it, whose Execute may still come.
+        if link.status == Status::Idle && link.owing.is_empty() && !self.group.open {
             cold.portals.clear();
         }
         if let Some(settled) = cold.settings.unit_ended(sets, link, &self.params) {

@@ -20,7 +20,8 @@ pub(super) const MAX_REPLAY: usize = 16 * 1024;
 
 /// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
 const STAND_IN: &[u8] = b"pgw_deallocated";
-const STAND_IN_CONTENT: &[u8] = b"SELECT 1\0\0\0";
+/// Nothing at all, which also a transaction that has failed accepts.
+const STAND_IN_CONTENT: &[u8] = b"\0\0\0";
 
 impl Session {
     /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they

@@ -151,29 +151,34 @@ impl Session {
             b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
                 Some(len) => {
                     let class = self.classify_query(&input[..len], header, context);
+                    if self.names_open(class) && held.is_some_and(|(link, _)| !link.settled()) {
+                        return Next::Drain;
+                    }
                     self.next_listening(&input[..len], class, held)
                         .unwrap_or_else(|| self.place(len, class, held))
                 }
                 None => Next::More,
             },
-            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => match self.survey(input, context) {
-                Survey::Incomplete => Next::More,
-                Survey::Broken(violation) => Next::Violation(violation),
-                Survey::Group { len, .. }
-                    if held.is_none() && self.answer(&input[..len], context, replies) =>
-                {
-                    Next::Reply { len }
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
+                match self.survey(input, held, context) {
+                    Survey::Incomplete => Next::More,
+                    Survey::Broken(violation) => Next::Violation(violation),
+                    Survey::Group { len, .. }
+                        if held.is_none() && self.answer(&input[..len], context, replies) =>
+                    {
+                        Next::Reply { len }
+                    }
+                    // What the name stands for is known when what is on its way has been answered.
+                    Survey::Group { repeats: true, .. }
+                        if held.is_some_and(|(link, _)| !link.settled()) =>
+                    {
+                        Next::Drain
+                    }
+                    Survey::Group { len, class, .. } => self
+                        .next_listening(&input[..len], class, held)
+                        .unwrap_or_else(|| self.place(len, class, held)),
                 }
-                // Whether the name is free is known when what is on its way has been answered.
-                Survey::Group { repeats: true, .. }
-                    if held.is_some_and(|(link, _)| !link.settled()) =>
-                {
-                    Next::Drain
-                }
-                Survey::Group { len, class, .. } => self
-                    .next_listening(&input[..len], class, held)
-                    .unwrap_or_else(|| self.place(len, class, held)),
-            },
+            }
             b'F' => self.place(input.len().min(header.total()), FUNCTION_CALL, held),
             b'd' | b'c' | b'f' => self.next_copy(input, header, held),
             b'X' => Next::Terminate,
@@ -239,6 +244,9 @@ impl Session {
             let Some(take) = forwardable(frame, header, context.pipeline_buffer) else {
                 break;
             };
+            if link.owing.owes_end() && self.hangs(&frame[..take], header, link, context) {
+                break;
+            }
             if standby && !link.owing.skipping() && !self.may_stay(&frame[..take], header, context)
             {
                 return match (len, self.group.executed) {
@@ -265,6 +273,25 @@ impl Session {
             Next::More
         } else {
             Next::Forward { len, class: None }
+        }
+    }
+
+    /// Whether what a message of an open group means hangs on a group before it.
+    fn hangs(&self, frame: &[u8], header: Header, link: &Link, context: Context<'_>) -> bool {
+        let body = &frame[HEADER..];
+        let held = Some((link, false));
+        match header.tag {
+            b'P' => frontend::parse(body).is_some_and(|parse| {
+                !parse.name.is_empty()
+                    && (self.is_unconfirmed(parse.name)
+                        || is_on_its_way(&self.intern(parse, context), held))
+            }),
+            b'B' => frontend::bind(body).is_some_and(|bind| self.is_open(bind.statement, held)),
+            b'D' | b'C' => matches!(
+                frontend::target(body),
+                Some(Target::Statement(name)) if self.is_open(name, held)
+            ),
+            _ => false,
         }
     }
 
@@ -383,7 +410,7 @@ impl Session {
     }
 
     /// Reads a group up to its Sync or Flush and merges the classes of its statements.
-    fn survey(&self, input: &[u8], context: Context<'_>) -> Survey {
+    fn survey(&self, input: &[u8], held: Option<(&Link, bool)>, context: Context<'_>) -> Survey {
         let (mut len, mut merged) = (0, NOTHING);
         let (mut parsed_unnamed, mut repeats) = (false, false);
         let group = |len, class, repeats| Survey::Group {
@@ -406,27 +433,36 @@ impl Session {
                 b'P' => match frontend::parse(body) {
                     Some(parse) => {
                         parsed_unnamed |= parse.name.is_empty();
-                        repeats |= self.is_unconfirmed(parse.name);
-                        self.intern(parse, context).class
+                        let statement = self.intern(parse, context);
+                        repeats |= self.is_unconfirmed(parse.name)
+                            || (!parse.name.is_empty() && is_on_its_way(&statement, held));
+                        statement.class
                     }
                     None => OPAQUE,
                 },
                 b'B' => match frontend::bind(body) {
                     Some(bind) if bind.statement.is_empty() && parsed_unnamed => NOTHING,
                     Some(bind) => {
-                        repeats |= self.is_closing(bind.statement);
+                        repeats |= self.is_open(bind.statement, held);
                         self.bound(body)
                             .map_or(NOTHING, |statement| statement.class)
                     }
                     None => OPAQUE,
                 },
+                b'D' | b'C' => {
+                    if let Some(Target::Statement(name)) = frontend::target(body) {
+                        repeats |= self.is_open(name, held);
+                    }
+                    NOTHING
+                }
                 b'Q' => self.classify_query(&frame[..take], header, context),
                 b'F' => FUNCTION_CALL,
-                b'D' | b'E' | b'C' | b'S' | b'H' => NOTHING,
+                b'E' | b'S' | b'H' => NOTHING,
                 // Terminate ends the group without a Sync; anything else is looked at when it is at the front.
                 _ if len > 0 => return group(len, merged, repeats),
                 tag => return Survey::Broken(Violation::Type(tag)),
             };
+            repeats |= self.names_open(class);
             merged = merge(merged, class);
             len += take;
             if matches!(header.tag, b'S' | b'H' | b'Q' | b'F') {
@@ -449,9 +485,28 @@ impl Session {
             .is_some_and(|cold| cold.unconfirmed.iter().any(|(other, _)| **other == *name))
     }
 
-    /// Whether a name has been given up by a Close that is on its way: an error may skip it.
-    fn is_closing(&self, name: &[u8]) -> bool {
-        self.prepared(name).is_none() && self.is_unconfirmed(name)
+    /// Whether what a name stands for, or whether the connection has it, hangs on a group that has not been answered: if
+    /// that fails, it will not have happened.
+    fn is_open(&self, name: &[u8], held: Option<(&Link, bool)>) -> bool {
+        self.is_unconfirmed(name)
+            || self
+                .prepared(name)
+                .is_some_and(|statement| is_on_its_way(statement, held))
+    }
+
+    /// The same for what SQL may name.
+    fn names_open(&self, class: Class) -> bool {
+        let names = matches!(
+            class.session,
+            SessionEffect::Prepare
+                | SessionEffect::Execute
+                | SessionEffect::Deallocate
+                | SessionEffect::DeallocateAll
+                | SessionEffect::DiscardAll
+                | SessionEffect::SetSeveral
+        );
+        let cold = self.cold.as_ref().filter(|_| names);
+        cold.is_some_and(|cold| !cold.unconfirmed.is_empty())
     }
 
     /// Answers a group that needs no server: Close of known statements, Parse of transaction control, Flush and Sync.
@@ -505,7 +560,7 @@ enum Survey {
     Group {
         len: usize,
         class: Class,
-        /// It prepares a statement by a name that is on its way already.
+        /// It names a statement whose Parse or Close is on its way, in a group that may fail.
         repeats: bool,
     },
     Broken(Violation),
@@ -513,6 +568,14 @@ enum Survey {
 
 const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
+
+/// Whether a Parse of the statement has not been answered, or a Close that may be the statement's own.
+fn is_on_its_way(statement: &Statement, held: Option<(&Link, bool)>) -> bool {
+    held.is_some_and(|(link, _)| {
+        link.owing.is_parsing(statement.id)
+            || (link.owing.is_making_room() && !link.held.contains(statement.id))
+    })
+}
 
 /// The class of a text of which only the beginning has been seen: the rest may do anything.
 fn begun(class: Class) -> Class {
@@ -574,7 +637,8 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                     || link.forgetting.is_some()
                     || link.resetting
                     || link.preparing
-                    || link.guarded) =>
+                    || link.guarded
+                    || link.doubtful) =>
         {
             Next::Drain
         }

@@ -322,7 +322,10 @@ impl Session {
         let count = count.min(cold.unconfirmed.len());
         for (name, change) in cold.unconfirmed.drain(..count).rev() {
             match change {
-                NameChange::Defined => cold.prepared.remove(&name),
+                NameChange::Defined => {
+                    cold.taken.remove(&name);
+                    cold.prepared.remove(&name)
+                }
                 NameChange::Closed(statement) => cold.prepared.insert(name, statement),
             };
         }

@@ -690,7 +690,7 @@ fn postgresql_words_what_is_wrong_with_a_name() {
          server: 1 / Z I
          told: 1 / Z I
          client: P s1 select 2 / S
-         standby: P s1 SELECT 1 / P s1 select 2 / S
+         standby: P s1 - / P s1 select 2 / S
          server: 1 / E 42P05 / Z I
          told: E 42P05 / Z I
          held: nothing
@@ -717,6 +717,82 @@ fn an_error_skips_to_the_sync() {
          standby: P pgw_5 select 2 / P pgw_6 select 5 / P pgw_1 select 1 / B pgw_1 / P pgw_4 select 4 / B pgw_4 / S
          server: 1 / 1 / 1 / 2 / 1 / 2 / Z I
          told: 1 / 1 / 2 / 2 / Z I",
+    );
+}
+
+#[test]
+fn a_name_that_is_on_its_way_is_not_used_by_the_next_group() {
+    // The group that gives it may fail before.
+    play(
+        "client: B nobody / P s1 select 1 / S / B s1 / E / S
+         standby: B nobody / P pgw_1 select 1 / S
+         server: E 26000 / Z I
+         told: E 26000 / Z I
+         primary: B s1 / E / S
+         server: E 26000 / Z I
+         told: E 26000 / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_statement_that_is_on_its_way_is_not_used_by_the_next_group() {
+    play(
+        "client: P s1 select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: Q update t
+         primary: Q update t
+         server: C UPDATE 1 / Z I
+         told: C UPDATE 1 / Z I
+         client: P - update t / B nobody / B s1 / S / B s1 / P - update t / S
+         primary: P - update t / B nobody / P pgw_1 select 1 / B pgw_1 / S
+         server: 1 / E 26000 / Z I
+         told: 1 / E 26000 / Z I
+         primary: P pgw_1 select 1 / B pgw_1 / P - update t / S
+         server: 1 / 2 / 1 / Z I
+         told: 2 / 1 / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_setting_whose_execute_comes_late_is_followed() {
+    // Between its Bind and its Execute the group before it ends.
+    play(
+        "client: P - select 1 / B - / E / S / P - set work_mem = '1MB' / B - / H
+         standby: P - select 1 / B - / E / S / P - set work_mem = '1MB' / B - / H
+         server: 1 / 2 / C SELECT 1 / Z I / 1 / 2
+         told: 1 / 2 / C SELECT 1 / Z I / 1 / 2
+         client: E / S
+         standby: E / S
+         server: C SET / Z I
+         told: C SET / Z I
+         held: nothing
+         client: Q select 2
+         standby: Q select 2
+         server: C SELECT 1 / Z I
+         told: C SELECT 1 / Z I
+         client: Q update t
+         primary: Q SET work_mem TO '1MB' / Q update t
+         server: C SET / Z I / C UPDATE 1 / Z I
+         told: C UPDATE 1 / Z I",
+    );
+}
+
+#[test]
+fn an_unnamed_parse_that_is_skipped_takes_no_name_away() {
+    play(
+        "client: P s1 select 1 / B nobody / P - select 1 / S
+         standby: P pgw_1 select 1 / B nobody / P - select 1 / S
+         server: 1 / E 26000 / Z I
+         told: 1 / E 26000 / Z I
+         client: B s1 / E / S
+         standby: B pgw_1 / E / S
+         server: 2 / C SELECT 1 / Z I
+         told: 2 / C SELECT 1 / Z I
+         held: nothing",
     );
 }
 
@@ -1300,11 +1376,11 @@ fn deallocate() {
          server: C DEALLOCATE ALL / Z I
          told: C DEALLOCATE ALL / Z I",
         "client: Q deallocate s1
-         primary: P pgw_deallocated SELECT 1 / S / Q DEALLOCATE pgw_deallocated
+         primary: P pgw_deallocated - / S / Q DEALLOCATE pgw_deallocated
          server: 1 / Z I / C DEALLOCATE / Z I
          told: C DEALLOCATE / Z I",
         "client: P - deallocate s1 / B - / E / S
-         primary: P - DEALLOCATE pgw_deallocated / P pgw_deallocated SELECT 1 / B - / E / S
+         primary: P - DEALLOCATE pgw_deallocated / P pgw_deallocated - / B - / E / S
          server: 1 / 1 / 2 / C DEALLOCATE / Z I
          told: 1 / 2 / C DEALLOCATE / Z I",
     ] {
