@@ -1,5 +1,5 @@
 # The one entry. Rules are thin: the work is in the program or in scripts/.
-.PHONY: demo test check bench fuzz build
+.PHONY: demo test check bench soak fuzz build
 
 # A throw-away primary and two standbys, the proxy before them, a little traffic. ARGS="--for 20s" ends by itself.
 demo:
@@ -26,6 +26,13 @@ bench:
 	@scripts/install-postgresql
 	cargo build --release --locked
 	scripts/bench $(ARGS)
+
+# Mixed clients for SOAK_MINUTES (default 30); fails if memory grows or a client fails. PGWEIR_BIN chooses the program.
+soak:
+	@scripts/install-postgresql
+	@scripts/drivers
+	@[ -n "$$PGWEIR_BIN" ] || cargo build --release --locked
+	scripts/soak
 
 # Each fuzz target for FUZZ_SECONDS (default 60).
 fuzz:
