@@ -1,6 +1,7 @@
 //! Client bytes as they are written for a particular server connection: names of prepared statements become the
 //! connection's own, what it lacks is put in front, and everything else goes as it is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::front::Context;
@@ -194,7 +195,7 @@ impl Session {
             TxEffect::Begin | TxEffect::None => false,
         };
         let mut sets = self.group.sets;
-        if !self.group.open {
+        if !self.group.open && class.session != SessionEffect::None {
             self.align_names_apart(class, text, link, body.start - HEADER, writer);
         }
         if class.session == SessionEffect::Deallocate {
@@ -259,6 +260,9 @@ impl Session {
         at: usize,
         writer: &mut Writer<'_>,
     ) {
+        if statement.class.session == SessionEffect::None {
+            return;
+        }
         let mut own = Vec::new();
         self.align_names(statement.class, statement.text(), link, &mut own);
         if !own.is_empty() {
@@ -428,13 +432,14 @@ impl Session {
         link: &mut Link,
         writer: &mut Writer<'_>,
     ) {
-        if let Some(statement) = self.statement(name).cloned() {
-            self.align_names_here(&statement, link, at, writer);
+        if let Some(statement) = self.statement(name) {
+            self.align_names_here(statement, link, at, writer);
         }
         if name.is_empty() {
             match self.unnamed.clone() {
                 Some(statement) if link.unnamed != Some(statement.id) => {
-                    writer.replace(at, |out| frontend::put_parse(b"", statement.content(), out));
+                    let content = self.content_of(&statement);
+                    writer.replace(at, |out| frontend::put_parse(b"", &content, out));
                     link.unnamed = Some(statement.id);
                     let id = Some(statement.id);
                     link.owing.push(Owed::Parse {
@@ -480,7 +485,7 @@ impl Session {
         writer.replace(at, |out| {
             if !link.has(statement.id) {
                 make_room(link, statement.id, out);
-                put_parse_as(statement.id, statement.content(), out);
+                put_parse_as(statement.id, &self.content_of(&statement), out);
                 let owed = Owed::Parse {
                     swallow: true,
                     named: false,
@@ -538,6 +543,23 @@ impl Session {
             _ => {}
         }
         link.owing.push(Owed::Close { swallow: false });
+    }
+
+    /// What a server is given for a statement that it lacks: DEALLOCATE of a name that the session has, or has just given up,
+    /// goes by a stand-in.
+    fn content_of<'a>(&self, statement: &'a Statement) -> Cow<'a, [u8]> {
+        let given_up = |name: &[u8]| {
+            let cold = self.cold.as_ref();
+            cold.is_some_and(|cold| {
+                cold.prepared.contains_key(name) || cold.taken.contains_key(name)
+            })
+        };
+        if statement.class.session == SessionEffect::Deallocate
+            && deallocate_target(statement.text()).is_some_and(|name| given_up(&name))
+        {
+            return Cow::Owned(stand_in_deallocate());
+        }
+        Cow::Borrowed(statement.content())
     }
 
     /// The known statement that a DEALLOCATE names.
