@@ -58,6 +58,8 @@ pub struct Link {
     pub guarded: bool,
     /// It is to be sent again.
     pub again: bool,
+    /// The error that bringing a statement to the connection ended with: what the client's own message failed for.
+    pub unsaid: Option<Vec<u8>>,
     /// A PREPARE was forwarded. Nothing is sent behind its unit.
     pub preparing: bool,
     /// What the server has is not known: the connection must not be used again.

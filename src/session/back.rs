@@ -136,7 +136,7 @@ impl Session {
                 pass.skip(at, here);
             } else if header.tag == b'E'
                 && body.len() == header.body
-                && let Some(error) = self.in_own_words(body)
+                && let Some(error) = said_instead(link, body).or_else(|| self.in_own_words(body))
             {
                 pass.skip(at, here);
                 frame::put_header(pass.out, b'E', error.len());
@@ -368,6 +368,9 @@ impl Session {
         }
         self.unit_ended(link, sets);
         received.unlistened |= self.unlisten_at_rest(link);
+        if verdict == Verdict::Pass {
+            link.unsaid = None;
+        }
         link.failed = false;
         link.copy_failed = false;
         Ok(verdict)
@@ -415,6 +418,7 @@ impl Session {
             return Verdict::Swallow;
         }
         let unseen = link.owing.is_unseen();
+        let front = link.owing.front();
         link.failed = true;
         link.copy_failed |= std::mem::take(&mut link.copy_in);
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
@@ -463,6 +467,10 @@ impl Session {
         if link.again {
             link.owing.hide_end();
             self.cold();
+        }
+        let whole = body.len() < MAX_NAMING_ERROR;
+        if unseen && whole && matches!(front, Some(Owed::Own(_))) {
+            link.unsaid = Some(body.to_vec());
         }
         if (unseen || link.again) && !link.fatal {
             Verdict::Swallow
@@ -638,6 +646,14 @@ fn refusal(body: &[u8]) -> String {
         String::from_utf8_lossy(value).into_owned()
     };
     format!("{} ({})", field(b'M'), field(b'C'))
+}
+
+/// A statement that the client has prepared could not be prepared again, and so it does not exist, or its transaction has
+/// failed: the client hears why.
+fn said_instead(link: &mut Link, body: &[u8]) -> Option<Vec<u8>> {
+    let why = link.unsaid.take()?;
+    let follows = matches!(backend::error_field(body, b'C'), Some(b"26000" | b"25P02"));
+    follows.then_some(why)
 }
 
 /// The error for a write in a pipeline that has read from a standby before a Flush.
