@@ -11,7 +11,8 @@ const postgres = require("postgres");
 const [url, prefix] = process.argv.slice(2);
 
 async function main() {
-  const sql = postgres(url, { max: 4, onnotice: (notice) => say({ notice: notice.message }) });
+  // One connection: it reads what it has written, which through a proxy that reads standbys no other is promised.
+  const sql = postgres(url, { max: 1, onnotice: (notice) => say({ notice: notice.message }) });
   const table = sql(`${prefix}_t`);
   await sql`SET client_min_messages = warning`;
   await sql`DROP TABLE IF EXISTS ${table}`;
@@ -100,10 +101,12 @@ async function cancelled(sql) {
   // On the primary, where the other query looks for it.
   const query = sql`SELECT pg_sleep(30), txid_current()`;
   const ended = query.catch((error) => say({ code: error.code }));
-  const running = () => sql`SELECT count(*)::int AS n FROM pg_stat_activity WHERE state = ${"active"} AND query LIKE ${"SELECT pg_sleep(30), txid%"}`;
+  const watcher = postgres(url, { max: 1 });
+  const running = () => watcher`SELECT count(*)::int AS n FROM pg_stat_activity WHERE state = ${"active"} AND query LIKE ${"SELECT pg_sleep(30), txid%"}`;
   while ((await running())[0].n === 0);
   query.cancel();
   await ended;
+  await watcher.end();
   await attempt(() => sql`SELECT 1 AS a`);
 }
 
