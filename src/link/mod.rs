@@ -70,8 +70,10 @@ pub struct Link {
     pub failed: bool,
     /// It has failed while the server waited for CopyData.
     pub copy_failed: bool,
-    /// What has been forwarded since the last transaction's end may change the catalog.
+    /// What has been forwarded and not answered may change the catalog.
     pub changes_catalog: bool,
+    /// The transaction in progress may have changed the catalog.
+    pub catalog_open: bool,
     /// The end of a transaction block is among what has been forwarded and not answered.
     pub committing: bool,
     /// The transaction in progress contains a write.

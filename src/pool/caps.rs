@@ -164,7 +164,7 @@ impl Caps {
         let mut places = Vec::with_capacity(self.caps.len());
         for (shared, cap) in &self.caps {
             // Before the look for idle ones: what comes back after it makes room by itself.
-            let _starving = Starving::new(cap);
+            let _starving = Counted::new(&cap.starving);
             if cap.places.available_permits() == 0 {
                 ledger.evict(shared);
             }
@@ -184,18 +184,18 @@ impl Caps {
     }
 }
 
-/// Counts one who waits for a place.
-struct Starving<'a>(&'a Cap);
+/// Counts one for as long as it lives.
+pub(super) struct Counted<'a>(&'a AtomicUsize);
 
-impl Starving<'_> {
-    fn new(cap: &Cap) -> Starving<'_> {
-        cap.starving.fetch_add(1, Ordering::Relaxed);
-        Starving(cap)
+impl Counted<'_> {
+    pub(super) fn new(count: &AtomicUsize) -> Counted<'_> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Counted(count)
     }
 }
 
-impl Drop for Starving<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.starving.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use deadpool::managed::{Object, PoolError, Timeouts};
 use tokio::time::{sleep_until, timeout_at};
 
-use super::caps::Slot;
+use super::caps::{Counted, Slot};
 use super::manager::{Member, idle_only, with_slot};
 use super::{Inner, Manager, Opening, Pool};
 use crate::server::{self, Server, ServerError};
@@ -201,7 +201,7 @@ impl Pool {
     /// Dropping the future gives its place in the queue up.
     pub async fn checkout(&self, patience: Patience) -> Result<Pooled, CheckoutError> {
         let pool = &self.0;
-        let (place, waiter) = (Place::new(pool), Waiter::new(pool));
+        let (place, waiter) = (Place::new(pool), Counted::new(&pool.waiting));
         let limits = pool.limits;
         let connecting = AtomicBool::new(false);
         let mut find = pin!(pool.find(patience, &connecting));
@@ -242,11 +242,16 @@ impl Pool {
         found.map(|object| Pooled::new(object, Instant::now(), place))
     }
 
+    /// Whether it has fewer connections than it keeps.
+    pub fn is_below_minimum(&self) -> bool {
+        let limits = &self.0.limits;
+        limits.min > 0 && self.0.members.status().size < limits.min.min(limits.size)
+    }
+
     /// Opens a connection if there are fewer than the pool keeps, and room for it.
     pub async fn warm(&self) {
         let pool = &self.0;
-        let size = pool.members.status().size;
-        if size >= pool.limits.min || size >= pool.limits.size || pool.trouble().is_some() {
+        if !self.is_below_minimum() || pool.trouble().is_some() {
             return;
         }
         let Ok(admitted) = pool.admission.try_acquire() else {
@@ -272,38 +277,6 @@ impl Pool {
     }
 }
 
-/// Counts one client that waits.
-struct Waiter<'a>(&'a Inner);
-
-impl Waiter<'_> {
-    fn new(pool: &Inner) -> Waiter<'_> {
-        pool.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiter(pool)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Counts one that has been admitted and looks out for connections that come back.
-struct Looker<'a>(&'a Inner);
-
-impl Looker<'_> {
-    fn new(pool: &Inner) -> Looker<'_> {
-        pool.lookers.fetch_add(1, Ordering::Relaxed);
-        Looker(pool)
-    }
-}
-
-impl Drop for Looker<'_> {
-    fn drop(&mut self) {
-        self.0.lookers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Inner {
     /// An idle connection, the one that was used last.
     fn idle(&self, now: Instant) -> Option<Object<Manager>> {
@@ -325,9 +298,11 @@ impl Inner {
         };
         let mut looker = None;
         loop {
-            // Before the look, so that nothing comes back unseen between it and the wait.
             let mut returned = pin!(self.returned.notified());
-            returned.as_mut().enable();
+            if looker.is_some() {
+                // Before the look, so that nothing comes back unseen between it and the wait.
+                returned.as_mut().enable();
+            }
             if let Some(object) = self.idle(Instant::now()) {
                 if let Some(object) = self.asked(object).await {
                     admitted.forget();
@@ -340,14 +315,17 @@ impl Inner {
                     if !self.is_worth_waiting(&error, patience) {
                         return Err(CheckoutError::Server(error));
                     }
-                    looker.get_or_insert_with(|| Looker::new(self));
+                    if looker.is_none() {
+                        looker = Some(Counted::new(&self.lookers));
+                        continue;
+                    }
                     // Whichever is first: another try, or a connection that comes back.
                     let _ = timeout_at(until.into(), returned).await;
                     continue;
                 }
                 (None, Some(slot)) => slot,
                 (None, None) if looker.is_none() => {
-                    looker = Some(Looker::new(self));
+                    looker = Some(Counted::new(&self.lookers));
                     continue;
                 }
                 (None, None) => tokio::select! {

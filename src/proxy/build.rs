@@ -601,7 +601,7 @@ pub(super) async fn keep_house(built: Arc<Built>) {
             let has_clients = Arc::strong_count(&set) > 2;
             for pool in &set.pools {
                 pool.tidy(has_clients);
-                if has_clients {
+                if has_clients && pool.is_below_minimum() {
                     let pool = pool.clone();
                     tokio::spawn(async move { pool.warm().await });
                 }

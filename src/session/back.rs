@@ -346,8 +346,15 @@ impl Session {
         link.committing &= !link.owing.is_empty();
         received.ended = true;
         received.idle |= status == Status::Idle;
-        received.catalog_changed |= link.changes_catalog && !link.failed;
-        link.changes_catalog &= status != Status::Idle || !link.owing.is_empty();
+        let changed = link.changes_catalog && !link.failed;
+        link.changes_catalog &= !link.owing.is_empty();
+        // At once for the session itself, and for the others when they see it.
+        received.catalog_changed |= changed;
+        if status == Status::Idle {
+            received.catalog_changed |= std::mem::take(&mut link.catalog_open);
+        } else {
+            link.catalog_open |= changed;
+        }
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {
             received.wrote = true;

@@ -292,14 +292,10 @@ impl Session {
         };
         let statement = self.intern(parse, context);
         let id = statement.id;
-        let deallocates = statement.class.session == SessionEffect::Deallocate
-            && self.deallocates(parse.text).is_some();
         self.align_names_here(&statement, link, at, writer);
         if parse.name.is_empty() {
-            if deallocates {
-                writer.replace(at, |out| {
-                    frontend::put_parse(b"", &stand_in_deallocate(), out)
-                });
+            if let Cow::Owned(content) = self.content_of(&statement) {
+                writer.replace(at, |out| frontend::put_parse(b"", &content, out));
                 writer.sent = body.end;
             }
             self.unnamed = Some(statement);
@@ -317,8 +313,7 @@ impl Session {
             return;
         }
         let name: Box<[u8]> = parse.name.into();
-        let cold = self.cold();
-        cold.prepared.insert(name.clone(), statement.clone());
+        let content = self.content_of(&statement);
         if link.has(id) && link.status != Status::Failed {
             writer.replace(at, |_| ());
             link.owing.push(Owed::Local(Local::ParseComplete));
@@ -329,11 +324,7 @@ impl Session {
                     put_close(id, link, out);
                 }
                 make_room(link, id, out);
-                if deallocates {
-                    put_parse_as(id, &stand_in_deallocate(), out);
-                } else {
-                    put_parse_as(id, statement.content(), out);
-                }
+                put_parse_as(id, &content, out);
             });
             link.owing.push(Owed::Parse {
                 swallow: false,
@@ -342,6 +333,9 @@ impl Session {
                 id: Some(id),
             });
         }
+        drop(content);
+        let cold = self.cold();
+        cold.prepared.insert(name.clone(), statement);
         cold.unconfirmed.push_back((name, NameChange::Defined));
         writer.sent = at + header.total();
     }

@@ -192,11 +192,7 @@ impl Session {
     }
 
     fn known_listening(&self, name: &[u8]) -> Option<Listening> {
-        let statement = if name.is_empty() {
-            self.unnamed.as_ref()
-        } else {
-            self.prepared(name)
-        }?;
+        let statement = self.statement(name)?;
         let content = statement.content();
         sql::listening(statement.text()).filter(|_| content.ends_with(NO_TYPES))
     }

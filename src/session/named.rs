@@ -9,7 +9,7 @@ use super::{OWN_NAMES, Session};
 use crate::link::{Link, Owed, Statement};
 use crate::sql::{
     self, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, execute_target,
-    prepare_target,
+    mentions, prepare_target,
 };
 use crate::wire::{Status, frontend};
 
@@ -160,14 +160,6 @@ fn is_followed(statement: &Statement) -> bool {
 fn is_suspicious(class: Class, text: &[u8]) -> bool {
     let hidden = class.reason == Reason::UnsafeText && mentions(text, b"execute");
     hidden || (class.session != SessionEffect::None && mentions(text, OWN_NAMES))
-}
-
-/// Whether a word stands anywhere in a text, in whatever case.
-fn mentions(text: &[u8], word: &[u8]) -> bool {
-    !word.is_empty()
-        && text
-            .windows(word.len())
-            .any(|part| part.eq_ignore_ascii_case(word))
 }
 
 /// Has the server forget every prepared statement.

@@ -43,6 +43,8 @@ struct Script {
     wrote: bool,
     refused: bool,
     missed: bool,
+    /// How often plans were made void.
+    catalog_changes: usize,
     ended: Option<Next>,
     broken: Option<LinkError>,
     max_prepared: usize,
@@ -69,6 +71,7 @@ impl Script {
             wrote: false,
             refused: false,
             missed: false,
+            catalog_changes: 0,
             ended: None,
             broken: None,
             max_prepared,
@@ -99,6 +102,7 @@ impl Script {
                 self.refused |= received.refused;
                 assert!(!received.again, "no server of these scripts refuses a plan");
                 self.missed |= received.missed;
+                self.catalog_changes += usize::from(received.catalog_changed);
             }
             Err(error) => {
                 self.told.extend_from_slice(&out);
@@ -2074,6 +2078,27 @@ fn what_a_savepoint_takes_back_is_not_carried_over() {
         script.server(&write(reply, SERVER));
     }
     assert_eq!(tracked(&script, "x"), Some("1"));
+}
+
+/// DDL makes plans void for its session when it is done, and for the others when it is committed: not with every statement
+/// between.
+#[test]
+fn plans_are_void_after_ddl_and_after_its_transaction() {
+    let mut script = Script::new();
+    for (statement, reply, changes) in [
+        ("alter table t add c int", "C ALTER TABLE / Z I", 1),
+        ("select 1", "C SELECT 1 / Z I", 1),
+        ("begin", "C BEGIN / Z T", 1),
+        ("alter table t drop c", "C ALTER TABLE / Z T", 2),
+        ("select 2", "C SELECT 1 / Z T", 2),
+        ("update t set a = 1", "C UPDATE 1 / Z T", 2),
+        ("commit", "C COMMIT / Z I", 3),
+        ("update t set a = 2", "C UPDATE 1 / Z I", 3),
+    ] {
+        script.client(&write(&format!("Q {statement}"), CLIENT));
+        script.server(&write(reply, SERVER));
+        assert_eq!(script.catalog_changes, changes, "{statement}");
+    }
 }
 
 /// COMMIT AND CHAIN settles what the transaction has set, though the next one is rolled back.

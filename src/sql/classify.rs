@@ -11,6 +11,7 @@ use sqlparser::parser::Parser;
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed, continues_word};
+use super::pins::mentions;
 use super::setting::set_config;
 use super::walk::{self, Finding};
 
@@ -447,32 +448,26 @@ fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
 /// Adds what stands inside of strings, where the lexer does not look: the body of a DO, and a search path by which plain
 /// names are those of temporary objects. Both must not be lost without a word, nor be another's.
 fn hidden(class: Class, lexed: &Lexed, text: &[u8]) -> Class {
-    let names = |words: &[&str]| {
-        words.iter().any(|word| {
-            text.windows(word.len())
-                .any(|there| there.eq_ignore_ascii_case(word.as_bytes()))
-        })
-    };
     let does = |start: &u32| {
         let statement = &lexed.key[*start as usize..];
         statement.starts_with(b"do") && !statement.get(2).is_some_and(|byte| continues_word(*byte))
     };
     let pin = match class.session {
-        SessionEffect::Set | SessionEffect::SetSeveral if names(&["pg_temp"]) => {
+        SessionEffect::Set | SessionEffect::SetSeveral if mentions(text, b"pg_temp") => {
             // The setting is what stays, whether or not there is any such object.
             PinReason::Settings
         }
         SessionEffect::Unknown if lexed.starts.iter().any(does) => {
             // A setting stays when the others have ended.
-            let reasons: [(PinReason, &[&str]); 6] = [
-                (PinReason::Settings, &["set"]),
-                (PinReason::TemporaryObject, &["temp"]),
-                (PinReason::AdvisoryLock, &["advisory_lock"]),
-                (PinReason::Listen, &["listen"]),
-                (PinReason::Prepare, &["prepare"]),
-                (PinReason::HoldCursor, &["hold"]),
+            let reasons: [(PinReason, &[u8]); 6] = [
+                (PinReason::Settings, b"set"),
+                (PinReason::TemporaryObject, b"temp"),
+                (PinReason::AdvisoryLock, b"advisory_lock"),
+                (PinReason::Listen, b"listen"),
+                (PinReason::Prepare, b"prepare"),
+                (PinReason::HoldCursor, b"hold"),
             ];
-            match reasons.iter().find(|(_, words)| names(words)) {
+            match reasons.iter().find(|(_, word)| mentions(text, word)) {
                 Some((reason, _)) => *reason,
                 None => return class,
             }

@@ -67,10 +67,13 @@ pub fn may_end_pin(text: &[u8]) -> bool {
     ENDING.iter().any(|word| mentions(text, word))
 }
 
-/// Whether these letters, given in lower case, stand anywhere in a text.
+/// Whether these letters stand anywhere in a text, in whatever case. No letters stand nowhere.
 pub fn mentions(text: &[u8], word: &[u8]) -> bool {
-    let first = word[0];
-    memchr::memchr2_iter(first, first.to_ascii_uppercase(), text).any(|at| {
+    let Some(first) = word.first() else {
+        return false;
+    };
+    let (lower, upper) = (first.to_ascii_lowercase(), first.to_ascii_uppercase());
+    memchr::memchr2_iter(lower, upper, text).any(|at| {
         text.get(at..at + word.len())
             .is_some_and(|found| found.eq_ignore_ascii_case(word))
     })

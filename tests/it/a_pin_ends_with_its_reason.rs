@@ -2,7 +2,7 @@
 
 use pgweir::testbed::{RawClient, request};
 
-use crate::support::{Rig, value};
+use crate::support::{Rig, execute, value};
 
 /// One server connection, so that a pin is felt by everybody else. LISTEN is shared unless a test says otherwise.
 fn rig() -> Rig {
@@ -48,13 +48,6 @@ fn ends(rig: &Rig, reason: &str, what: &str) {
     ] {
         assert_eq!(value(&mut other, sql), expected, "{what}: {sql}");
     }
-}
-
-#[track_caller]
-fn run(client: &mut RawClient, sql: &str) {
-    client
-        .query(sql)
-        .unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
 /// The same by the extended protocol.
@@ -136,12 +129,12 @@ fn temporary_objects() {
         ),
     ] {
         for (index, sql) in before.iter().enumerate() {
-            run(&mut client, sql);
+            execute(&mut client, sql);
             if matches!(index, 0 | 3) {
                 stays(&rig, &mut client, reason, what);
             }
         }
-        run(&mut client, last);
+        execute(&mut client, last);
         ends(&rig, reason, what);
     }
 }
@@ -170,7 +163,7 @@ fn what_ends_with_its_transaction_or_never_came_to_be() {
         ),
     ] {
         for sql in statements {
-            run(&mut client, sql);
+            execute(&mut client, sql);
         }
         ends(&rig, reason, what);
     }
@@ -202,16 +195,16 @@ fn advisory_locks_end_with_the_last_unlock() {
     }
     group(&mut client, "SELECT pg_advisory_unlock_shared(2, 3)");
     ends(&rig, reason, "the last unlock");
-    run(
+    execute(
         &mut client,
         "SELECT pg_advisory_lock(n) FROM generate_series(1, 20) n",
     );
     stays(&rig, &mut client, reason, "many locks");
-    run(&mut client, "SELECT pg_advisory_unlock_all()");
+    execute(&mut client, "SELECT pg_advisory_unlock_all()");
     ends(&rig, reason, "pg_advisory_unlock_all");
     let primary = rig.cluster.primary();
     let mut holder = primary.connect("postgres").expect("a connection");
-    run(&mut holder, "SELECT pg_advisory_lock(7)");
+    execute(&mut holder, "SELECT pg_advisory_lock(7)");
     assert_eq!(value(&mut client, "SELECT pg_try_advisory_lock(7)"), "f");
     ends(&rig, reason, "a lock that was not to be had");
 }
@@ -222,29 +215,29 @@ fn cursors_statements_and_channels() {
         config.databases[0].pool.size = 1;
     });
     let mut client = rig.client("postgres");
-    run(
+    execute(
         &mut client,
         "DECLARE c CURSOR WITH HOLD FOR SELECT generate_series(1, 9)",
     );
     assert_eq!(value(&mut client, "FETCH 1 FROM c"), "1");
     stays(&rig, &mut client, "hold_cursor", "FETCH");
-    run(&mut client, "CLOSE c");
+    execute(&mut client, "CLOSE c");
     ends(&rig, "hold_cursor", "CLOSE");
     // Alone it would move with the session.
-    run(&mut client, "SELECT 1; PREPARE s AS SELECT 1");
-    run(&mut client, "SELECT 1; PREPARE r AS SELECT 2");
+    execute(&mut client, "SELECT 1; PREPARE s AS SELECT 1");
+    execute(&mut client, "SELECT 1; PREPARE r AS SELECT 2");
     assert_eq!(value(&mut client, "EXECUTE r"), "2");
-    run(&mut client, "DEALLOCATE s");
+    execute(&mut client, "DEALLOCATE s");
     stays(&rig, &mut client, "prepare", "one of two");
-    run(&mut client, "DEALLOCATE ALL");
+    execute(&mut client, "DEALLOCATE ALL");
     ends(&rig, "prepare", "DEALLOCATE ALL");
     // In a transaction block LISTEN is the server's own.
     for last in ["UNLISTEN c", "UNLISTEN *"] {
         for sql in ["BEGIN", "LISTEN c", "COMMIT"] {
-            run(&mut client, sql);
+            execute(&mut client, sql);
         }
         stays(&rig, &mut client, "listen", "LISTEN");
-        run(&mut client, last);
+        execute(&mut client, last);
         ends(&rig, "listen", last);
     }
 }
@@ -254,19 +247,19 @@ fn cursors_statements_and_channels() {
 fn the_last_reason_decides() {
     let rig = rig();
     let mut client = rig.client("postgres");
-    run(&mut client, "CREATE TEMP TABLE t (n int)");
-    run(&mut client, "SELECT pg_advisory_lock(1)");
+    execute(&mut client, "CREATE TEMP TABLE t (n int)");
+    execute(&mut client, "SELECT pg_advisory_lock(1)");
     stays(&rig, &mut client, "advisory_lock", "a lock");
-    run(&mut client, "DROP TABLE t");
+    execute(&mut client, "DROP TABLE t");
     rig.wait("the table's pin to end", || {
         pinned(&rig, "temporary_object") == 0.0
     });
     assert_eq!(pinned(&rig, "advisory_lock"), 1.0);
-    run(&mut client, "SELECT pg_advisory_unlock(1)");
+    execute(&mut client, "SELECT pg_advisory_unlock(1)");
     ends(&rig, "advisory_lock", "both");
-    run(&mut client, "LOAD 'plpgsql'");
-    run(&mut client, "CREATE TEMP TABLE t (n int)");
-    run(&mut client, "DROP TABLE t");
+    execute(&mut client, "LOAD 'plpgsql'");
+    execute(&mut client, "CREATE TEMP TABLE t (n int)");
+    execute(&mut client, "DROP TABLE t");
     rig.wait("the table's pin to end again", || {
         pinned(&rig, "temporary_object") == 0.0
     });
@@ -292,7 +285,7 @@ fn settings_of_the_client_do_not_mislead_the_question() {
         "SET default_transaction_isolation = 'serializable'",
         "CREATE TEMP TABLE t (n int)",
     ] {
-        run(&mut client, sql);
+        execute(&mut client, sql);
     }
     stays(
         &rig,
@@ -300,9 +293,9 @@ fn settings_of_the_client_do_not_mislead_the_question() {
         "temporary_object",
         "a search_path that hides the catalog",
     );
-    run(&mut client, "INSERT INTO t VALUES (1)");
+    execute(&mut client, "INSERT INTO t VALUES (1)");
     assert_eq!(value(&mut client, "SELECT current_user FROM t"), "nobody");
-    run(&mut client, "DROP TABLE t");
+    execute(&mut client, "DROP TABLE t");
     ends(&rig, "temporary_object", "DROP TABLE");
     assert_eq!(value(&mut client, "SHOW search_path"), "trap, pg_catalog");
 }
@@ -331,7 +324,7 @@ fn a_busy_session_keeps_what_it_has() {
             );
         }
         for sql in turn {
-            run(&mut client, sql);
+            execute(&mut client, sql);
         }
     }
     ends(&rig, "temporary_object", "many turns");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgweir::config::{ListenPolicy, PoolMode};
 use pgweir::testbed::{Message, Mode, Node, RawClient, request};
 
-use crate::support::{LIMIT, Rig, script, sqlstate, value};
+use crate::support::{LIMIT, Rig, execute, script, sqlstate, value};
 
 /// Connections of PostgreSQL that have run LISTEN or UNLISTEN last: those that the proxy listens on.
 fn listening(node: &Node) -> usize {
@@ -33,13 +33,6 @@ fn notification(message: &Message) -> (String, String) {
     (text(), text())
 }
 
-#[track_caller]
-fn run(client: &mut RawClient, sql: &str) {
-    client
-        .query(sql)
-        .unwrap_or_else(|error| panic!("{sql}: {error}"));
-}
-
 /// Whether the client hears a channel: it listens to `always`, too, which is notified with it.
 #[track_caller]
 fn hears(rig: &Rig, client: &mut RawClient, channel: &str, expected: bool) {
@@ -64,8 +57,8 @@ fn two_hundred_listeners_hold_one_server_connection() {
     let primary = rig.cluster.primary();
     let mut clients: Vec<RawClient> = (0..200).map(|_| rig.client("postgres")).collect();
     for client in &mut clients {
-        run(client, "LISTEN news");
-        run(client, "LISTEN news");
+        execute(client, "LISTEN news");
+        execute(client, "LISTEN news");
     }
     assert_eq!(listening(primary), 1);
     let connections = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
@@ -83,7 +76,7 @@ fn two_hundred_listeners_hold_one_server_connection() {
     // Another user has a connection of its own.
     primary.execute("CREATE ROLE other LOGIN").expect("a role");
     let mut other = rig.client_with(&[("user", "other"), ("database", "postgres")]);
-    run(&mut other, "LISTEN news");
+    execute(&mut other, "LISTEN news");
     assert_eq!(listening(primary), 2);
     // The last one but one to go leaves it, the last one takes it along.
     let mut last = clients.pop().expect("a client");
@@ -101,7 +94,7 @@ fn two_hundred_listeners_hold_one_server_connection() {
 fn the_extended_protocol_as_drivers_speak_it() {
     let rig = Rig::start(0, |_| ());
     let mut client = rig.client("postgres");
-    run(&mut client, "LISTEN always");
+    execute(&mut client, "LISTEN always");
     let mut check = |messages: &[Vec<u8>], expected: &str| {
         client.send(&messages.concat()).expect("an open connection");
         let answer = client.recv_until_ready().expect("an answer");
@@ -195,10 +188,10 @@ fn names_are_those_that_the_server_accepts() {
         };
         assert_eq!(code(&mut client), code(&mut direct), "{sql}");
     }
-    run(&mut client, "UNLISTEN *");
-    run(&mut client, "LISTEN always");
-    run(&mut client, "LISTEN Folded");
-    run(&mut client, "listen \"Quo\"\"ted\" ; -- news");
+    execute(&mut client, "UNLISTEN *");
+    execute(&mut client, "LISTEN always");
+    execute(&mut client, "LISTEN Folded");
+    execute(&mut client, "listen \"Quo\"\"ted\" ; -- news");
     hears(&rig, &mut client, "folded", true);
     hears(&rig, &mut client, "Folded", false);
     rig.cluster
@@ -214,8 +207,8 @@ fn a_channel_is_heard_until_unlisten() {
     let mut client = rig.client("postgres");
     let mut other = rig.client("postgres");
     for sql in ["LISTEN always", "LISTEN a"] {
-        run(&mut client, sql);
-        run(&mut other, sql);
+        execute(&mut client, sql);
+        execute(&mut other, sql);
     }
     for (statements, expected) in [
         (&["UNLISTEN nobody"][..], true),
@@ -234,7 +227,7 @@ fn a_channel_is_heard_until_unlisten() {
         (&["UNLISTEN *", "LISTEN always"], false),
     ] {
         for sql in statements {
-            run(&mut client, sql);
+            execute(&mut client, sql);
         }
         hears(&rig, &mut client, "a", expected);
         assert_eq!(
@@ -251,11 +244,11 @@ fn a_channel_is_heard_until_unlisten() {
 fn notifications_come_between_units() {
     let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
     let mut client = rig.client("postgres");
-    run(&mut client, "LISTEN c");
-    run(&mut client, "NOTIFY c, 'own'");
+    execute(&mut client, "LISTEN c");
+    execute(&mut client, "NOTIFY c, 'own'");
     assert_eq!(heard(&mut client), ("c".to_owned(), "own".to_owned()));
     for (begin, end) in [("BEGIN", "COMMIT"), ("BEGIN", "ROLLBACK")] {
-        run(&mut client, begin);
+        execute(&mut client, begin);
         rig.cluster
             .primary()
             .execute("NOTIFY c, 'inside'")
@@ -308,11 +301,11 @@ fn what_is_committed_after_the_answer_is_heard() {
     let mut notifier = rig.cluster.primary().connect("postgres").unwrap();
     let mut client = rig.client("postgres");
     for round in 0..50 {
-        run(&mut client, &format!("LISTEN c{round}"));
-        run(&mut notifier, &format!("NOTIFY c{round}, 'x'"));
+        execute(&mut client, &format!("LISTEN c{round}"));
+        execute(&mut notifier, &format!("NOTIFY c{round}, 'x'"));
         assert_eq!(heard(&mut client).0, format!("c{round}"));
         if round % 3 == 0 {
-            run(&mut client, "UNLISTEN *");
+            execute(&mut client, "UNLISTEN *");
         }
     }
 }
@@ -326,7 +319,7 @@ fn a_listen_that_waits_can_be_cancelled() {
     });
     let primary = rig.cluster.primary();
     let mut client = rig.client("postgres");
-    run(&mut client, "LISTEN a");
+    execute(&mut client, "LISTEN a");
     primary.freeze().expect("freeze");
     client.send(&request::query("LISTEN b")).unwrap();
     assert_eq!(
@@ -339,7 +332,7 @@ fn a_listen_that_waits_can_be_cancelled() {
     let answer = client.recv_until_ready().expect("an answer");
     assert_eq!(script(&answer), "E:57014 Z:I");
     primary.thaw().expect("thaw");
-    run(&mut client, "LISTEN c");
+    execute(&mut client, "LISTEN c");
     primary.execute("NOTIFY b; NOTIFY a; NOTIFY c").unwrap();
     assert_eq!(heard(&mut client).0, "a", "b was cancelled");
     assert_eq!(heard(&mut client).0, "c");
@@ -350,7 +343,7 @@ fn a_listen_that_waits_can_be_cancelled() {
 fn a_shutdown_tells_listeners_goodbye() {
     let mut rig = Rig::start(0, |_| ());
     let mut client = rig.client("postgres");
-    run(&mut client, "LISTEN a");
+    execute(&mut client, "LISTEN a");
     assert_eq!(rig.shutdown(), 0, "nobody had to be cut off");
     let messages = client.recv_until_closed().expect("an orderly end");
     assert_eq!(script(&messages), "E:57P01");
@@ -368,8 +361,8 @@ fn a_shutdown_tells_listeners_goodbye() {
 fn listeners_follow_the_primary() {
     let rig = Rig::start(1, |_| ());
     let mut client = rig.client("postgres");
-    run(&mut client, "LISTEN a");
-    run(&mut client, "LISTEN b");
+    execute(&mut client, "LISTEN a");
+    execute(&mut client, "LISTEN b");
     let old = rig.cluster.primary();
     // The server connection alone is lost first.
     let ended = old
@@ -397,7 +390,7 @@ fn listeners_follow_the_primary() {
     });
     new.execute("NOTIFY b, 'new'; NOTIFY c").unwrap();
     assert_eq!(heard(&mut client), ("b".to_owned(), "new".to_owned()));
-    run(&mut late, "LISTEN c");
+    execute(&mut late, "LISTEN c");
     new.execute("NOTIFY c, 'late'").unwrap();
     assert_eq!(heard(&mut late), ("c".to_owned(), "late".to_owned()));
     new.execute("NOTIFY a").unwrap();
@@ -413,7 +406,7 @@ fn listeners_follow_the_primary() {
 fn listeners_leave_a_primary_that_is_none_any_more() {
     let rig = Rig::start(1, |_| ());
     let mut client = rig.client("postgres");
-    run(&mut client, "LISTEN a");
+    execute(&mut client, "LISTEN a");
     let (old, new) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
     new.promote().expect("promote");
     rig.wait("the proxy to listen on the new primary", || {
@@ -435,9 +428,9 @@ fn a_listener_that_does_not_read_is_ended_and_the_others_hear_everything() {
     let mut client = rig.client("postgres");
     let mut busy = rig.client("postgres");
     for client in [&mut deaf, &mut client, &mut busy] {
-        run(client, "LISTEN c");
+        execute(client, "LISTEN c");
     }
-    run(&mut busy, "BEGIN");
+    execute(&mut busy, "BEGIN");
     let reader = std::thread::spawn(move || {
         for number in 0..MANY {
             let (_, payload) = heard(&mut client);
@@ -468,7 +461,7 @@ fn a_listener_that_does_not_read_is_ended_and_the_others_hear_everything() {
     let messages = busy.recv_until_closed().expect("an orderly end");
     assert_eq!(script(&messages), "E:53000");
     let mut client = reader.join().expect("the reader hears everything");
-    run(&mut client, "UNLISTEN *");
+    execute(&mut client, "UNLISTEN *");
     rig.wait("the listening connection to go", || {
         listening(rig.cluster.primary()) == 0
     });
@@ -485,7 +478,7 @@ fn by_policy_a_listener_keeps_its_connection() {
             config.databases[0].pool.listen = policy;
         });
         let mut client = rig.client("postgres");
-        run(&mut client, "LISTEN c");
+        execute(&mut client, "LISTEN c");
         assert_eq!(listening(rig.cluster.primary()), 0);
         assert_eq!(value(&mut client, "SELECT pg_listening_channels()"), "c");
         rig.cluster.primary().execute("NOTIFY c").unwrap();
@@ -499,7 +492,7 @@ fn statement_pooling_shares_and_another_encoding_does_not() {
         config.databases[0].pool.mode = PoolMode::Statement;
     });
     let mut client = rig.client("postgres");
-    run(&mut client, "LISTEN always");
+    execute(&mut client, "LISTEN always");
     assert_eq!(rig.metric("pgweir_pins_total", &[]), 0.0);
     hears(&rig, &mut client, "c", false);
     let mut latin = rig.client_with(&[
@@ -507,7 +500,7 @@ fn statement_pooling_shares_and_another_encoding_does_not() {
         ("database", "postgres"),
         ("client_encoding", "LATIN1"),
     ]);
-    run(&mut latin, "LISTEN c");
+    execute(&mut latin, "LISTEN c");
     assert_eq!(
         rig.metric("pgweir_pins_total", &[("reason", "listen")]),
         1.0

@@ -371,6 +371,14 @@ pub fn logged_errors(node: &Node, sqlstate: &str) -> usize {
     log.lines().filter(is_error).count()
 }
 
+/// Runs a statement that must succeed.
+#[track_caller]
+pub fn execute(client: &mut RawClient, sql: &str) {
+    client
+        .query(sql)
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
 /// The single value that a statement returns.
 #[track_caller]
 pub fn value(client: &mut RawClient, sql: &str) -> String {
