@@ -266,6 +266,43 @@ fn what_is_done_past_the_proxy_is_known_after_a_while() {
     });
 }
 
+/// The same where the server is asked first whether it has counted any change.
+#[test]
+fn what_is_counted_is_read_again() {
+    let cluster = pgweir::testbed::Cluster::builder()
+        .standbys(1)
+        .setting("log_statement", "all");
+    let rig = Rig::with(cluster, |config| {
+        config.clusters[0].reads.catalog_ttl = std::time::Duration::from_secs(2);
+    });
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    primary.execute(OBJECTS).expect("the objects");
+    rig.cluster.wait_caught_up().expect("the standby");
+    let mut client = rig.client("postgres");
+    let mut is_read = |text: &str| {
+        let before = logged(standby, text);
+        execute(&mut client, text);
+        logged(standby, text) > before
+    };
+    rig.wait("the catalog to be known", || is_read("SELECT good(60)"));
+    let counts = || logged(primary, "pg_stat_get_tuples_inserted");
+    let before = counts();
+    rig.wait("the server to be asked what it has counted", || {
+        counts() >= before + 3
+    });
+    let (loads, asked) = (rig.metric("pgweir_catalog_loads_total", &[]), counts());
+    rig.wait("two more questions", || counts() >= asked + 2);
+    assert_eq!(
+        rig.metric("pgweir_catalog_loads_total", &[]),
+        loads,
+        "nothing has changed"
+    );
+    primary
+        .execute("ALTER FUNCTION good(int) VOLATILE")
+        .expect("DDL");
+    rig.wait("the change to be known", || !is_read("SELECT good(61)"));
+}
+
 /// With the event trigger, also what is done past the proxy is known at once.
 #[test]
 fn the_event_trigger_tells_of_ddl() {
