@@ -90,6 +90,13 @@ impl Statement {
         &self.content
     }
 
+    /// OIDs of the parameter types that the client has given; 0 leaves one to the server.
+    pub fn parameter_types(&self) -> impl Iterator<Item = u32> {
+        let (_, rest) = crate::wire::frame::split_cstr(&self.content).unwrap_or((&[], &[]));
+        let (types, _) = rest.get(2..).unwrap_or_default().as_chunks::<4>();
+        types.iter().map(|id| u32::from_be_bytes(*id))
+    }
+
     /// Its text.
     pub fn text(&self) -> &[u8] {
         crate::wire::frame::split_cstr(&self.content).map_or(&[], |(text, _)| text)

@@ -416,7 +416,18 @@ impl Session {
     /// What a prepared statement does, by what the catalog is now.
     pub(super) fn class_of(&self, statement: &Statement, context: Context<'_>) -> Class {
         statement.class_under(context.catalog.epoch(), || {
-            self.classify(statement.text(), context)
+            let class = self.classify(statement.text(), context);
+            // The check of a domain, or the input function of a type, is run for a parameter.
+            let mut types = statement.parameter_types();
+            if class.access == Access::Read && !types.all(|id| context.catalog.takes_parameter(id))
+            {
+                return Class {
+                    access: Access::Write,
+                    reason: Reason::Type,
+                    ..class
+                };
+            }
+            class
         })
     }
 

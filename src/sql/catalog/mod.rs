@@ -221,12 +221,9 @@ impl Catalog {
             Look::Missing => match built_in() {
                 Some(look) => look,
                 // `geometry(x)` is a cast.
-                None => match names.worst(&names.types, schema, name) {
-                    Look::Good if names.casts.is_none() => Look::Good,
-                    Look::Good | Look::Tainted(_) => {
-                        names.casts.map_or(Look::Missing, Look::Tainted)
-                    }
-                    look => look,
+                None => match (names.worst(&names.types, schema, name), names.casts) {
+                    (Look::Good, Some(taint)) => Look::Tainted(taint),
+                    (look, _) => look,
                 },
             },
             Look::Good if names.shared.contains(name) && schema.is_empty() => {
@@ -250,6 +247,16 @@ impl Catalog {
         match &self.known {
             Known::Names(names) => names.worst(&names.types, schema, name),
             _ => self.absent(),
+        }
+    }
+
+    /// Whether values of a type, given by its OID, may be taken from a client on a standby.
+    pub fn takes_parameter(&self, id: u32) -> bool {
+        let node = Node::new("t", id);
+        match (self.names(), node) {
+            (_, Some(node)) if node.is_built_in() => true,
+            (Some(names), Some(node)) => names.graph.taint(node).is_none(),
+            _ => matches!(self.known, Known::Tables),
         }
     }
 

@@ -327,3 +327,22 @@ fn rows_that_cannot_be_are_refused() {
     assert!(Catalog::build(&[vec![None; 5]], &Trust::default()).is_err());
     assert!(Catalog::build(&[Vec::new()], &Trust::default()).is_err());
 }
+
+/// What a type's input runs is run for the arguments of a function, for rows of a table, and for parameters.
+#[test]
+fn types_taint_what_takes_their_values() {
+    let rows = format!(
+        "{ROWS}
+        e ft 21001 22002
+        e rt 20001 22002
+        e tt 22009 22002"
+    );
+    let catalog = catalog(&rows, &Trust::default());
+    assert_eq!(verdict(&catalog, "select stable(1)").0, Access::Write);
+    assert_eq!(verdict(&catalog, "select 1 from t").0, Access::Write);
+    assert_eq!(verdict(&catalog, "select checked(1)").1, Reason::Type);
+    let takes = [23, 22001, 22002, 22009].map(|id| catalog.takes_parameter(id));
+    assert_eq!(takes, [true, true, false, false]);
+    assert!(!Catalog::unknown().takes_parameter(22001));
+    assert!(Catalog::unknown().takes_parameter(23));
+}
