@@ -92,13 +92,7 @@ const FUNCTION_CALL: Class = class(Access::Write, Reason::Function, SessionEffec
 const NOTHING: Class = class(Access::Empty, Reason::Empty, SessionEffect::None);
 
 const fn class(access: Access, reason: Reason, session: SessionEffect) -> Class {
-    Class {
-        access,
-        tx: TxEffect::None,
-        session,
-        reason,
-        statements: 1,
-    }
+    Class::plain(access, reason).with(session)
 }
 
 impl Session {

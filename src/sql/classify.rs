@@ -9,6 +9,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
@@ -94,13 +95,21 @@ impl Classifier {
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
     /// longer one if it is longer than what is parsed.
     pub fn classify(&self, text: &[u8], lexing: Lexing) -> Class {
-        LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, lexed, None))
+        let class = LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, lexed, None));
+        Class {
+            hint: hint::leading(text),
+            ..class
+        }
     }
 
     /// The class, and what it rests on. Never answered from the cache.
     pub fn explain(&self, text: &[u8], lexing: Lexing) -> Explanation {
         let mut detail = String::new();
         let class = self.judge(text, lexing, &mut Lexed::default(), Some(&mut detail));
+        let class = Class {
+            hint: hint::leading(text),
+            ..class
+        };
         Explanation { class, detail }
     }
 
@@ -175,7 +184,7 @@ impl Classifier {
         self.misses.fetch_add(1, Ordering::Relaxed);
         let class = Class {
             statements,
-            ..parse(text, lexed.starts.len(), detail)
+            ..parse(text, lexed, detail)
         };
         self.cache.insert(lexed.key.as_slice().into(), class);
         class
@@ -238,6 +247,8 @@ impl Classifier {
             session,
             reason,
             statements,
+            uncertain: false,
+            hint: Hint::NONE,
         }
     }
 }
@@ -320,10 +331,16 @@ fn bailed(bail: Bail, length: usize) -> Class {
     Class::plain(Access::Write, reason).with(SessionEffect::Unknown)
 }
 
-fn parse(text: &[u8], statements: usize, detail: Option<&mut String>) -> Class {
-    let (class, what) = match parse_apart(text, statements) {
+fn parse(text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+    let (class, what) = match parse_apart(text, lexed.starts.len()) {
         Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
-        Ok(Some(finding)) => (found(&finding), finding.what),
+        Ok(Some(finding)) => {
+            let class = Class {
+                uncertain: finding.uncertain && !hint::names_what_stays(&lexed.key),
+                ..found(&finding)
+            };
+            (class, finding.what)
+        }
         Err((reason, what)) => (Class::plain(Access::Write, reason), what),
     };
     if let Some(detail) = detail {

@@ -23,26 +23,15 @@ pub(super) struct Finding {
     pub(super) what: String,
     /// It makes a temporary table.
     pub(super) temporary: bool,
+    /// There is nothing but what is not known, or is of the catalog.
+    pub(super) uncertain: bool,
 }
 
 /// Judges parsed statements together; `None` if all of them are reads.
 pub(super) fn judge(statements: &[Statement]) -> Option<Finding> {
-    let mut walk = Walk { found: None };
+    let mut walk = Walk::default();
     for statement in statements {
-        let (inner, explained) = match statement {
-            Statement::Explain {
-                statement,
-                analyze,
-                options,
-                query_plan: false,
-                estimate: false,
-                ..
-            } => (
-                &**statement,
-                !*analyze && !options.as_deref().is_some_and(analyzes),
-            ),
-            statement => (statement, false),
-        };
+        let (inner, explained) = explained(statement);
         let before = walk.found.take();
         if inner.visit(&mut walk).is_break() && explained {
             // EXPLAIN without ANALYZE runs nothing, but what it plans belongs on the primary.
@@ -54,7 +43,41 @@ pub(super) fn judge(statements: &[Statement]) -> Option<Finding> {
         }
         walk.found = worse(before, walk.found.take());
     }
+    if let Some(found) = &mut walk.found {
+        found.uncertain = found.reason.is_uncertain() && is_uncertain(statements);
+    }
     walk.found
+}
+
+/// What an EXPLAIN is about, and whether it only plans it; any other statement as it is.
+fn explained(statement: &Statement) -> (&Statement, bool) {
+    match statement {
+        Statement::Explain {
+            statement,
+            analyze,
+            options,
+            query_plan: false,
+            estimate: false,
+            ..
+        } => (
+            statement,
+            !*analyze && !options.as_deref().is_some_and(analyzes),
+        ),
+        statement => (statement, false),
+    }
+}
+
+/// Whether statements are queries in which nothing is known to be wrong on a standby: a second walk, which goes on behind
+/// what is not known.
+fn is_uncertain(statements: &[Statement]) -> bool {
+    let mut walk = Walk {
+        goes_on: true,
+        ..Walk::default()
+    };
+    statements.iter().all(|statement| {
+        let (inner, _) = explained(statement);
+        matches!(inner, Statement::Query(_)) && inner.visit(&mut walk).is_continue()
+    })
 }
 
 fn worse(a: Option<Finding>, b: Option<Finding>) -> Option<Finding> {
@@ -79,8 +102,11 @@ fn analyzes(options: &[UtilityOption]) -> bool {
         .any(|option| !option.arg.as_ref().is_some_and(means_no))
 }
 
+#[derive(Default)]
 struct Walk {
     found: Option<Finding>,
+    /// What is not known does not end it.
+    goes_on: bool,
 }
 
 type Step = ControlFlow<()>;
@@ -93,9 +119,10 @@ impl Walk {
             reason,
             what: what.into(),
             temporary: false,
+            uncertain: false,
         };
         self.found = worse(self.found.take(), Some(finding));
-        if access == Access::Write {
+        if access == Access::Write && !(self.goes_on && reason.is_uncertain()) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
