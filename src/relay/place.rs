@@ -83,11 +83,13 @@ impl Relay {
     /// the session has to wait for it.
     pub(super) fn obtain(&mut self, unit: Unit, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
+        let policy = self.session.policy(unit.class);
         let floor = &mut self.session.floor;
         let (node, standby) = unit::choose(
             &self.shared,
             &self.pools.cluster,
             unit.class,
+            policy,
             floor,
             avoid,
             now,
@@ -175,7 +177,8 @@ impl Relay {
             self.placed = there.then_some(waiting.unit);
             return;
         }
-        self.reject_front(&unit::checkout_notice(error));
+        let route = self.session.policy(waiting.unit.class).route;
+        self.reject_front(&unit::checkout_notice(error, route));
     }
 }
 

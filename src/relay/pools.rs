@@ -9,6 +9,7 @@ use super::{Cluster, SessionTimeouts, Welcome};
 use crate::config::ListenPolicy;
 use crate::link::Params;
 use crate::pool::{self, Limits, Owner, Pool, Setup, Told};
+use crate::route::Ground;
 use crate::server::{Credentials, Endpoint};
 
 /// When a server connection goes back to its pool.
@@ -37,6 +38,8 @@ pub struct Template {
     pub setup: Arc<Setup>,
     /// What LISTEN does to a session.
     pub listen: ListenPolicy,
+    /// How statements are routed.
+    pub ground: Ground,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
 }
@@ -56,6 +59,8 @@ pub struct PoolSet {
     pub mode: Mode,
     /// How long sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
+    /// How statements of its sessions are routed, unless they or their listener say otherwise.
+    pub ground: Ground,
     /// LISTEN needs no server connection of its session's own.
     pub shares_listen: bool,
     pub(super) listeners: Listeners,
@@ -99,6 +104,7 @@ impl PoolSet {
             cluster,
             mode: template.mode,
             timeouts: template.timeouts.clone(),
+            ground: template.ground,
             credentials: owner.credentials,
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,

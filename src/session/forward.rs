@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::front::Context;
 use super::settings::MAX_SETTINGS;
-use super::{Group, NameChange, OWN_NAMES, Session, Stream, inject};
+use super::{Group, NameChange, OWN_NAMES, Session, Stream, inject, steer};
 use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
 use crate::sql::{
     self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, savepoint,
@@ -198,6 +198,10 @@ impl Session {
         if !self.group.open && class.session != SessionEffect::None {
             self.align_names_apart(class, text, link, body.start - HEADER, writer);
         }
+        if let Some(sql) = self.stand_in(class, text) {
+            writer.replace(body.start - HEADER, |out| frontend::put_query(&sql, out));
+            writer.sent = body.end;
+        }
         if class.session == SessionEffect::Deallocate {
             // In a failed transaction the server refuses it as it is.
             if let Some(name) = self
@@ -383,8 +387,9 @@ impl Session {
         let mut id = None;
         if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
             id = Some(statement.id);
-            self.group.write |= statement.class.access == Access::Write;
-            link.changes_catalog |= may_change_catalog(statement.class, statement.text());
+            let class = self.steered(statement.class);
+            self.group.write |= class.access == Access::Write;
+            link.changes_catalog |= may_change_catalog(class, statement.text());
             link.committing |= statement.class.tx == TxEffect::End;
             if statement.class.session == SessionEffect::Deallocate
                 && let Some(name) = self.deallocates(statement.text())
@@ -553,6 +558,9 @@ impl Session {
         {
             return Cow::Owned(stand_in_deallocate());
         }
+        if let Some(sql) = self.stand_in(statement.class, statement.text()) {
+            return Cow::Owned([&sql[..], b"\0\0\0"].concat());
+        }
         Cow::Borrowed(statement.content())
     }
 
@@ -644,6 +652,7 @@ impl Session {
             self.pinned.may_end();
         }
         self.note_unlisten(text);
+        steer::note(self, class, text, link);
         match class.session {
             SessionEffect::None | SessionEffect::Execute => 0,
             SessionEffect::Prepare => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::forward::MAX_REPLAY;
 use super::{Group, Session, between_units};
+use crate::config::Route;
 use crate::link::{Link, Local, Owed, Statement, Statements};
 use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, TxEffect};
 use crate::wire::frame::{self, HEADER, Header};
@@ -295,16 +296,17 @@ impl Session {
         let class = match header.tag {
             b'Q' => self.classify_query(frame, header, context),
             b'P' => match frontend::parse(body) {
-                Some(parse) => self.intern(parse, context).class,
+                Some(parse) => self.steered(self.intern(parse, context).class),
                 None => OPAQUE,
             },
             b'B' => self
                 .bound(body)
-                .map_or(NOTHING, |statement| statement.class),
+                .map_or(NOTHING, |statement| self.steered(statement.class)),
             b'F' => FUNCTION_CALL,
             _ => NOTHING,
         };
         !matches!(class.access, Access::Primary | Access::Write)
+            || self.policy(class).route == Route::Standby
     }
 
     /// A write in a group that has read from a standby already: it can neither run there nor move.
@@ -372,13 +374,14 @@ impl Session {
         header: Header,
         context: Context<'_>,
     ) -> Class {
-        if frame.len() < header.total() {
-            return begun(context.classifier.classify(&frame[HEADER..], self.lexing));
-        }
-        match frontend::query(&frame[HEADER..]) {
+        let class = match frontend::query(&frame[HEADER..]) {
+            _ if frame.len() < header.total() => {
+                begun(context.classifier.classify(&frame[HEADER..], self.lexing))
+            }
             Some(text) => context.classifier.classify(text, self.lexing),
             None => OPAQUE,
-        }
+        };
+        self.steered(class)
     }
 
     pub(super) fn intern(
@@ -430,7 +433,7 @@ impl Session {
                         let statement = self.intern(parse, context);
                         repeats |= self.is_unconfirmed(parse.name)
                             || (!parse.name.is_empty() && is_on_its_way(&statement, held));
-                        statement.class
+                        self.steered(statement.class)
                     }
                     None => OPAQUE,
                 },
@@ -439,7 +442,7 @@ impl Session {
                     Some(bind) => {
                         repeats |= self.is_open(bind.statement, held);
                         self.bound(body)
-                            .map_or(NOTHING, |statement| statement.class)
+                            .map_or(NOTHING, |statement| self.steered(statement.class))
                     }
                     None => OPAQUE,
                 },
@@ -602,8 +605,17 @@ fn merge(a: Class, b: Class) -> Class {
         (TxEffect::None, tx) | (tx, TxEffect::None) => tx,
         _ => TxEffect::Mixed,
     };
+    let hint = match (a.access, b.access) {
+        (Access::Empty, _) => b.hint,
+        (_, Access::Empty) => a.hint,
+        _ => a.hint.beside(b.hint),
+    };
     let stronger = if rank(b) > rank(a) { b } else { a };
-    Class { tx, ..stronger }
+    Class {
+        tx,
+        hint,
+        ..stronger
+    }
 }
 
 /// Whether a server in a transaction that has failed refuses all of a unit: it is whole, and ends no transaction.
@@ -631,6 +643,7 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                     || link.forgetting.is_some()
                     || link.resetting
                     || link.preparing
+                    || link.steering
                     || link.guarded
                     || link.doubtful) =>
         {
