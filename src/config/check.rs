@@ -96,6 +96,8 @@ fn reads(table: &Table<'_>) -> Reads {
     Reads {
         consistency: table.get(&keys::CONSISTENCY),
         max_lag: table.get(&keys::MAX_LAG),
+        catalog_ttl: table.get(&keys::CATALOG_TTL),
+        trust_declared_volatility: table.get(&keys::TRUST_DECLARED_VOLATILITY),
     }
 }
 

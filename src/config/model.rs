@@ -205,6 +205,10 @@ pub struct Reads {
     pub consistency: Consistency,
     /// The most that a standby may lag.
     pub max_lag: Duration,
+    /// How late a change of the catalog is noticed that the proxy did not see.
+    pub catalog_ttl: Duration,
+    /// Users' functions may run on standbys if they are declared immutable or stable.
+    pub trust_declared_volatility: bool,
 }
 
 /// One database as clients know it.

@@ -85,7 +85,9 @@ fn the_smallest_file_has_the_defaults() {
         cluster.reads,
         Reads {
             consistency: Consistency::Session,
-            max_lag: Duration::from_secs(10)
+            max_lag: Duration::from_secs(10),
+            catalog_ttl: Duration::from_secs(60),
+            trust_declared_volatility: true,
         }
     );
     let pool = Pool {
@@ -488,13 +490,15 @@ fn routing_of_listeners_databases_and_users() {
         method = "trust"
         "#,
     );
+    let plain_reads = parse(&smallest()).clusters[0].reads;
     let routes: Vec<Route> = config.listeners.iter().map(|one| one.route).collect();
     assert_eq!(routes, [Route::Split, Route::Standby]);
     assert_eq!(
         config.clusters[0].reads,
         Reads {
             consistency: Consistency::Eventual,
-            max_lag: Duration::from_secs(5)
+            max_lag: Duration::from_secs(5),
+            ..plain_reads
         }
     );
     let plain = Routing {

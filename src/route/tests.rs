@@ -8,6 +8,7 @@ use super::*;
 use crate::cluster::{Lsn, NodeState, NodeView, Position, Sample, Timeline, View};
 use crate::config::{Consistency, Reads, Route, Routing};
 use crate::sql::Classifier;
+use crate::sql::catalog::TABLES;
 
 /// A view of samples as (milliseconds, timeline, position), with a primary that is node 0.
 fn view(start: Instant, samples: &[(u64, u32, u64)], incarnation: u64) -> View {
@@ -324,7 +325,7 @@ fn bounds_of_a_session() {
 fn hints_are_nearer_than_anything_else() {
     let check = |route, hint: &str, statement: &str, expected: Route| {
         let text = format!("/* pgweir: {hint} */ {statement}");
-        let class = Classifier::new(1 << 16).classify(text.as_bytes(), Default::default());
+        let class = Classifier::new(1 << 16).classify(text.as_bytes(), Default::default(), &TABLES);
         let policy = Policy {
             route,
             ..Policy::default()
@@ -358,6 +359,8 @@ fn a_listener_that_does_not_split_decides() {
     let reads = Reads {
         consistency: Consistency::Session,
         max_lag: Duration::from_secs(10),
+        catalog_ttl: Duration::from_secs(60),
+        trust_declared_volatility: true,
     };
     let check = |configured, listener, route, fixed| {
         let routing = Routing {

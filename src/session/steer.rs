@@ -314,6 +314,7 @@ fn policy(params: &Params, ground: Ground) -> Policy {
 mod tests {
     use super::*;
     use crate::sql::Classifier;
+    use crate::sql::catalog::TABLES;
 
     fn session(ground: Ground) -> Session {
         Session::new(Default::default(), Default::default(), false).with_ground(ground)
@@ -321,7 +322,7 @@ mod tests {
 
     /// The code that a statement is refused with, by way of what its server would say.
     fn check(ground: Ground, text: &str, expected: Option<(&str, &str)>) {
-        let class = Classifier::new(1 << 16).classify(text.as_bytes(), Default::default());
+        let class = Classifier::new(1 << 16).classify(text.as_bytes(), Default::default(), &TABLES);
         let sent = session(ground).stand_in(class, text.as_bytes());
         let said = sent.as_deref().map(|sql| {
             let sql = std::str::from_utf8(sql).expect("ASCII");
@@ -430,7 +431,7 @@ mod tests {
     #[test]
     fn other_statements_of_several_stay_as_they_are() {
         let text = b"SET a.b = 1; SET pgweir.route = x ; SET c.d = 2";
-        let class = Classifier::new(1 << 16).classify(text, Default::default());
+        let class = Classifier::new(1 << 16).classify(text, Default::default(), &TABLES);
         let sent = session(Ground::default()).stand_in(class, text);
         assert_eq!(
             String::from_utf8_lossy(&sent.expect("a stand-in")),

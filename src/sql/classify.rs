@@ -8,6 +8,7 @@ use quick_cache::sync::Cache;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
+use super::catalog::Catalog;
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
@@ -94,8 +95,8 @@ impl Classifier {
 
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
     /// longer one if it is longer than what is parsed.
-    pub fn classify(&self, text: &[u8], lexing: Lexing) -> Class {
-        let class = LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, lexed, None));
+    pub fn classify(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Class {
+        let class = LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, catalog, lexed, None));
         Class {
             hint: hint::leading(text),
             ..class
@@ -103,9 +104,15 @@ impl Classifier {
     }
 
     /// The class, and what it rests on. Never answered from the cache.
-    pub fn explain(&self, text: &[u8], lexing: Lexing) -> Explanation {
+    pub fn explain(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Explanation {
         let mut detail = String::new();
-        let class = self.judge(text, lexing, &mut Lexed::default(), Some(&mut detail));
+        let class = self.judge(
+            text,
+            lexing,
+            catalog,
+            &mut Lexed::default(),
+            Some(&mut detail),
+        );
         let class = Class {
             hint: hint::leading(text),
             ..class
@@ -127,6 +134,7 @@ impl Classifier {
         &self,
         text: &[u8],
         lexing: Lexing,
+        catalog: &Catalog,
         lexed: &mut Lexed,
         detail: Option<&mut String>,
     ) -> Class {
@@ -148,15 +156,21 @@ impl Classifier {
             }
             1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
                 Verdict::Class(class) => class,
-                Verdict::Parse => self.read(text, lexed, detail),
+                Verdict::Parse => self.read(text, lexed, catalog, detail),
             },
-            _ => self.several(text, lexed, detail),
+            _ => self.several(text, lexed, catalog, detail),
         };
         hidden(flagged(class, text, lexed), lexed, text)
     }
 
     /// A text that starts like a read.
-    fn read(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+    fn read(
+        &self,
+        text: &[u8],
+        lexed: &mut Lexed,
+        catalog: &Catalog,
+        detail: Option<&mut String>,
+    ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         if text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS {
             return Class {
@@ -175,23 +189,37 @@ impl Classifier {
                 ..Class::plain(Access::Write, Reason::UnsafeText)
             };
         }
-        if detail.is_none()
-            && let Some(class) = self.cache.get(lexed.key.as_slice())
-        {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return class;
-        }
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        let class = Class {
-            statements,
-            ..parse(text, lexed, detail)
+        // A verdict holds for what one catalog says.
+        let length = lexed.key.len();
+        lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
+        let known = match detail {
+            None => self.cache.get(lexed.key.as_slice()),
+            Some(_) => None,
         };
-        self.cache.insert(lexed.key.as_slice().into(), class);
+        let class = if let Some(class) = known {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            class
+        } else {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            let class = Class {
+                statements,
+                ..parse(text, lexed, catalog, detail)
+            };
+            self.cache.insert(lexed.key.as_slice().into(), class);
+            class
+        };
+        lexed.key.truncate(length);
         class
     }
 
     /// Several statements in one text are one implicit transaction: they go to one place (routing.md §2.1, M).
-    fn several(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+    fn several(
+        &self,
+        text: &[u8],
+        lexed: &mut Lexed,
+        catalog: &Catalog,
+        detail: Option<&mut String>,
+    ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
         let mut reads = 0;
@@ -214,7 +242,7 @@ impl Classifier {
             }
         }
         let Some(merged) = merged else {
-            return self.read(text, lexed, detail);
+            return self.read(text, lexed, catalog, detail);
         };
         // What the others are is not looked at: they run beside something that does not belong on a standby.
         let reason = if merged.access == Access::Write {
@@ -331,8 +359,8 @@ fn bailed(bail: Bail, length: usize) -> Class {
     Class::plain(Access::Write, reason).with(SessionEffect::Unknown)
 }
 
-fn parse(text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
-    let (class, what) = match parse_apart(text, lexed.starts.len()) {
+fn parse(text: &[u8], lexed: &Lexed, catalog: &Catalog, detail: Option<&mut String>) -> Class {
+    let (class, what) = match parse_apart(text, lexed.starts.len(), catalog) {
         Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
         Ok(Some(finding)) => {
             let class = Class {
@@ -351,10 +379,14 @@ fn parse(text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
 
 /// Parses on a stack of its own: the parser's recursion is counted for expressions, and not for everything else. A panic
 /// in it would be a fault of the parser's, and is not to end the sessions of a thread.
-fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+fn parse_apart(
+    text: &[u8],
+    statements: usize,
+    catalog: &Catalog,
+) -> Result<Option<Finding>, (Reason, String)> {
     let parse = || {
         stacker::maybe_grow(PARSER_STACK / 2, PARSER_STACK, || {
-            parse_text(text, statements)
+            parse_text(text, statements, catalog)
         })
     };
     match std::panic::catch_unwind(parse) {
@@ -363,7 +395,11 @@ fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reaso
     }
 }
 
-fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+fn parse_text(
+    text: &[u8],
+    statements: usize,
+    catalog: &Catalog,
+) -> Result<Option<Finding>, (Reason, String)> {
     let text =
         std::str::from_utf8(text).map_err(|_| (Reason::UnsafeText, "not UTF-8".to_owned()))?;
     let parsed = Parser::new(&PostgreSqlDialect {})
@@ -376,7 +412,7 @@ fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason
             "the parser sees another number of statements".to_owned(),
         ));
     }
-    Ok(walk::judge(&parsed))
+    Ok(walk::judge(&parsed, catalog))
 }
 
 fn found(finding: &Finding) -> Class {

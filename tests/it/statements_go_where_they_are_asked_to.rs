@@ -41,9 +41,10 @@ fn make_objects(rig: &Rig) {
     execute(
         &mut rig.client("postgres"),
         "CREATE TABLE t (n int); CREATE SEQUENCE s; \
-         CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT $1'",
+         CREATE VIEW hidden AS SELECT nextval('s') AS n; CREATE FUNCTION f(int) RETURNS int LANGUAGE sql AS 'SELECT $1'",
     );
     rig.cluster.wait_caught_up().expect("standbys");
+    rig.learn("postgres");
 }
 
 #[test]
@@ -65,12 +66,14 @@ fn hints_decide_for_one_statement() {
     go(writes, "f(16)", PRIMARY);
     let inserts = "/* pgweir: standby */ INSERT INTO t VALUES (17)";
     go(inserts, "(17)", PRIMARY);
+    let locks = "/* pgweir: standby */ SELECT n, f(21) FROM hidden";
+    go(locks, "f(21)", PRIMARY);
     go("SELECT f(18) /* pgweir: standby */", "f(18)", PRIMARY);
     go("/* pgweir: nearest */ SELECT f(19)", "f(19)", PRIMARY);
     let hints = |result| rig.metric("pgweir_hints_total", &[("result", result)]);
     assert_eq!(
         ["followed", "in_vain", "malformed", "forbidden"].map(hints),
-        [3.0, 2.0, 1.0, 0.0]
+        [3.0, 3.0, 1.0, 0.0]
     );
     // Prepared with its hint, and run often.
     let mut client = rig.client("postgres");
@@ -445,6 +448,9 @@ fn bounds_on_age_are_those_of_the_statement_the_session_or_the_user() {
     });
     make_objects(&rig);
     let standby = rig.cluster.standbys()[0];
+    for database in ["fresh", "lax"] {
+        rig.learn(database);
+    }
     standby.pause_replay().expect("pause");
     let mut writer = rig.client("postgres");
     execute(&mut writer, "INSERT INTO t VALUES (1)");
