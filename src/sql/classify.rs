@@ -1,5 +1,6 @@
 //! Text to class, by way of a cache.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +9,7 @@ use quick_cache::sync::Cache;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
@@ -191,7 +192,8 @@ impl Classifier {
         }
         // A verdict holds for what one catalog says.
         let length = lexed.key.len();
-        lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
+        let epoch = catalog.epoch().to_le_bytes();
+        lexed.key.extend_from_slice(&epoch);
         let known = match detail {
             None => self.cache.get(lexed.key.as_slice()),
             Some(_) => None,
@@ -201,10 +203,26 @@ impl Classifier {
             class
         } else {
             self.misses.fetch_add(1, Ordering::Relaxed);
+            // Its words are looked at.
+            lexed.key.truncate(length);
+            let is_good = |look| look == Look::Good;
+            let class = match plain_operators(text, &lexed.operators, catalog, is_good) {
+                Ok(text) => parse(&text, lexed, catalog, detail),
+                Err(operator) => {
+                    if let Some(detail) = detail {
+                        *detail = format!("operator {}", String::from_utf8_lossy(operator));
+                    }
+                    Class {
+                        uncertain: is_uncertain_but_for_operators(text, lexed, catalog),
+                        ..Class::plain(Access::Write, Reason::Operator)
+                    }
+                }
+            };
             let class = Class {
                 statements,
-                ..parse(text, lexed, catalog, detail)
+                ..class
             };
+            lexed.key.extend_from_slice(&epoch);
             self.cache.insert(lexed.key.as_slice().into(), class);
             class
         };
@@ -357,6 +375,43 @@ fn bailed(bail: Bail, length: usize) -> Class {
         Bail::TooManyStatements => Reason::TooManyStatements,
     };
     Class::plain(Access::Write, reason).with(SessionEffect::Unknown)
+}
+
+/// The text with `~`, which may stand before and between, in place of operators that the parser does not read as PostgreSQL
+/// does. That changes no verdict: they are harmless.
+///
+/// # Errors
+/// The first that is not `good`.
+fn plain_operators<'a>(
+    text: &'a [u8],
+    operators: &[(u32, u32)],
+    catalog: &Catalog,
+    good: impl Fn(Look) -> bool,
+) -> Result<Cow<'a, [u8]>, &'a [u8]> {
+    let mut plain = Cow::Borrowed(text);
+    for (start, end) in operators {
+        let place = *start as usize..*end as usize;
+        let operator = &text[place.clone()];
+        let name = std::str::from_utf8(operator).unwrap_or_default();
+        if !good(catalog.operator(name)) {
+            return Err(operator);
+        }
+        let written = &mut plain.to_mut()[place];
+        written.fill(b' ');
+        written[0] = b'~';
+    }
+    Ok(plain)
+}
+
+/// Whether a hint may make a read of a text whose operators are not all known: none of them is known to be wrong, and
+/// nothing else is.
+fn is_uncertain_but_for_operators(text: &[u8], lexed: &Lexed, catalog: &Catalog) -> bool {
+    let may_be_good = |look| !matches!(look, Look::Tainted(_));
+    let Ok(text) = plain_operators(text, &lexed.operators, catalog, may_be_good) else {
+        return false;
+    };
+    let rest = parse(&text, lexed, catalog, None);
+    rest.uncertain || (rest.access == Access::Read && !hint::names_what_stays(&lexed.key))
 }
 
 fn parse(text: &[u8], lexed: &Lexed, catalog: &Catalog, detail: Option<&mut String>) -> Class {

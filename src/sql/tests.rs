@@ -607,6 +607,7 @@ fn a_hint_for_a_standby_is_followed_where_nothing_is_known_to_be_wrong() {
         "select my_function(a) from t",
         "select 'x'::mytype",
         "select a operator(public.+) b from t",
+        "select a <%#> b, my_function(a) from t",
         "select * from pg_class",
         "select inet_server_port()",
         "select * from t tablesample mine (10)",
@@ -635,6 +636,8 @@ fn a_hint_for_a_standby_takes_no_write_there() {
         "select nextval('s')",
         "select my_function(nextval('s'))",
         "select my_function(1) for update",
+        "select a <%#> b from t for update",
+        "select a <%#> nextval('s') from t",
         "select * from t where my_function(a) for share",
         "with x as (select my_function(1)), y as (delete from t returning *) select * from x, y",
         "with y as (delete from t returning *) select my_function(1) from y",
@@ -685,4 +688,33 @@ fn a_hint_does_not_rub_off() {
         class("/* pgweir: standby */ select f(3)").hinted().access,
         Access::Read
     );
+}
+/// An operator that the parser would take apart is looked at as the server reads it.
+#[test]
+fn operators_are_told_apart_as_the_server_does() {
+    for text in [
+        "select 1 <*> 2",
+        "select a <*>2 from t",
+        "select 1 <=> 2",
+        "select 1 @@@ 2",
+        "select a *= b from t",
+        "select 1 !=-1",
+        "select 1 %- 2",
+    ] {
+        let class = classify(text);
+        assert_eq!(
+            (class.access, class.reason),
+            (Access::Write, Reason::Operator),
+            "{text}"
+        );
+    }
+    let signs = format!("select 1{}1", "+".repeat(20));
+    for text in [
+        "select 1*-1, 1<-1, 1=-1, a->'b'#>>'{c}', - -1",
+        "select count(*), t.*, 2*/* two */3 from t where a=+1--comment",
+        "select 1+--2\n3",
+        &signs,
+    ] {
+        assert_eq!(classify(text).access, Access::Read, "{text}");
+    }
 }

@@ -201,7 +201,7 @@ fn what_ddl_makes_of_a_function_is_known_at_once() {
     let prepared = [request::parse("p", "SELECT good(70)", &[]), request::sync()].concat();
     other.send(&prepared).expect("an open connection");
     while other.recv().expect("an answer").tag != b'Z' {}
-    let mut bound = |client: &mut RawClient| {
+    let bound = |client: &mut RawClient| {
         let bytes = [
             request::bind("", "p", &[]),
             request::execute("", 0),
@@ -263,5 +263,61 @@ fn what_is_done_past_the_proxy_is_known_after_a_while() {
     rig.wait("the new table to be read on the standby", || {
         execute(&mut client, "SELECT a FROM fresh");
         logged(standby, "SELECT a FROM fresh") > 0
+    });
+}
+
+/// With the event trigger, also what is done past the proxy is known at once.
+#[test]
+fn the_event_trigger_tells_of_ddl() {
+    let cluster = pgweir::testbed::Cluster::builder()
+        .standbys(1)
+        .setting("log_statement", "all");
+    let rig = Rig::with(cluster, |config| {
+        config.clusters[0].reads.catalog_ttl = std::time::Duration::from_secs(3600);
+    });
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    primary.execute(OBJECTS).expect("the objects");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/pgweir_ddl.sql");
+    let script = std::fs::read_to_string(script).expect("the script");
+    let lines = script.lines().filter(|line| !line.starts_with("--"));
+    let script = lines.collect::<Vec<_>>().join("\n");
+    primary.execute(&script).expect("the script");
+    primary.execute(&script).expect("the script, once more");
+    rig.cluster.wait_caught_up().expect("the standby");
+    let mut client = rig.client("postgres");
+    let listening = || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN pgweir_ddl'";
+        primary.value(sql).expect("a count") == "1"
+    };
+    rig.wait("the proxy to listen", listening);
+    rig.wait("the catalog to be known", || {
+        execute(&mut client, "SELECT good(90)");
+        logged(standby, "SELECT good(90)") > 0
+    });
+    let mut ear = primary.connect("postgres").expect("a connection");
+    execute(&mut ear, "LISTEN pgweir_ddl");
+    for (ddl, told) in [
+        ("CREATE TEMP TABLE private (a int); DROP TABLE private", 0),
+        ("CREATE INDEX ON t (b)", 0),
+        ("DROP VIEW v_good", 1),
+        ("ALTER FUNCTION good(int) VOLATILE", 1),
+    ] {
+        primary.execute(ddl).expect(ddl);
+        ear.send(&request::query("SELECT 1"))
+            .expect("an open connection");
+        let mut heard = 0;
+        loop {
+            match ear.recv().expect("an answer").tag {
+                b'A' => heard += 1,
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        assert_eq!(heard, told, "{ddl}");
+    }
+    rig.wait("the proxy to have heard", || {
+        let before = logged(standby, "SELECT good(91)");
+        execute(&mut client, "SELECT good(91)");
+        logged(standby, "SELECT good(91)") == before
     });
 }

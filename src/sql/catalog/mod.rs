@@ -7,6 +7,8 @@
 
 mod change;
 mod graph;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
