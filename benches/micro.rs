@@ -10,7 +10,7 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use pgweir::cluster::{Lsn, NodeState, Position, Sample, Timeline, View};
 use pgweir::link::{Link, Params, Statements};
-use pgweir::route::{Decision, Floor, Need, decide};
+use pgweir::route::{Decision, Floor, Need, Policy, decide};
 use pgweir::session::{Context, Next, Session};
 use pgweir::sql::{Class, Classifier, Lexing};
 use pgweir::wire::frame::put_header;
@@ -308,7 +308,8 @@ fn bench_decide(bencher: Bencher, need: Need, floor: impl Fn(Instant) -> Floor) 
     bencher.bench_local(|| {
         turn += 1;
         let mut floor = floor(now);
-        let decision = decide(need, &mut floor, black_box(&view), now, |_| 3, turn);
+        let policy = black_box(Policy::default());
+        let decision = decide(need, policy, &mut floor, black_box(&view), now, |_| 3, turn);
         assert!(
             matches!(decision, Decision::Node { .. }),
             "every node is up"

@@ -224,7 +224,7 @@ fn explain(explain: &Explain) -> Result<(), Failure> {
     let classifier = Classifier::new(1 << 20);
     for text in texts {
         let explanation = classifier.explain(text.as_bytes(), Lexing::default(), &TABLES);
-        let class = explanation.class;
+        let class = explanation.class.hinted();
         let place = match class.access {
             Access::Read => "standby",
             Access::Primary | Access::Write => "primary",

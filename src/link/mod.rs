@@ -61,6 +61,8 @@ pub struct Link {
     pub again: bool,
     /// The error that bringing a statement to the connection ended with: what the client's own message failed for.
     pub unsaid: Option<Vec<u8>>,
+    /// A statement was forwarded that may change how others are routed. Nothing is sent behind its unit.
+    pub steering: bool,
     /// A PREPARE was forwarded. Nothing is sent behind its unit.
     pub preparing: bool,
     /// What the server has is not known: the connection must not be used again.

@@ -33,9 +33,12 @@ pub struct Statement {
     epoch: u64,
     accepted: AtomicBool,
     retired: AtomicBool,
-    /// The access and the reason of its class, and the epoch of the catalog that they rest on.
+    /// The access of its class, whether it is uncertain, and the reason, and the epoch of the catalog that they rest on.
     judged: AtomicU64,
 }
+
+/// Beside an access in [`Statement::judged`].
+const UNCERTAIN: u8 = 0x80;
 
 /// No catalog's epoch in [`Statement::judged`].
 const UNJUDGED: u64 = u64::MAX;
@@ -46,17 +49,20 @@ impl Statement {
         let judged = self.judged.load(Ordering::Relaxed);
         let [.., access, reason] = judged.to_be_bytes();
         if judged >> 16 == epoch
-            && let Some(access) = Access::ALL.get(usize::from(access))
+            && let Some(known) = Access::ALL.get(usize::from(access & !UNCERTAIN))
             && let Some(reason) = Reason::ALL.get(usize::from(reason))
         {
             return Class {
-                access: *access,
+                access: *known,
                 reason: *reason,
+                uncertain: access & UNCERTAIN != 0,
                 ..self.class
             };
         }
         let class = judge();
-        let (access, reason) = (class.access.index() as u64, class.reason.index() as u64);
+        let uncertain = if class.uncertain { UNCERTAIN.into() } else { 0 };
+        let access = class.access.index() as u64 | uncertain;
+        let reason = class.reason.index() as u64;
         self.judged
             .store(epoch << 16 | access << 8 | reason, Ordering::Relaxed);
         class

@@ -22,10 +22,11 @@ use crate::pool::{Ledger, Limits, NodeCounts, Owner, Setup, Shared as Bound};
 use crate::relay::{
     self, Cluster, Mode, Node, PoolSet, Registry, SessionTimeouts, Shared, Template,
 };
-use crate::route::Role;
+use crate::route::{Ground, Role};
 use crate::server::{Credentials, Endpoint, Secret};
+use crate::session;
 use crate::sql::catalog::Change;
-use crate::sql::{Classifier, PinReason};
+use crate::sql::{Classifier, HintResult, PinReason, Reason};
 use crate::wire::SqlState;
 
 /// Memory for verdicts on statements, and for the texts of prepared statements. The working set of an application is a
@@ -102,6 +103,9 @@ struct Database {
     dbname: Option<String>,
     max_connections: Option<usize>,
     max_clients: Option<usize>,
+    routing: config::Routing,
+    /// What its cluster has.
+    reads: config::Reads,
     template: Template,
 }
 
@@ -297,6 +301,7 @@ fn metrics(config: &Config) -> Arc<Metrics> {
                 .map(|node| (cluster.name.as_str(), node.name.as_str()))
         })
         .collect();
+    let classes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     let pins: Vec<&str> = PinReason::ALL.iter().map(|pin| pin.as_str()).collect();
     let states: Vec<&str> = SqlState::ALL.iter().map(|state| state.code()).collect();
     Metrics::new(&Labels {
@@ -305,6 +310,8 @@ fn metrics(config: &Config) -> Arc<Metrics> {
         roles: &NodeState::ALL.map(NodeState::as_str),
         targets: &Role::ALL.map(Role::as_str),
         reasons: &relay::reasons(),
+        classes: &classes,
+        hints: &HintResult::LABELS,
         probe_failures: &crate::monitor::FAILURES,
         pins: &pins,
         login_failures: &super::accept::FAILURES,
@@ -419,7 +426,14 @@ fn databases(
             // Config has checked the name.
             continue;
         };
-        let known = known_database(config, database, cluster.clone(), timeouts);
+        let reads = config
+            .clusters
+            .iter()
+            .find(|known| known.name == database.cluster);
+        let Some(reads) = reads.map(|known| known.reads) else {
+            continue;
+        };
+        let known = known_database(config, database, reads, cluster.clone(), timeouts);
         if database.name == "*" {
             any = Some(known);
         } else {
@@ -442,6 +456,7 @@ fn databases(
 fn known_database(
     config: &Config,
     database: &config::Database,
+    reads: config::Reads,
     cluster: Arc<Cluster>,
     timeouts: SessionTimeouts,
 ) -> Database {
@@ -451,6 +466,8 @@ fn known_database(
         dbname: database.dbname.clone(),
         max_connections: database.max_connections,
         max_clients: database.max_clients,
+        routing: database.routing,
+        reads,
         template: Template {
             cluster,
             mode: mode(pool.mode),
@@ -468,9 +485,11 @@ fn known_database(
             bounds: Vec::new(),
             timeouts: Arc::new(timeouts),
             listen: pool.listen,
+            ground: Ground::default(),
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),
+                ..Setup::default()
             }),
         },
     }
@@ -490,6 +509,13 @@ fn for_user(known: &Database, name: &str, user: Option<&config::User>) -> Templa
     if let Some(most) = known.max_connections {
         template.bounds.push((Bound::Database(name.into()), most));
     }
+    let routing = user.map(|user| user.routing).unwrap_or_default();
+    template.ground = Ground::new(routing.or(known.routing), known.reads);
+    let setup = Setup {
+        parameters: session::own_settings(template.ground).into(),
+        ..Setup::clone(&template.setup)
+    };
+    template.setup = Arc::new(setup);
     let Some(user) = user else { return template };
     if let Some(most) = user.max_connections {
         template

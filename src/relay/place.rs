@@ -83,6 +83,7 @@ impl Relay {
     /// the session has to wait for it.
     pub(super) fn obtain(&mut self, unit: Unit, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
+        let policy = self.session.policy(unit.class);
         if unit.class.reason == Reason::UnknownName {
             self.pools.catalog.missed();
         }
@@ -91,6 +92,7 @@ impl Relay {
             &self.shared,
             &self.pools.cluster,
             unit.class,
+            policy,
             floor,
             avoid,
             now,
@@ -178,7 +180,8 @@ impl Relay {
             self.placed = there.then_some(waiting.unit);
             return;
         }
-        self.reject_front(&unit::checkout_notice(error));
+        let route = self.session.policy(waiting.unit.class).route;
+        self.reject_front(&unit::checkout_notice(error, route));
     }
 }
 

@@ -10,6 +10,7 @@ use crate::catalog::Watched;
 use crate::config::ListenPolicy;
 use crate::link::Params;
 use crate::pool::{self, Limits, Owner, Pool, Setup, Told};
+use crate::route::Ground;
 use crate::server::{Credentials, Endpoint};
 
 /// When a server connection goes back to its pool.
@@ -38,6 +39,8 @@ pub struct Template {
     pub setup: Arc<Setup>,
     /// What LISTEN does to a session.
     pub listen: ListenPolicy,
+    /// How statements are routed.
+    pub ground: Ground,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
 }
@@ -57,6 +60,8 @@ pub struct PoolSet {
     pub mode: Mode,
     /// How long sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
+    /// How statements of its sessions are routed, unless they or their listener say otherwise.
+    pub ground: Ground,
     /// What the database has.
     pub catalog: Arc<Watched>,
     /// LISTEN needs no server connection of its session's own.
@@ -102,6 +107,7 @@ impl PoolSet {
             cluster,
             mode: template.mode,
             timeouts: template.timeouts.clone(),
+            ground: template.ground,
             catalog,
             credentials: owner.credentials,
             shares_listen: template.listen == ListenPolicy::Shared

@@ -22,6 +22,7 @@ use super::place::no_transactions;
 use super::pools::Mode;
 use super::unit::{self, Unit, Waiting};
 use super::{Node, PoolSet, Seat, Shared};
+use crate::cluster::NodeState;
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
@@ -415,7 +416,8 @@ impl Relay {
             return Ok(());
         };
         let (client, output, session) = (&mut self.client, &mut self.output, &mut self.session);
-        let standby = held.standby;
+        // What is refused to a session that wants standbys only is no mistake of the router's.
+        let standby = held.standby && !session.is_on_standbys();
         let link = &mut held.server.link;
         let sent = &self.shared.metrics.client_sent_bytes;
         let result = compose(|out| {
@@ -435,7 +437,7 @@ impl Relay {
                 self.flags.recheck |= !self.input.is_empty();
                 self.flags.ended |= received.ended;
                 self.flags.idle |= received.idle;
-                if received.wrote {
+                if received.wrote && !self.was_refused_by_role() {
                     self.session.floor.wrote(Instant::now());
                 }
                 self.note_pins();
@@ -469,6 +471,15 @@ impl Relay {
             }
             Err(error) => self.server_lost(&error.to_string()),
         }
+    }
+
+    /// Whether what a session of standbys has sent as a write cannot have been one: its node is still a standby.
+    fn was_refused_by_role(&self) -> bool {
+        let held = self.held.as_ref().filter(|held| held.standby);
+        held.is_some_and(|held| {
+            let view = self.pools.cluster.view.load();
+            self.session.is_on_standbys() && view.nodes[held.node].state == NodeState::Standby
+        })
     }
 
     /// A unit has changed what the database has.
@@ -546,6 +557,7 @@ impl Relay {
             let Setup {
                 connect_query,
                 reset_query,
+                ..
             } = held.server.setup().clone();
             let server = &mut *held.server;
             let mut out = Vec::new();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::settings::Settled;
-use super::{NameChange, Session};
+use super::{NameChange, Session, steer};
 use crate::link::{Body, CopyIn, Link, Local, Owed, StatementId, put_name};
 use crate::sql::catalog::Change;
 use crate::wire::backend::{self, PREFIX};
@@ -137,7 +137,9 @@ impl Session {
                 pass.skip(at, here);
             } else if header.tag == b'E'
                 && body.len() == header.body
-                && let Some(error) = said_instead(link, body).or_else(|| self.in_own_words(body))
+                && let Some(error) = said_instead(link, body)
+                    .or_else(|| steer::in_words(body))
+                    .or_else(|| self.in_own_words(body))
             {
                 pass.skip(at, here);
                 frame::put_header(pass.out, b'E', error.len());
@@ -369,6 +371,7 @@ impl Session {
         if link.owing.is_empty() && std::mem::take(&mut link.resetting) {
             self.cold().restate = true;
         }
+        link.steering &= !link.owing.is_empty();
         if link.owing.is_empty()
             && std::mem::take(&mut link.preparing)
             && let Some(cold) = &mut self.cold

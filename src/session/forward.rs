@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::front::Context;
 use super::settings::MAX_SETTINGS;
-use super::{Group, NameChange, OWN_NAMES, Session, Stream, inject};
+use super::{Group, NameChange, OWN_NAMES, Session, Stream, inject, steer};
 use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
 use crate::sql::catalog::change;
 use crate::sql::{
@@ -197,6 +197,10 @@ impl Session {
         let mut sets = self.group.sets;
         if !self.group.open && class.session != SessionEffect::None {
             self.align_names_apart(class, text, link, body.start - HEADER, writer);
+        }
+        if let Some(sql) = self.stand_in(class, text) {
+            writer.replace(body.start - HEADER, |out| frontend::put_query(&sql, out));
+            writer.sent = body.end;
         }
         if class.session == SessionEffect::Deallocate {
             // In a failed transaction the server refuses it as it is.
@@ -555,6 +559,9 @@ impl Session {
         {
             return Cow::Owned(stand_in_deallocate());
         }
+        if let Some(sql) = self.stand_in(statement.class, statement.text()) {
+            return Cow::Owned([&sql[..], b"\0\0\0"].concat());
+        }
         Cow::Borrowed(statement.content())
     }
 
@@ -646,6 +653,7 @@ impl Session {
             self.pinned.may_end();
         }
         self.note_unlisten(text);
+        steer::note(self, class, text, link);
         match class.session {
             SessionEffect::None | SessionEffect::Execute => 0,
             SessionEffect::Prepare => {

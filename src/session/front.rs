@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::forward::MAX_REPLAY;
 use super::{Group, Session, between_units};
+use crate::config::Route;
 use crate::link::{Link, Local, Owed, Statement, Statements};
 use crate::sql::catalog::Catalog;
 use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, TxEffect};
@@ -95,13 +96,7 @@ const FUNCTION_CALL: Class = class(Access::Write, Reason::Function, SessionEffec
 const NOTHING: Class = class(Access::Empty, Reason::Empty, SessionEffect::None);
 
 const fn class(access: Access, reason: Reason, session: SessionEffect) -> Class {
-    Class {
-        access,
-        tx: TxEffect::None,
-        session,
-        reason,
-        statements: 1,
-    }
+    Class::plain(access, reason).with(session)
 }
 
 impl Session {
@@ -314,6 +309,7 @@ impl Session {
             _ => NOTHING,
         };
         !matches!(class.access, Access::Primary | Access::Write)
+            || self.policy(class).route == Route::Standby
     }
 
     /// A write in a group that has read from a standby already: it can neither run there nor move.
@@ -381,13 +377,12 @@ impl Session {
         header: Header,
         context: Context<'_>,
     ) -> Class {
-        if frame.len() < header.total() {
-            return begun(self.classify(&frame[HEADER..], context));
-        }
-        match frontend::query(&frame[HEADER..]) {
+        let class = match frontend::query(&frame[HEADER..]) {
+            _ if frame.len() < header.total() => begun(self.classify(&frame[HEADER..], context)),
             Some(text) => self.classify(text, context),
             None => OPAQUE,
-        }
+        };
+        self.steered(class)
     }
 
     pub(super) fn intern(
@@ -413,9 +408,9 @@ impl Session {
         classifier.classify(text, self.lexing, catalog)
     }
 
-    /// What a prepared statement does, by what the catalog is now.
+    /// What a prepared statement does, by what the catalog is now and by its hint.
     pub(super) fn class_of(&self, statement: &Statement, context: Context<'_>) -> Class {
-        statement.class_under(context.catalog.epoch(), || {
+        let class = statement.class_under(context.catalog.epoch(), || {
             let class = self.classify(statement.text(), context);
             // The check of a domain, or the input function of a type, is run for a parameter.
             let mut types = statement.parameter_types();
@@ -428,7 +423,8 @@ impl Session {
                 };
             }
             class
-        })
+        });
+        self.steered(class)
     }
 
     /// The statement that a Bind body names, if the session knows it.
@@ -635,8 +631,17 @@ fn merge(a: Class, b: Class) -> Class {
         (TxEffect::None, tx) | (tx, TxEffect::None) => tx,
         _ => TxEffect::Mixed,
     };
+    let hint = match (a.access, b.access) {
+        (Access::Empty, _) => b.hint,
+        (_, Access::Empty) => a.hint,
+        _ => a.hint.beside(b.hint),
+    };
     let stronger = if rank(b) > rank(a) { b } else { a };
-    Class { tx, ..stronger }
+    Class {
+        tx,
+        hint,
+        ..stronger
+    }
 }
 
 /// Whether a server in a transaction that has failed refuses all of a unit: it is whole, and ends no transaction.
@@ -664,6 +669,7 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                     || link.forgetting.is_some()
                     || link.resetting
                     || link.preparing
+                    || link.steering
                     || link.guarded
                     || link.doubtful) =>
         {

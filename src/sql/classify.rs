@@ -11,6 +11,7 @@ use sqlparser::parser::Parser;
 
 use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
@@ -96,7 +97,11 @@ impl Classifier {
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
     /// longer one if it is longer than what is parsed.
     pub fn classify(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Class {
-        LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, catalog, lexed, None))
+        let class = LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, catalog, lexed, None));
+        Class {
+            hint: hint::leading(text),
+            ..class
+        }
     }
 
     /// The class, and what it rests on. Never answered from the cache.
@@ -109,6 +114,10 @@ impl Classifier {
             &mut Lexed::default(),
             Some(&mut detail),
         );
+        let class = Class {
+            hint: hint::leading(text),
+            ..class
+        };
         Explanation { class, detail }
     }
 
@@ -183,7 +192,8 @@ impl Classifier {
         }
         // A verdict holds for what one catalog says.
         let length = lexed.key.len();
-        lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
+        let epoch = catalog.epoch().to_le_bytes();
+        lexed.key.extend_from_slice(&epoch);
         let known = match detail {
             None => self.cache.get(lexed.key.as_slice()),
             Some(_) => None,
@@ -193,19 +203,26 @@ impl Classifier {
             class
         } else {
             self.misses.fetch_add(1, Ordering::Relaxed);
-            let class = match plain_operators(text, &lexed.operators, catalog) {
-                Ok(text) => parse(&text, lexed.starts.len(), catalog, detail),
+            // Its words are looked at.
+            lexed.key.truncate(length);
+            let is_good = |look| look == Look::Good;
+            let class = match plain_operators(text, &lexed.operators, catalog, is_good) {
+                Ok(text) => parse(&text, lexed, catalog, detail),
                 Err(operator) => {
                     if let Some(detail) = detail {
                         *detail = format!("operator {}", String::from_utf8_lossy(operator));
                     }
-                    Class::plain(Access::Write, Reason::Operator)
+                    Class {
+                        uncertain: is_uncertain_but_for_operators(text, lexed, catalog),
+                        ..Class::plain(Access::Write, Reason::Operator)
+                    }
                 }
             };
             let class = Class {
                 statements,
                 ..class
             };
+            lexed.key.extend_from_slice(&epoch);
             self.cache.insert(lexed.key.as_slice().into(), class);
             class
         };
@@ -276,6 +293,8 @@ impl Classifier {
             session,
             reason,
             statements,
+            uncertain: false,
+            hint: Hint::NONE,
         }
     }
 }
@@ -362,18 +381,19 @@ fn bailed(bail: Bail, length: usize) -> Class {
 /// does. That changes no verdict: they are harmless.
 ///
 /// # Errors
-/// The first that is not known to be.
+/// The first that is not `good`.
 fn plain_operators<'a>(
     text: &'a [u8],
     operators: &[(u32, u32)],
     catalog: &Catalog,
+    good: impl Fn(Look) -> bool,
 ) -> Result<Cow<'a, [u8]>, &'a [u8]> {
     let mut plain = Cow::Borrowed(text);
     for (start, end) in operators {
         let place = *start as usize..*end as usize;
         let operator = &text[place.clone()];
         let name = std::str::from_utf8(operator).unwrap_or_default();
-        if catalog.operator(name) != Look::Good {
+        if !good(catalog.operator(name)) {
             return Err(operator);
         }
         let written = &mut plain.to_mut()[place];
@@ -383,10 +403,27 @@ fn plain_operators<'a>(
     Ok(plain)
 }
 
-fn parse(text: &[u8], statements: usize, catalog: &Catalog, detail: Option<&mut String>) -> Class {
-    let (class, what) = match parse_apart(text, statements, catalog) {
+/// Whether a hint may make a read of a text whose operators are not all known: none of them is known to be wrong, and
+/// nothing else is.
+fn is_uncertain_but_for_operators(text: &[u8], lexed: &Lexed, catalog: &Catalog) -> bool {
+    let may_be_good = |look| !matches!(look, Look::Tainted(_));
+    let Ok(text) = plain_operators(text, &lexed.operators, catalog, may_be_good) else {
+        return false;
+    };
+    let rest = parse(&text, lexed, catalog, None);
+    rest.uncertain || (rest.access == Access::Read && !hint::names_what_stays(&lexed.key))
+}
+
+fn parse(text: &[u8], lexed: &Lexed, catalog: &Catalog, detail: Option<&mut String>) -> Class {
+    let (class, what) = match parse_apart(text, lexed.starts.len(), catalog) {
         Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
-        Ok(Some(finding)) => (found(&finding), finding.what),
+        Ok(Some(finding)) => {
+            let class = Class {
+                uncertain: finding.uncertain && !hint::names_what_stays(&lexed.key),
+                ..found(&finding)
+            };
+            (class, finding.what)
+        }
         Err((reason, what)) => (Class::plain(Access::Write, reason), what),
     };
     if let Some(detail) = detail {

@@ -26,36 +26,20 @@ pub(super) struct Finding {
     pub(super) what: String,
     /// It makes a temporary table.
     pub(super) temporary: bool,
+    /// There is nothing but what is not known, or is of the catalog.
+    pub(super) uncertain: bool,
 }
 
 /// Judges parsed statements together; `None` if all of them are reads.
 pub(super) fn judge(statements: &[Statement], catalog: &Catalog) -> Option<Finding> {
-    let mut walk = Walk {
-        catalog,
-        with: Vec::new(),
-        called: None,
-        found: None,
-    };
+    let mut walk = Walk::new(catalog);
     if let Some(taint) = catalog.everything()
         && walk.tainted(&taint, "any statement").is_break()
     {
         return walk.found;
     }
     for statement in statements {
-        let (inner, explained) = match statement {
-            Statement::Explain {
-                statement,
-                analyze,
-                options,
-                query_plan: false,
-                estimate: false,
-                ..
-            } => (
-                &**statement,
-                !*analyze && !options.as_deref().is_some_and(analyzes),
-            ),
-            statement => (statement, false),
-        };
+        let (inner, explained) = explained(statement);
         let before = walk.found.take();
         if walk.statement(inner, statements.len() == 1).is_break() && explained {
             // EXPLAIN without ANALYZE runs nothing, but what it plans belongs on the primary.
@@ -67,7 +51,47 @@ pub(super) fn judge(statements: &[Statement], catalog: &Catalog) -> Option<Findi
         }
         walk.found = worse(before, walk.found.take());
     }
+    if let Some(found) = &mut walk.found {
+        found.uncertain = found.reason.is_uncertain() && is_uncertain(statements, catalog);
+    }
     walk.found
+}
+
+/// What an EXPLAIN is about, and whether it only plans it; any other statement as it is.
+fn explained(statement: &Statement) -> (&Statement, bool) {
+    match statement {
+        Statement::Explain {
+            statement,
+            analyze,
+            options,
+            query_plan: false,
+            estimate: false,
+            ..
+        } => (
+            statement,
+            !*analyze && !options.as_deref().is_some_and(analyzes),
+        ),
+        statement => (statement, false),
+    }
+}
+
+/// Whether statements are queries in which nothing is known to be wrong on a standby: a second walk, which goes on behind
+/// what is not known.
+fn is_uncertain(statements: &[Statement], catalog: &Catalog) -> bool {
+    let mut walk = Walk {
+        goes_on: true,
+        ..Walk::new(catalog)
+    };
+    let alone = statements.len() == 1;
+    statements.iter().all(|statement| {
+        let (inner, _) = explained(statement);
+        let asks = match inner {
+            Statement::Query(_) => true,
+            Statement::Copy { to, target, .. } => alone && *to && *target == CopyTarget::Stdout,
+            _ => false,
+        };
+        asks && walk.statement(inner, alone).is_continue()
+    })
 }
 
 fn worse(a: Option<Finding>, b: Option<Finding>) -> Option<Finding> {
@@ -99,11 +123,23 @@ struct Walk<'a> {
     /// The name of the function in FROM that was looked at last: it is visited as a relation's, too.
     called: Option<*const ObjectName>,
     found: Option<Finding>,
+    /// What is not known does not end it.
+    goes_on: bool,
 }
 
 type Step = ControlFlow<()>;
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(catalog: &'a Catalog) -> Walk<'a> {
+        Walk {
+            catalog,
+            with: Vec::new(),
+            called: None,
+            found: None,
+            goes_on: false,
+        }
+    }
+
     fn statement(&mut self, statement: &Statement, alone: bool) -> Step {
         match statement {
             Statement::Copy {
@@ -126,9 +162,10 @@ impl Walk<'_> {
             reason,
             what: what.into(),
             temporary: false,
+            uncertain: false,
         };
         self.found = worse(self.found.take(), Some(finding));
-        if access == Access::Write {
+        if access == Access::Write && !(self.goes_on && reason.is_uncertain()) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -161,6 +198,14 @@ impl Walk<'_> {
     }
 
     fn tainted(&mut self, taint: &Taint, what: &str) -> Step {
+        if self.goes_on {
+            // What a function is declared as says little. What a view, a domain or a policy reaches is known.
+            let declared = taint.is_of_a_function() && self.catalog.chain(taint).len() <= 1;
+            return match taint.reason == Reason::Catalog || declared {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            };
+        }
         let mut chain = self.catalog.chain(taint);
         if chain.is_empty() {
             chain.push(what.to_owned());

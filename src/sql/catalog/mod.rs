@@ -94,6 +94,13 @@ pub(super) enum Look {
     Tainted(Taint),
 }
 
+impl Taint {
+    /// Whether it is a function that was looked at, and not what uses one.
+    pub(super) fn is_of_a_function(&self) -> bool {
+        self.node.is_function()
+    }
+}
+
 /// Why something needs the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taint {
