@@ -9,6 +9,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::explain::{Basis, Explanation};
 use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
@@ -55,15 +56,6 @@ pub struct Classifier {
     misses: AtomicU64,
 }
 
-/// A class and what it rests on, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation {
-    /// The verdict.
-    pub class: Class,
-    /// The name or construct that decided, or what the parser says; empty if the reason says it all.
-    pub detail: String,
-}
-
 /// Weighs an entry by its key and about what the entry itself takes.
 #[derive(Clone, Debug)]
 struct ByBytes;
@@ -99,9 +91,9 @@ impl Classifier {
 
     /// The class, and what it rests on. Never answered from the cache.
     pub fn explain(&self, text: &[u8], lexing: Lexing) -> Explanation {
-        let mut detail = String::new();
-        let class = self.judge(text, lexing, &mut Lexed::default(), Some(&mut detail));
-        Explanation { class, detail }
+        let (mut lexed, mut basis) = (Lexed::default(), Basis::default());
+        let class = self.judge(text, lexing, &mut lexed, Some(&mut basis));
+        Explanation::new(class, basis, text, &lexed)
     }
 
     /// Verdicts found in the cache.
@@ -119,7 +111,7 @@ impl Classifier {
         text: &[u8],
         lexing: Lexing,
         lexed: &mut Lexed,
-        detail: Option<&mut String>,
+        basis: Option<&mut Basis>,
     ) -> Class {
         if !is_lexed_alike(text, lexing) {
             return Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
@@ -139,15 +131,15 @@ impl Classifier {
             }
             1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
                 Verdict::Class(class) => class,
-                Verdict::Parse => self.read(text, lexed, detail),
+                Verdict::Parse => self.read(text, lexed, basis),
             },
-            _ => self.several(text, lexed, detail),
+            _ => self.several(text, lexed, basis),
         };
         hidden(flagged(class, text, lexed), lexed, text)
     }
 
     /// A text that starts like a read.
-    fn read(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+    fn read(&self, text: &[u8], lexed: &Lexed, basis: Option<&mut Basis>) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         if text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS {
             return Class {
@@ -158,15 +150,15 @@ impl Classifier {
         // Before the cache: its key has no literals, so one text that is not UTF-8 must not decide for all that differ
         // from it in a literal only.
         if !text.is_ascii() && std::str::from_utf8(text).is_err() {
-            if let Some(detail) = detail {
-                "not UTF-8".clone_into(detail);
+            if let Some(basis) = basis {
+                *basis = Basis::said("not UTF-8");
             }
             return Class {
                 statements,
                 ..Class::plain(Access::Write, Reason::UnsafeText)
             };
         }
-        if detail.is_none()
+        if basis.is_none()
             && let Some(class) = self.cache.get(lexed.key.as_slice())
         {
             self.hits.fetch_add(1, Ordering::Relaxed);
@@ -175,14 +167,14 @@ impl Classifier {
         self.misses.fetch_add(1, Ordering::Relaxed);
         let class = Class {
             statements,
-            ..parse(text, lexed.starts.len(), detail)
+            ..parse(text, lexed.starts.len(), basis)
         };
         self.cache.insert(lexed.key.as_slice().into(), class);
         class
     }
 
     /// Several statements in one text are one implicit transaction: they go to one place (routing.md §2.1, M).
-    fn several(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+    fn several(&self, text: &[u8], lexed: &Lexed, basis: Option<&mut Basis>) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
         let mut reads = 0;
@@ -205,7 +197,7 @@ impl Classifier {
             }
         }
         let Some(merged) = merged else {
-            return self.read(text, lexed, detail);
+            return self.read(text, lexed, basis);
         };
         // What the others are is not looked at: they run beside something that does not belong on a standby.
         let reason = if merged.access == Access::Write {
@@ -320,14 +312,14 @@ fn bailed(bail: Bail, length: usize) -> Class {
     Class::plain(Access::Write, reason).with(SessionEffect::Unknown)
 }
 
-fn parse(text: &[u8], statements: usize, detail: Option<&mut String>) -> Class {
-    let (class, what) = match parse_apart(text, statements) {
-        Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
-        Ok(Some(finding)) => (found(&finding), finding.what),
-        Err((reason, what)) => (Class::plain(Access::Write, reason), what),
+fn parse(text: &[u8], statements: usize, basis: Option<&mut Basis>) -> Class {
+    let (class, why) = match parse_apart(text, statements) {
+        Ok(None) => (Class::plain(Access::Read, Reason::Read), Basis::default()),
+        Ok(Some(finding)) => (found(&finding), Basis::found(finding)),
+        Err((reason, what)) => (Class::plain(Access::Write, reason), Basis::said(&what)),
     };
-    if let Some(detail) = detail {
-        *detail = what;
+    if let Some(basis) = basis {
+        *basis = why;
     }
     class
 }

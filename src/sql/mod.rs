@@ -11,6 +11,7 @@
 
 mod class;
 mod classify;
+mod explain;
 mod function;
 mod keyword;
 mod lexer;
@@ -23,7 +24,8 @@ mod types;
 mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
-pub use classify::{Classifier, Explanation, Lexing, statements};
+pub use classify::{Classifier, Lexing, statements};
+pub use explain::{Explanation, Place};
 pub use listen::{Listening, listening};
 pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{

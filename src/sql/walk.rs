@@ -7,9 +7,10 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, DataType, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr,
-    Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod, UnaryOperator,
-    UtilityOption, Visit, Visitor,
+    Spanned, Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod,
+    UnaryOperator, UtilityOption, Visit, Visitor,
 };
+use sqlparser::tokenizer::Span;
 
 use super::class::{Access, Reason};
 use super::{function, types};
@@ -23,6 +24,10 @@ pub(super) struct Finding {
     pub(super) what: String,
     /// It makes a temporary table.
     pub(super) temporary: bool,
+    /// Where it stands, as far as the parser tells; what it tells nothing of has an empty span.
+    pub(super) span: Option<Span>,
+    /// How what it names comes to be what it is, from the name in the text to what decides.
+    pub(super) chain: Vec<String>,
 }
 
 /// Judges parsed statements together; `None` if all of them are reads.
@@ -93,6 +98,8 @@ impl Walk {
             reason,
             what: what.into(),
             temporary: false,
+            span: None,
+            chain: Vec::new(),
         };
         self.found = worse(self.found.take(), Some(finding));
         if access == Access::Write {
@@ -104,6 +111,14 @@ impl Walk {
 
     fn write(&mut self, reason: Reason, what: impl Into<String>) -> Step {
         self.find(Access::Write, reason, what)
+    }
+
+    /// What has just been found stands here. Spans are put together from all of a node's children, so they are asked for
+    /// only then.
+    fn locate(&mut self, span: impl FnOnce() -> Span) {
+        if let Some(found) = self.found.as_mut().filter(|found| found.span.is_none()) {
+            found.span = Some(span());
+        }
     }
 
     fn function(&mut self, name: &ObjectName) -> Step {
@@ -223,7 +238,7 @@ impl Visitor for Walk {
     type Break = ();
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> Step {
-        match statement {
+        let step = match statement {
             Statement::Query(_) => ControlFlow::Continue(()),
             Statement::Insert(_)
             | Statement::Update { .. }
@@ -232,12 +247,16 @@ impl Visitor for Walk {
                 self.write(Reason::DataModifying, "a data-modifying statement")
             }
             _ => self.write(Reason::UnknownConstruct, "a statement that is not a query"),
-        }
+        };
+        self.locate(|| statement.span());
+        step
     }
 
     fn pre_visit_query(&mut self, query: &Query) -> Step {
         if let Some(lock) = query.locks.first() {
-            return self.write(Reason::Locking, lock.to_string());
+            let step = self.write(Reason::Locking, lock.to_string());
+            self.locate(|| query.span());
+            return step;
         }
         let foreign = query.for_clause.is_some()
             || query.settings.is_some()
@@ -249,7 +268,9 @@ impl Visitor for Walk {
                 "a clause that PostgreSQL does not have",
             );
         }
-        self.set_expression(&query.body)
+        let step = self.set_expression(&query.body);
+        self.locate(|| query.body.span());
+        step
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> Step {
@@ -258,6 +279,7 @@ impl Visitor for Walk {
             if let Some(found) = &mut self.found {
                 found.temporary = into.temporary;
             }
+            self.locate(|| into.span());
             return step;
         }
         let foreign = select.top.is_some()
@@ -280,20 +302,26 @@ impl Visitor for Walk {
         // it is a constant of a type, which may be a user's.
         match ident.quote_style {
             None | Some('"') => ControlFlow::Continue(()),
-            Some(_) => self.write(Reason::Type, format!("constant of a type before {ident}")),
+            Some(_) => {
+                let step = self.write(Reason::Type, format!("constant of a type before {ident}"));
+                self.locate(|| ident.span);
+                step
+            }
         }
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> Step {
-        match names(relation).as_deref() {
+        let step = match names(relation).as_deref() {
             Some([name]) => self.relation("", name),
             Some([schema, name] | [_, schema, name]) => self.relation(schema, name),
             _ => self.write(Reason::UnknownConstruct, format!("relation {relation}")),
-        }
+        };
+        self.locate(|| relation.span());
+        step
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Step {
-        match factor {
+        let step = match factor {
             TableFactor::Table {
                 name,
                 args: Some(_),
@@ -317,11 +345,13 @@ impl Visitor for Walk {
                 ControlFlow::Continue(())
             }
             _ => self.write(Reason::UnknownConstruct, "a FROM item that is not known"),
-        }
+        };
+        self.locate(|| factor.span());
+        step
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Step {
-        match expr {
+        let step = match expr {
             Expr::Function(function) => self.function(&function.name),
             Expr::Cast {
                 data_type,
@@ -383,7 +413,9 @@ impl Visitor for Walk {
             | Expr::Wildcard(_)
             | Expr::QualifiedWildcard(..) => ControlFlow::Continue(()),
             other => self.write(Reason::UnknownConstruct, format!("expression {other}")),
-        }
+        };
+        self.locate(|| expr.span());
+        step
     }
 }
 
