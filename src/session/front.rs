@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::forward::MAX_REPLAY;
 use super::{Group, Session, between_units};
 use crate::link::{Link, Local, Owed, Statement, Statements};
-use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, TxEffect};
+use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, ShapeId, TxEffect};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
@@ -98,6 +98,7 @@ const fn class(access: Access, reason: Reason, session: SessionEffect) -> Class 
         session,
         reason,
         statements: 1,
+        shape: ShapeId::NONE,
     }
 }
 
@@ -608,8 +609,17 @@ fn merge(a: Class, b: Class) -> Class {
         (TxEffect::None, tx) | (tx, TxEffect::None) => tx,
         _ => TxEffect::Mixed,
     };
-    let stronger = if rank(b) > rank(a) { b } else { a };
-    Class { tx, ..stronger }
+    let (stronger, weaker) = if rank(b) > rank(a) { (b, a) } else { (a, b) };
+    let shape = match stronger.shape {
+        // As of a BEGIN in one group with the statement behind it.
+        ShapeId::NONE => weaker.shape,
+        shape => shape,
+    };
+    Class {
+        tx,
+        shape,
+        ..stronger
+    }
 }
 
 /// Whether a server in a transaction that has failed refuses all of a unit: it is whole, and ends no transaction.

@@ -1,5 +1,7 @@
 //! The verdict on a statement.
 
+use super::shapes::ShapeId;
+
 macro_rules! labelled {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
         $(#[$meta])*
@@ -160,6 +162,8 @@ pub struct Class {
     pub reason: Reason,
     /// How many statements there are; 255 for more.
     pub statements: u8,
+    /// What it is counted as.
+    pub shape: ShapeId,
 }
 
 impl Class {
@@ -171,6 +175,7 @@ impl Class {
             session: SessionEffect::None,
             reason,
             statements: 1,
+            shape: ShapeId::NONE,
         }
     }
 

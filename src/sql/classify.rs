@@ -14,6 +14,7 @@ use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
 use super::setting::set_config;
+use super::shapes::{ShapeId, Shapes};
 use super::walk::{self, Finding};
 
 /// Longest text that is parsed. The parser builds trees that are as deep as their text is long, and takes them down by
@@ -54,6 +55,7 @@ pub struct Classifier {
     cache: Cache<Box<[u8]>, Class, ByBytes, foldhash::fast::RandomState>,
     hits: AtomicU64,
     misses: AtomicU64,
+    shapes: Shapes,
 }
 
 /// Weighs an entry by its key and about what the entry itself takes.
@@ -80,7 +82,22 @@ impl Classifier {
             cache: Cache::with(items, bytes, ByBytes, hasher, Default::default()),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            shapes: Shapes::new(0),
         }
+    }
+
+    /// The same, and it tells this many shapes of statements apart to count them.
+    #[must_use]
+    pub fn with_shapes(self, most: usize) -> Classifier {
+        Classifier {
+            shapes: Shapes::new(most),
+            ..self
+        }
+    }
+
+    /// The counters of statements.
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
     }
 
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
@@ -113,14 +130,17 @@ impl Classifier {
         lexed: &mut Lexed,
         basis: Option<&mut Basis>,
     ) -> Class {
+        let explains = basis.is_some();
         if !is_lexed_alike(text, lexing) {
-            return Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
+            let class = Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
+            return self.unlexed(class);
         }
         if text.len() > MAX_LEXED {
-            return Class::plain(Access::Write, Reason::TooLong).with(SessionEffect::Unknown);
+            let class = Class::plain(Access::Write, Reason::TooLong);
+            return self.unlexed(class.with(SessionEffect::Unknown));
         }
         if let Err(bail) = lexed.lex(text) {
-            return bailed(bail, text.len());
+            return self.unlexed(bailed(bail, text.len()));
         }
         let class = match lexed.starts.len() {
             0 => {
@@ -135,7 +155,21 @@ impl Classifier {
             },
             _ => self.several(text, lexed, basis),
         };
-        hidden(flagged(class, text, lexed), lexed, text)
+        let class = hidden(flagged(class, text, lexed), lexed, text);
+        if explains {
+            return class;
+        }
+        Class {
+            shape: self.shapes.of(&lexed.key, class),
+            ..class
+        }
+    }
+
+    fn unlexed(&self, class: Class) -> Class {
+        Class {
+            shape: self.shapes.of_unlexed(),
+            ..class
+        }
     }
 
     /// A text that starts like a read.
@@ -165,10 +199,15 @@ impl Classifier {
             return class;
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let class = Class {
+        let explains = basis.is_some();
+        let mut class = Class {
             statements,
             ..parse(text, lexed.starts.len(), basis)
         };
+        if !explains {
+            // Remembered with its number, it need not be looked up again.
+            class.shape = self.shapes.of(&lexed.key, class);
+        }
         self.cache.insert(lexed.key.as_slice().into(), class);
         class
     }
@@ -230,6 +269,7 @@ impl Classifier {
             session,
             reason,
             statements,
+            shape: ShapeId::NONE,
         }
     }
 }

@@ -231,10 +231,7 @@ mod tests {
             "select * from t where a = 1\n for update",
             Some("for update"),
         );
-        check(
-            "select * from t limit 3 for no key update of t",
-            Some("for no"),
-        );
+        check("select * from t limit 3 for share of t", Some("for share"));
         check("select * into x from t", Some("x from"));
         check(
             "with w as (insert into t values (1) returning a) select * from w",
@@ -244,7 +241,7 @@ mod tests {
         check("select 1; select 2;\n  /* c */ drop table t", Some("drop"));
         check("select 1; begin; select 2", Some("begin"));
         check("  begin", Some("begin"));
-        check("select 1 from from t", Some("from t"));
+        check("select 1 + ) from t", Some(") from"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod lexer;
 mod listen;
 mod pins;
 pub mod setting;
+mod shapes;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -31,3 +32,4 @@ pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{
     Savepoint, deallocate_target, execute_target, prepare_target, savepoint, set_config,
 };
+pub use shapes::{Call, MAX_SHAPES, MAX_SHOWN, ShapeId, ShapeReport, Shapes, without_literals};
