@@ -83,6 +83,7 @@ impl Relay {
     /// the session has to wait for it.
     pub(super) fn obtain(&mut self, unit: Unit, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
+        self.calls.note_time(now);
         let floor = &mut self.session.floor;
         let (node, standby) = unit::choose(
             &self.shared,
@@ -144,6 +145,8 @@ impl Relay {
         let Some(waiting) = self.waiting.take() else {
             return Ok(false);
         };
+        // What a client waits for a connection is not its statement's time.
+        self.calls.forget_time();
         self.shared
             .metrics
             .checkout_wait
