@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use pgweir::config::{Config, Faults, LogFormat, LogLevel, Sources};
 use pgweir::demo;
 use pgweir::proxy::Proxy;
-use pgweir::sql::{Access, Classifier, Lexing};
+use pgweir::sql::{Classifier, Explanation, Lexing};
 
 /// A proxy between applications and a PostgreSQL cluster: pools server connections, sends writes to the
 /// primary, spreads reads over the standbys by measured lag, and lets every session read its own writes.
@@ -223,25 +223,30 @@ fn explain(explain: &Explain) -> Result<(), Failure> {
     let classifier = Classifier::new(1 << 20);
     for text in texts {
         let explanation = classifier.explain(text.as_bytes(), Lexing::default());
-        let class = explanation.class;
-        let place = match class.access {
-            Access::Read => "standby",
-            Access::Primary | Access::Write => "primary",
-            Access::Neutral => "current place",
-            Access::Empty => "nowhere",
-        };
-        let detail = if explanation.detail.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", explanation.detail)
-        };
         say(&format!(
-            "{place} ({}, {}{detail})  {text}\n",
-            class.access.as_str(),
-            class.reason.as_str()
+            "{explanation}  {text}\n{}",
+            rests_on(&explanation, &text)
         ))?;
     }
     Ok(())
+}
+
+/// The place in the text that decided, and by way of what.
+fn rests_on(explanation: &Explanation, text: &str) -> String {
+    let mut lines = String::new();
+    if let Some(place) = explanation.place {
+        let at = format!("    {}:{}: ", place.line, place.column);
+        let indent = " ".repeat(at.len());
+        for (n, line) in place.excerpt(text).lines().enumerate() {
+            lines.push_str(if n == 0 { &at } else { &indent });
+            lines.push_str(line);
+            lines.push('\n');
+        }
+    }
+    if !explanation.chain.is_empty() {
+        lines.push_str(&format!("    by way of: {}\n", explanation.chain_text()));
+    }
+    lines
 }
 
 fn read_statements(file: &Path) -> std::io::Result<String> {

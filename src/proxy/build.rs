@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 
+use super::console::Admins;
 use super::peers::Peering;
 use crate::client::{Authenticator, Method, UserSecret, Verifier};
 use crate::cluster::{Event, Judge, NodeState, Policy, View};
@@ -64,6 +65,7 @@ pub(super) struct Built {
     pub(super) clients: Arc<Semaphore>,
     pub(super) login_timeout: Duration,
     pub(super) peering: Option<Peering>,
+    pub(super) admins: Admins,
 }
 
 /// The databases that clients may ask for, and the pools made for them so far.
@@ -248,7 +250,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         first_node += cluster.nodes.len();
     }
     let shared = Arc::new(Shared {
-        classifier: Classifier::new(CLASSIFIER_BYTES),
+        classifier: Classifier::new(CLASSIFIER_BYTES).with_shapes(config.admin.queries),
         statements: Statements::new(STATEMENT_BYTES),
         registry: Arc::new(Registry::new(
             config.peering.as_ref().map(|peering| peering.id),
@@ -273,6 +275,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         clusters,
         clients: Arc::new(Semaphore::new(config.limits.max_clients)),
         login_timeout: config.timeouts.login,
+        admins: Admins::new(&config.admin.users),
         peering: config
             .peering
             .as_ref()
