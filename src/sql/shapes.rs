@@ -56,6 +56,8 @@ pub struct Call {
 #[repr(align(64))]
 struct Slot {
     tenant: AtomicU16,
+    /// Access and reason of its tenant, as judged last: the catalog may change them.
+    class: AtomicU16,
     primary: AtomicU64,
     standby: AtomicU64,
     nanoseconds: AtomicU64,
@@ -73,19 +75,17 @@ pub struct Shapes {
     register: Mutex<Register>,
 }
 
-/// Who has which slot. Looked at when a shape is new, and when somebody asks.
+/// Who has which slot, by fingerprint. Looked at when a shape is new, and when somebody asks.
 #[derive(Debug, Default)]
 struct Register {
-    tenants: HashMap<usize, Tenant>,
+    tenants: HashMap<u64, Tenant>,
     free: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct Tenant {
-    fingerprint: u64,
+    slot: usize,
     text: Box<str>,
-    access: Access,
-    reason: Reason,
     /// Its calls when the table was full last.
     calls: u64,
 }
@@ -135,7 +135,7 @@ impl Shapes {
         let slots = if most == 0 { 0 } else { most + 1 };
         Shapes {
             slots: (0..slots).map(|_| Slot::default()).collect(),
-            // Never full: a fingerprint leaves it with its slot.
+            // A fingerprint leaves it with its slot. Should it leave before, it is in the register.
             known: Cache::new(2 * most.max(8)),
             hasher: foldhash::fast::RandomState::default(),
             register: Mutex::new(Register {
@@ -162,10 +162,14 @@ impl Shapes {
             return class.shape;
         }
         let fingerprint = self.hasher.hash_one(key);
-        match self.known.get(&fingerprint) {
+        let id = match self.known.get(&fingerprint) {
             Some(known) => known,
-            None => self.enter(fingerprint, key, class),
+            None => self.enter(fingerprint, key),
+        };
+        if let Some(slot) = self.slots.get(id.slot()) {
+            slot.note_class(class);
         }
+        id
     }
 
     /// The number of a text that has no normalised one.
@@ -187,11 +191,12 @@ impl Shapes {
     }
 
     #[cold]
-    fn enter(&self, fingerprint: u64, key: &[u8], class: Class) -> ShapeId {
+    fn enter(&self, fingerprint: u64, key: &[u8]) -> ShapeId {
         let mut register = self.register();
-        // Somebody else may have been first.
-        if let Some(known) = self.known.get(&fingerprint) {
-            return known;
+        if let Some(known) = register.tenants.get(&fingerprint) {
+            let id = self.id(known.slot);
+            self.known.insert(fingerprint, id);
+            return id;
         }
         if register.free.is_empty() {
             self.vacate(&mut register);
@@ -200,32 +205,38 @@ impl Shapes {
             return ShapeId::OTHERS;
         };
         let tenant = Tenant {
-            fingerprint,
+            slot,
             text: shown(key),
-            access: class.access,
-            reason: class.reason,
             calls: 0,
         };
-        register.tenants.insert(slot, tenant);
-        let id = ShapeId::new(slot, self.slots[slot].tenant.load(Ordering::Relaxed));
+        register.tenants.insert(fingerprint, tenant);
+        let id = self.id(slot);
         self.known.insert(fingerprint, id);
         id
     }
 
+    /// The number of a slot's present tenant.
+    fn id(&self, slot: usize) -> ShapeId {
+        ShapeId::new(slot, self.slots[slot].tenant.load(Ordering::Relaxed))
+    }
+
     /// Takes their slots from the shapes that were called least of late.
     fn vacate(&self, register: &mut Register) {
-        let mut recent: Vec<(u64, usize)> = Vec::with_capacity(register.tenants.len());
-        for (slot, tenant) in &mut register.tenants {
-            let calls = self.slots[*slot].calls();
-            recent.push((calls.saturating_sub(tenant.calls), *slot));
+        let mut recent: Vec<(u64, usize, u64)> = Vec::with_capacity(register.tenants.len());
+        for (fingerprint, tenant) in &mut register.tenants {
+            let calls = self.slots[tenant.slot].calls();
+            recent.push((
+                calls.saturating_sub(tenant.calls),
+                tenant.slot,
+                *fingerprint,
+            ));
             tenant.calls = calls;
         }
         recent.sort_unstable();
         let leave = recent.len().div_ceil(VACATED);
-        for (_, slot) in recent.into_iter().take(leave) {
-            if let Some(tenant) = register.tenants.remove(&slot) {
-                self.known.remove(&tenant.fingerprint);
-            }
+        for (_, slot, fingerprint) in recent.into_iter().take(leave) {
+            register.tenants.remove(&fingerprint);
+            self.known.remove(&fingerprint);
             self.slots[slot].move_to(&self.slots[ShapeId::OTHERS.slot()]);
             register.free.push(slot);
         }
@@ -269,11 +280,14 @@ impl Shapes {
     /// The shapes that have taken most time, `most` of them, those first that have taken more.
     pub fn top(&self, most: usize) -> Vec<ShapeReport> {
         let register = self.register();
-        let told_apart = register.tenants.iter().map(|(slot, tenant)| ShapeReport {
-            fingerprint: tenant.fingerprint,
-            text: tenant.text.clone(),
-            class: Some((tenant.access, tenant.reason)),
-            ..self.slots[*slot].report()
+        let told_apart = register.tenants.iter().map(|(fingerprint, tenant)| {
+            let slot = &self.slots[tenant.slot];
+            ShapeReport {
+                fingerprint: *fingerprint,
+                text: tenant.text.clone(),
+                class: slot.class(),
+                ..slot.report()
+            }
         });
         let others = self.slots.first().map(Slot::report);
         let mut all: Vec<ShapeReport> = told_apart
@@ -293,6 +307,20 @@ impl Shapes {
 impl Slot {
     fn calls(&self) -> u64 {
         self.primary.load(Ordering::Relaxed) + self.standby.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn note_class(&self, class: Class) {
+        let noted = (class.access.index() << 8 | class.reason.index()) as u16;
+        if self.class.load(Ordering::Relaxed) != noted {
+            self.class.store(noted, Ordering::Relaxed);
+        }
+    }
+
+    fn class(&self) -> Option<(Access, Reason)> {
+        let noted = usize::from(self.class.load(Ordering::Relaxed));
+        let (access, reason) = (noted >> 8, noted & 0xff);
+        Some((*Access::ALL.get(access)?, *Reason::ALL.get(reason)?))
     }
 
     fn report(&self) -> ShapeReport {
@@ -398,6 +426,13 @@ mod tests {
         };
         shapes.count(shape("insert into t values (1, 'x')"), write);
         shapes.count(shape("insert into t values (2, 'yy')"), write);
+        // As when the catalog has changed: what is judged anew is of the same shape.
+        let key = b"select a from t where b = \x01";
+        shapes.of(key, Class::plain(Access::Write, Reason::Function));
+        let judged = |text: &str| shapes.top(9).into_iter().find(|shape| *shape.text == *text);
+        let judged = judged("select a from t where b = ?").and_then(|shape| shape.class);
+        assert_eq!(judged, Some((Access::Write, Reason::Function)));
+        shapes.of(key, READ);
         for text in ["begin", "commit", "set work_mem = 1", "", "-- c"] {
             assert_eq!(shape(text), ShapeId::NONE, "{text}");
         }
