@@ -2,6 +2,7 @@
 
 mod accept;
 mod build;
+mod catalogs;
 mod console;
 mod peers;
 mod status;

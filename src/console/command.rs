@@ -80,12 +80,8 @@ pub static COMMANDS: &[Entry] = &[
         columns: show::EXPLAIN,
         tag: "EXPLAIN",
         run: |facts, sql| {
-            let (explanation, destinations) = facts.explain(sql.as_bytes());
-            Ok(Outcome::Rows(show::explain(
-                sql,
-                &explanation,
-                &destinations,
-            )))
+            let destinations = facts.explain(sql.as_bytes());
+            Ok(Outcome::Rows(show::explain(sql, &destinations)))
         },
     },
     Entry {

@@ -17,8 +17,9 @@ pub trait Facts {
     fn pools(&self) -> Vec<PoolFact>;
     /// The statements that took most time, at most so many.
     fn queries(&self, most: usize) -> Vec<ShapeReport>;
-    /// What a statement is, and where it would go now, cluster by cluster.
-    fn explain(&self, sql: &[u8]) -> (Explanation, Vec<Destination>);
+    /// What a statement is in each database that has clients, and where it would go now. A cluster without clients is told
+    /// once, as if it had ordinary tables only.
+    fn explain(&self, sql: &[u8]) -> Vec<Destination>;
     /// Applies the configuration as it is now.
     ///
     /// # Errors
@@ -94,6 +95,10 @@ pub struct PoolFact {
 pub struct Destination {
     /// The cluster.
     pub cluster: String,
+    /// The database there, whose views, functions and the like the verdict rests on.
+    pub database: Option<String>,
+    /// What the statement is there.
+    pub explanation: Explanation,
     /// The node; `None` if none can take it.
     pub node: Option<String>,
     /// The role in which it would be taken.

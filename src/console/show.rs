@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::facts::{Destination, NodeFact, PoolFact, RouteFact};
-use crate::sql::{Explanation, ShapeReport};
+use crate::sql::ShapeReport;
 use crate::wire::rows::Type::{Bool, Float8, Int4, Int8, Text};
 use crate::wire::rows::{Column, Type, Value};
 
@@ -164,6 +164,7 @@ pub(super) fn pools(pools: &[PoolFact]) -> Vec<Vec<Value>> {
 
 pub(super) static EXPLAIN: &[Column] = &[
     column("cluster", Text),
+    column("database", Text),
     column("target", Text),
     column("node", Text),
     column("route", Text),
@@ -176,19 +177,17 @@ pub(super) static EXPLAIN: &[Column] = &[
     column("chain", Text),
 ];
 
-pub(super) fn explain(
-    sql: &str,
-    explanation: &Explanation,
-    destinations: &[Destination],
-) -> Vec<Vec<Value>> {
-    let place = explanation.place;
+pub(super) fn explain(sql: &str, destinations: &[Destination]) -> Vec<Vec<Value>> {
     let some = |words: &str| match words {
         "" => Value::Null,
         words => text(words),
     };
     let row = |to: &Destination| {
+        let explanation = &to.explanation;
+        let place = explanation.place;
         vec![
             text(&to.cluster),
+            maybe(to.database.as_ref().map(text)),
             maybe(to.role.map(text)),
             maybe(to.node.as_ref().map(text)),
             text(to.route),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::sql::{Classifier, Explanation, Lexing, ShapeReport};
+use crate::sql::catalog::TABLES;
+use crate::sql::{Classifier, Lexing, ShapeReport};
 use crate::wire::frame::{self, split_cstr};
 use crate::wire::{Notice, SqlState, backend};
 
@@ -52,15 +53,16 @@ impl Facts for Planted {
         Vec::new()
     }
 
-    fn explain(&self, sql: &[u8]) -> (Explanation, Vec<Destination>) {
-        let to = Destination {
+    fn explain(&self, sql: &[u8]) -> Vec<Destination> {
+        let classifier = Classifier::new(1 << 16);
+        vec![Destination {
             cluster: "main".to_owned(),
+            database: Some("shop".to_owned()),
+            explanation: classifier.explain(sql, Lexing::default(), &TABLES),
             node: None,
             role: None,
             route: "class",
-        };
-        let explanation = Classifier::new(1 << 16).explain(sql, Lexing::default());
-        (explanation, vec![to])
+        }]
     }
 
     fn reload(&self) -> Result<(), Notice> {
@@ -401,7 +403,7 @@ fn the_statement_to_explain_may_have_parameters() {
             "t",
             "T",
             "2",
-            "D:main,NULL,NULL,class,write,function,function nextval,1,8,\
+            "D:main,shop,NULL,NULL,class,write,function,function nextval,1,8,\
              select nextval($2) from t where a = $1\n       ^,NULL",
             "C:EXPLAIN",
             "Z",

@@ -1,6 +1,6 @@
 //! The console on the wire, and what the proxy tells it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,8 @@ use crate::console::{
 use crate::net::{Stream, scratch};
 use crate::relay::{self, Cluster, PoolSet, Seat};
 use crate::route::{self, Decision, Floor, Role};
-use crate::sql::{Explanation, Lexing, ShapeReport};
+use crate::sql::catalog::{Catalog, TABLES};
+use crate::sql::{Lexing, ShapeReport};
 use crate::wire::{Notice, SqlState};
 
 /// Who may use the console, and how many do.
@@ -222,32 +223,28 @@ impl Facts for Built {
         self.shared.classifier.shapes().top(most)
     }
 
-    fn explain(&self, sql: &[u8]) -> (Explanation, Vec<Destination>) {
-        let explanation = self.shared.classifier.explain(sql, Lexing::default());
-        let need = relay::need(explanation.class);
-        let clusters = self.clusters.iter();
-        let to = |cluster: &Arc<Cluster>| {
-            let decision = route::decide(
-                need,
-                &mut Floor::default(),
-                &cluster.view.load(),
-                Instant::now(),
-                |node| cluster.outstanding(node),
-                0,
-            );
-            let (node, role, reason) = match decision {
-                Decision::Node { node, role, reason } => (Some(node), Some(role), reason),
-                Decision::Nowhere { reason } => (None, None, reason),
-            };
-            Destination {
-                cluster: cluster.name.clone(),
-                node: node.map(|node| cluster.nodes[node].name.clone()),
-                role: role.map(Role::as_str),
-                route: reason.as_str(),
+    fn explain(&self, sql: &[u8]) -> Vec<Destination> {
+        let mut all = Vec::new();
+        // One row for each database, whichever users have pools of it.
+        let mut databases = BTreeMap::new();
+        for set in self.databases.all() {
+            let key = (set.cluster.name.clone(), set.database.clone());
+            databases.entry(key).or_insert(set);
+        }
+        for cluster in &self.clusters {
+            let of_it = databases
+                .values()
+                .filter(|set| Arc::ptr_eq(&set.cluster, cluster));
+            let before = all.len();
+            for set in of_it {
+                let catalog = set.catalog.current();
+                all.push(self.destination(sql, cluster, Some(&set.database), &catalog));
             }
-        };
-        let destinations = clusters.map(to).collect();
-        (explanation, destinations)
+            if all.len() == before {
+                all.push(self.destination(sql, cluster, None, &TABLES));
+            }
+        }
+        all
     }
 
     fn reload(&self) -> Result<(), Notice> {
@@ -258,6 +255,37 @@ impl Facts for Built {
 }
 
 impl Built {
+    fn destination(
+        &self,
+        sql: &[u8],
+        cluster: &Cluster,
+        database: Option<&str>,
+        catalog: &Catalog,
+    ) -> Destination {
+        let classifier = &self.shared.classifier;
+        let explanation = classifier.explain(sql, Lexing::default(), catalog);
+        let decision = route::decide(
+            relay::need(explanation.class),
+            &mut Floor::default(),
+            &cluster.view.load(),
+            Instant::now(),
+            |node| cluster.outstanding(node),
+            0,
+        );
+        let (node, role, reason) = match decision {
+            Decision::Node { node, role, reason } => (Some(node), Some(role), reason),
+            Decision::Nowhere { reason } => (None, None, reason),
+        };
+        Destination {
+            cluster: cluster.name.clone(),
+            database: database.map(str::to_owned),
+            explanation,
+            node: node.map(|node| cluster.nodes[node].name.clone()),
+            role: role.map(Role::as_str),
+            route: reason.as_str(),
+        }
+    }
+
     fn nodes_of(&self, cluster: &Cluster) -> Vec<NodeFact> {
         let view = cluster.view.load();
         let now = Instant::now();

@@ -30,6 +30,7 @@ use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
 use crate::route::Role;
 use crate::session::{LinkError, Next, Session};
+use crate::sql::catalog::Change;
 use crate::sql::{Class, Pins};
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 
@@ -475,8 +476,8 @@ impl Relay {
                 if received.refused {
                     self.shared.metrics.standby_refusals.inc();
                 }
-                if received.catalog_changed {
-                    self.shared.statements.catalog_changed();
+                if received.catalog_changed != Change::None {
+                    self.catalog_changed(received.catalog_changed);
                 }
                 if received.again {
                     self.send_again();
@@ -497,11 +498,20 @@ impl Relay {
         }
     }
 
+    /// A unit has changed what the database has.
+    fn catalog_changed(&self, change: Change) {
+        if change == Change::Plans {
+            self.shared.statements.catalog_changed();
+        }
+        self.pools.catalog.changed(change);
+    }
+
     /// The plan of a prepared statement has become stale. Nothing was executed, and the client has heard nothing.
     fn send_again(&mut self) {
         let Some(held) = &mut self.held else { return };
         self.shared.metrics.stale_plans.inc();
-        self.session.renew(self.shared.context());
+        let catalog = self.pools.catalog.current();
+        self.session.renew(self.shared.context(&catalog));
         let unit = std::mem::take(&mut held.server.link.replay);
         self.put_back(&unit);
     }
@@ -662,7 +672,8 @@ impl Relay {
                     let held = self.held.as_ref();
                     let link = held.map(|held| (&held.server.link, held.standby));
                     let mut replies = Vec::new();
-                    let context = self.shared.context();
+                    let catalog = self.pools.catalog.current();
+                    let context = self.shared.context(&catalog);
                     let next = self.session.next(rest, link, context, &mut replies);
                     if !replies.is_empty() {
                         Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
@@ -739,6 +750,7 @@ impl Relay {
         let refused = self.flags.refused;
         let server = &mut *held.server;
         let nothing_before = !server.link.owing.owes_client();
+        let catalog = self.pools.catalog.current();
         let written = compose(|out| {
             let refusable = match begin {
                 Begin::Settings => {
@@ -755,7 +767,13 @@ impl Relay {
                 server.unsent.extend_from_slice(out);
                 return Ok(false);
             }
-            let verbatim = session.forward(bytes, class, &mut server.link, shared.context(), out);
+            let verbatim = session.forward(
+                bytes,
+                class,
+                &mut server.link,
+                shared.context(&catalog),
+                out,
+            );
             let bytes = if verbatim && out.is_empty() {
                 bytes
             } else {
@@ -789,7 +807,9 @@ impl Relay {
         } else {
             Role::Primary
         };
-        let why = self.session.explain(unit, class, self.shared.context());
+        let catalog = self.pools.catalog.current();
+        let context = self.shared.context(&catalog);
+        let why = self.session.explain(unit, class, context);
         log::sent(node, role.as_str(), class, why);
     }
 

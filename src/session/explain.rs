@@ -21,7 +21,9 @@ impl Session {
                 b'B' => self.bound(body)?.text(),
                 _ => return None,
             };
-            let explanation = context.classifier.explain(text, self.lexing);
+            let explanation = context
+                .classifier
+                .explain(text, self.lexing, context.catalog);
             let of_it = explanation.class;
             (of_it.access == class.access && of_it.reason == class.reason)
                 .then(|| (explanation, without_literals(text)))

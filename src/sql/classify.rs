@@ -8,6 +8,7 @@ use quick_cache::sync::Cache;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
+use super::catalog::Catalog;
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::explain::{Basis, Explanation};
 use super::keyword::{self, Verdict};
@@ -102,14 +103,14 @@ impl Classifier {
 
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
     /// longer one if it is longer than what is parsed.
-    pub fn classify(&self, text: &[u8], lexing: Lexing) -> Class {
-        LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, lexed, None))
+    pub fn classify(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Class {
+        LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, catalog, lexed, None))
     }
 
     /// The class, and what it rests on. Never answered from the cache.
-    pub fn explain(&self, text: &[u8], lexing: Lexing) -> Explanation {
+    pub fn explain(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Explanation {
         let (mut lexed, mut basis) = (Lexed::default(), Basis::default());
-        let class = self.judge(text, lexing, &mut lexed, Some(&mut basis));
+        let class = self.judge(text, lexing, catalog, &mut lexed, Some(&mut basis));
         Explanation::new(class, basis, text, &lexed)
     }
 
@@ -127,6 +128,7 @@ impl Classifier {
         &self,
         text: &[u8],
         lexing: Lexing,
+        catalog: &Catalog,
         lexed: &mut Lexed,
         basis: Option<&mut Basis>,
     ) -> Class {
@@ -151,9 +153,9 @@ impl Classifier {
             }
             1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
                 Verdict::Class(class) => class,
-                Verdict::Parse => self.read(text, lexed, basis),
+                Verdict::Parse => self.read(text, lexed, catalog, basis),
             },
-            _ => self.several(text, lexed, basis),
+            _ => self.several(text, lexed, catalog, basis),
         };
         let class = hidden(flagged(class, text, lexed), lexed, text);
         if explains {
@@ -173,7 +175,13 @@ impl Classifier {
     }
 
     /// A text that starts like a read.
-    fn read(&self, text: &[u8], lexed: &Lexed, basis: Option<&mut Basis>) -> Class {
+    fn read(
+        &self,
+        text: &[u8],
+        lexed: &mut Lexed,
+        catalog: &Catalog,
+        basis: Option<&mut Basis>,
+    ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         if text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS {
             return Class {
@@ -192,28 +200,42 @@ impl Classifier {
                 ..Class::plain(Access::Write, Reason::UnsafeText)
             };
         }
-        if basis.is_none()
-            && let Some(class) = self.cache.get(lexed.key.as_slice())
-        {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return class;
-        }
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        let explains = basis.is_some();
-        let mut class = Class {
-            statements,
-            ..parse(text, lexed.starts.len(), basis)
+        // A verdict holds for what one catalog says.
+        let length = lexed.key.len();
+        lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
+        let known = match basis {
+            None => self.cache.get(lexed.key.as_slice()),
+            Some(_) => None,
         };
-        if !explains {
-            // Remembered with its number, it need not be looked up again.
-            class.shape = self.shapes.of(&lexed.key, class);
-        }
-        self.cache.insert(lexed.key.as_slice().into(), class);
+        let class = if let Some(class) = known {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            class
+        } else {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            let explains = basis.is_some();
+            let mut class = Class {
+                statements,
+                ..parse(text, lexed.starts.len(), catalog, basis)
+            };
+            if !explains {
+                // Remembered with its number, it need not be looked up again.
+                class.shape = self.shapes.of(&lexed.key[..length], class);
+            }
+            self.cache.insert(lexed.key.as_slice().into(), class);
+            class
+        };
+        lexed.key.truncate(length);
         class
     }
 
     /// Several statements in one text are one implicit transaction: they go to one place (routing.md §2.1, M).
-    fn several(&self, text: &[u8], lexed: &Lexed, basis: Option<&mut Basis>) -> Class {
+    fn several(
+        &self,
+        text: &[u8],
+        lexed: &mut Lexed,
+        catalog: &Catalog,
+        basis: Option<&mut Basis>,
+    ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
         let mut reads = 0;
@@ -236,7 +258,7 @@ impl Classifier {
             }
         }
         let Some(merged) = merged else {
-            return self.read(text, lexed, basis);
+            return self.read(text, lexed, catalog, basis);
         };
         // What the others are is not looked at: they run beside something that does not belong on a standby.
         let reason = if merged.access == Access::Write {
@@ -352,8 +374,8 @@ fn bailed(bail: Bail, length: usize) -> Class {
     Class::plain(Access::Write, reason).with(SessionEffect::Unknown)
 }
 
-fn parse(text: &[u8], statements: usize, basis: Option<&mut Basis>) -> Class {
-    let (class, why) = match parse_apart(text, statements) {
+fn parse(text: &[u8], statements: usize, catalog: &Catalog, basis: Option<&mut Basis>) -> Class {
+    let (class, why) = match parse_apart(text, statements, catalog) {
         Ok(None) => (Class::plain(Access::Read, Reason::Read), Basis::default()),
         Ok(Some(finding)) => (found(&finding), Basis::found(finding)),
         Err((reason, what)) => (Class::plain(Access::Write, reason), Basis::said(&what)),
@@ -366,10 +388,14 @@ fn parse(text: &[u8], statements: usize, basis: Option<&mut Basis>) -> Class {
 
 /// Parses on a stack of its own: the parser's recursion is counted for expressions, and not for everything else. A panic
 /// in it would be a fault of the parser's, and is not to end the sessions of a thread.
-fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+fn parse_apart(
+    text: &[u8],
+    statements: usize,
+    catalog: &Catalog,
+) -> Result<Option<Finding>, (Reason, String)> {
     let parse = || {
         stacker::maybe_grow(PARSER_STACK / 2, PARSER_STACK, || {
-            parse_text(text, statements)
+            parse_text(text, statements, catalog)
         })
     };
     match std::panic::catch_unwind(parse) {
@@ -378,7 +404,11 @@ fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reaso
     }
 }
 
-fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+fn parse_text(
+    text: &[u8],
+    statements: usize,
+    catalog: &Catalog,
+) -> Result<Option<Finding>, (Reason, String)> {
     let text =
         std::str::from_utf8(text).map_err(|_| (Reason::UnsafeText, "not UTF-8".to_owned()))?;
     let parsed = Parser::new(&PostgreSqlDialect {})
@@ -391,7 +421,7 @@ fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason
             "the parser sees another number of statements".to_owned(),
         ));
     }
-    Ok(walk::judge(&parsed))
+    Ok(walk::judge(&parsed, catalog))
 }
 
 fn found(finding: &Finding) -> Class {

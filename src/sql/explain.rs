@@ -199,10 +199,11 @@ fn place_in_error(text: &str) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::catalog::TABLES;
     use crate::sql::{Classifier, Lexing};
 
     fn explain(text: &str) -> Explanation {
-        Classifier::new(1 << 20).explain(text.as_bytes(), Lexing::default())
+        Classifier::new(1 << 20).explain(text.as_bytes(), Lexing::default(), &TABLES)
     }
 
     #[test]

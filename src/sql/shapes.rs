@@ -389,6 +389,7 @@ fn shown(key: &[u8]) -> Box<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::catalog::TABLES;
     use crate::sql::{Classifier, Lexing};
 
     const READ: Class = Class::plain(Access::Read, Reason::Read);
@@ -410,7 +411,7 @@ mod tests {
         let shapes = classifier.shapes();
         let shape = |text: &str| {
             classifier
-                .classify(text.as_bytes(), Lexing::default())
+                .classify(text.as_bytes(), Lexing::default(), &TABLES)
                 .shape
         };
         for text in [
@@ -458,7 +459,7 @@ mod tests {
     #[test]
     fn nothing_is_counted_when_it_is_off() {
         let classifier = Classifier::new(1 << 20);
-        let class = classifier.classify(b"select 1", Lexing::default());
+        let class = classifier.classify(b"select 1", Lexing::default(), &TABLES);
         assert_eq!(class.shape, ShapeId::NONE);
         classifier.shapes().count(class.shape, CALL);
         assert_eq!(classifier.shapes().top(9), []);
