@@ -178,12 +178,16 @@ fn start_log(level: LogLevel, format: LogFormat) {
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_target(false);
-    match format {
-        LogFormat::Text => log
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
-        LogFormat::Json => log.json().init(),
-    }
+    // Not by `init`, which also takes what libraries write by the crate `log`: at debug level the SQL parser writes each
+    // statement there, with its literals.
+    let set = match format {
+        LogFormat::Text => tracing::subscriber::set_global_default(
+            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .finish(),
+        ),
+        LogFormat::Json => tracing::subscriber::set_global_default(log.json().finish()),
+    };
+    set.expect("the log is started once, by the command that runs");
 }
 
 fn check(file: &Path) -> Result<(), Failure> {

@@ -147,9 +147,14 @@ fn explain_route_agrees_with_where_statements_go() {
     let rig = with_admin();
     let primary = rig.cluster.primary();
     primary
-        .execute("CREATE TABLE t (a int); CREATE SEQUENCE s; INSERT INTO t VALUES (1)")
+        .execute(
+            "CREATE TABLE t (a int); CREATE SEQUENCE s; INSERT INTO t VALUES (1); \
+             CREATE VIEW v AS SELECT nextval('s') AS n; CREATE VIEW w AS SELECT n + 1 AS m FROM v; \
+             CREATE FUNCTION bad() RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1'",
+        )
         .unwrap();
     rig.cluster.wait_caught_up().unwrap();
+    rig.learn("postgres");
     let mut console = rig.client("pgweir");
     let cases = [
         ("SELECT a FROM t", "read", None),
@@ -158,7 +163,7 @@ fn explain_route_agrees_with_where_statements_go() {
             "locking",
             Some("2:14"),
         ),
-        ("SELECT nextval('s')", "function", Some("1:8")),
+        ("SELECT bad()", "function", Some("1:8")),
         (
             "SELECT relname FROM pg_class LIMIT 1",
             "catalog",
@@ -189,10 +194,21 @@ fn explain_route_agrees_with_where_statements_go() {
         let place = format!("{}:{}", shown.get(main, "line"), shown.get(main, "column"));
         assert_eq!(place, at.unwrap_or("NULL:NULL"), "{sql}");
     }
-    let shown = Shown::of(&mut console, "EXPLAIN ROUTE SELECT nextval('s')");
+    // What the text does not say itself: by way of what.
     let main = ("cluster", "main");
-    assert_eq!(shown.get(main, "detail"), "function nextval");
-    assert_eq!(shown.get(main, "excerpt"), "SELECT nextval('s')\n       ^");
+    let shown = Shown::of(&mut console, "EXPLAIN ROUTE SELECT 1 FROM t, w");
+    assert_eq!(shown.get(main, "target"), "primary");
+    assert_eq!(shown.get(main, "column"), "18");
+    let chain = shown.get(main, "chain");
+    let links: Vec<&str> = chain.split(" -> ").collect();
+    let ends = |link: &str, name: &str| link.split(' ').any(|word| word.ends_with(name));
+    assert!(
+        links.len() == 3 && ends(links[0], "w") && ends(links[1], "v") && ends(links[2], "nextval"),
+        "{chain}"
+    );
+    let shown = Shown::of(&mut console, "EXPLAIN ROUTE SELECT bad()");
+    assert_eq!(shown.get(main, "detail"), "function bad");
+    assert_eq!(shown.get(main, "excerpt"), "SELECT bad()\n       ^");
     assert_eq!(shown.get(main, "route"), "class");
     assert_eq!(shown.get(main, "node"), primary.name());
 }
@@ -211,6 +227,7 @@ fn queries_are_counted_by_their_shape() {
         .execute("CREATE TABLE t (a int)")
         .unwrap();
     rig.cluster.wait_caught_up().unwrap();
+    rig.learn("postgres");
     let mut client = rig.client("postgres");
     for n in 0..3 {
         execute(

@@ -189,6 +189,7 @@ fn the_debug_log_says_where_each_unit_went_and_why() {
     stderr.read_to_string(&mut log).expect("text");
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("sent ")).collect();
     assert_eq!(lines.len(), 2, "{log}");
+    assert!(!log.contains("Parsing sql"), "the parser's own log: {log}");
     for part in [
         "DEBUG",
         "node=\"primary\"",
