@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Watched;
 use crate::metrics::IntCounter;
 use crate::server::{self, Credentials, Endpoint, Login, Messages, Server, ServerError};
-use crate::sql::catalog::{Catalog, Change, QUERY, Trust};
+use crate::sql::catalog::{Catalog, Change, FINGERPRINT, QUERY, Trust};
 
 /// Where a catalog is read, and how often.
 pub struct Source {
@@ -48,6 +48,12 @@ const FIRST_MISS: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// From this interval on, the server is first asked whether anything has changed.
+const COUNTED: Duration = Duration::from_secs(2);
+
+/// Counts are lost when a server crashes: after so many intervals everything is read all the same.
+const WHOLE: u32 = 10;
+
 /// The channel that the event trigger of `deploy/pgweir_ddl.sql` notifies.
 const CHANNEL: &str = "pgweir_ddl";
 
@@ -76,24 +82,43 @@ pub async fn keep(watched: Weak<Watched>, source: Source) {
     let mut said = String::new();
     let mut loaded = Instant::now();
     let mut ears: Option<Ears> = None;
+    // What the servers had counted before the last load, unless that cannot be told from the next.
+    let mut counted = None;
+    let mut whole = Instant::now();
+    let mut seen = 0;
     loop {
         let started = Instant::now();
         let Some(known) = watched.upgrade() else {
             return;
         };
-        known.missed.store(false, Ordering::Relaxed);
+        let missed = known.missed.swap(false, Ordering::Relaxed);
         let changes = known.changes();
-        let (mut due, rest) = match load(&source).await {
-            Ok((catalog, is_told)) => {
+        let nobody_tells =
+            !missed && known.current().is_known() && whole.elapsed() < source.ttl * WHOLE;
+        let before = counted.take().filter(|_| nobody_tells && changes == seen);
+        let (mut due, rest) = match load(&source, before).await {
+            Ok(Loaded::Same(count)) => {
+                counted = Some(count);
+                loaded = started;
+                (started + interval(&source), REST)
+            }
+            Ok(Loaded::New {
+                catalog,
+                is_told,
+                count,
+            }) => {
                 source.loads.inc();
                 said.clear();
                 pause = FIRST_PAUSE;
+                whole = started;
+                counted = count.filter(|_| source.ttl >= COUNTED);
                 patience = if known.current().says_the_same(&catalog) {
                     (patience * 2).min(source.ttl)
                 } else {
                     FIRST_MISS
                 };
                 report(&source, &catalog, &known, started);
+                seen = changes;
                 if known.publish(catalog, changes) {
                     loaded = started;
                 }
@@ -107,7 +132,7 @@ pub async fn keep(watched: Weak<Watched>, source: Source) {
                     ears = None;
                 }
                 let took = started.elapsed();
-                (started + source.ttl, (took * SHARE).max(REST))
+                (started + interval(&source), (took * SHARE).max(REST))
             }
             Err(error) => {
                 source.failures.inc();
@@ -166,15 +191,53 @@ pub async fn keep(watched: Weak<Watched>, source: Source) {
     }
 }
 
-/// The catalog, and whether the event trigger is installed.
-async fn load(source: &Source) -> Result<(Catalog, bool), LoadError> {
+/// How long after a look the next is due. What the server counts may be a second late, so it is asked more often.
+fn interval(source: &Source) -> Duration {
+    if source.ttl < COUNTED {
+        source.ttl
+    } else {
+        source.ttl / 2
+    }
+}
+
+/// What a look at the database has shown.
+enum Loaded {
+    /// The server has counted nothing since.
+    Same(String),
+    /// All that there is, what the server had counted before it, and whether the event trigger is installed.
+    New {
+        catalog: Catalog,
+        count: Option<String>,
+        is_told: bool,
+    },
+}
+
+/// Reads the catalog, unless the server has counted what it had `before`.
+async fn load(source: &Source, before: Option<String>) -> Result<Loaded, LoadError> {
     let mut server = connect(source).await?;
+    let count = server::query(&mut server, FINGERPRINT, LIMIT).await?;
+    let count = count.into_iter().flatten().next().flatten();
+    match (before, count) {
+        (Some(before), Some(count)) if before == count => Ok(Loaded::Same(count)),
+        (_, count) => read(source, server, count).await,
+    }
+}
+
+async fn read(
+    source: &Source,
+    mut server: Server,
+    count: Option<String>,
+) -> Result<Loaded, LoadError> {
     let rows = server::query(&mut server, QUERY, LIMIT).await?;
     let trigger = server::query(&mut server, HAS_TRIGGER, LIMIT).await?;
     let trust = source.trust.clone();
     // A large catalog takes longer than one task may keep its thread.
     let built = tokio::task::spawn_blocking(move || Catalog::build(&rows, &trust)).await??;
-    Ok((built, !trigger.is_empty()))
+    Ok(Loaded::New {
+        catalog: built,
+        count,
+        is_told: !trigger.is_empty(),
+    })
 }
 
 async fn connect(source: &Source) -> Result<Server, LoadError> {

@@ -1,5 +1,6 @@
 //! Text to class, by way of a cache.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +9,7 @@ use quick_cache::sync::Cache;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::explain::{Basis, Explanation};
 use super::keyword::{self, Verdict};
@@ -213,9 +214,18 @@ impl Classifier {
         } else {
             self.misses.fetch_add(1, Ordering::Relaxed);
             let explains = basis.is_some();
+            let class = match plain_operators(text, &lexed.operators, catalog) {
+                Ok(text) => parse(&text, lexed.starts.len(), catalog, basis),
+                Err(operator) => {
+                    if let Some(basis) = basis {
+                        *basis = Basis::operator(text, operator);
+                    }
+                    Class::plain(Access::Write, Reason::Operator)
+                }
+            };
             let mut class = Class {
                 statements,
-                ..parse(text, lexed.starts.len(), catalog, basis)
+                ..class
             };
             if !explains {
                 // Remembered with its number, it need not be looked up again.
@@ -372,6 +382,31 @@ fn bailed(bail: Bail, length: usize) -> Class {
         Bail::TooManyStatements => Reason::TooManyStatements,
     };
     Class::plain(Access::Write, reason).with(SessionEffect::Unknown)
+}
+
+/// The text with `~`, which may stand before and between, in place of operators that the parser does not read as PostgreSQL
+/// does. That changes no verdict: they are harmless.
+///
+/// # Errors
+/// The first that is not known to be.
+fn plain_operators<'a>(
+    text: &'a [u8],
+    operators: &[(u32, u32)],
+    catalog: &Catalog,
+) -> Result<Cow<'a, [u8]>, &'a [u8]> {
+    let mut plain = Cow::Borrowed(text);
+    for (start, end) in operators {
+        let place = *start as usize..*end as usize;
+        let operator = &text[place.clone()];
+        let name = std::str::from_utf8(operator).unwrap_or_default();
+        if catalog.operator(name) != Look::Good {
+            return Err(operator);
+        }
+        let written = &mut plain.to_mut()[place];
+        written.fill(b' ');
+        written[0] = b'~';
+    }
+    Ok(plain)
 }
 
 fn parse(text: &[u8], statements: usize, catalog: &Catalog, basis: Option<&mut Basis>) -> Class {

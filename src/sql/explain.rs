@@ -51,6 +51,16 @@ impl Basis {
         }
     }
 
+    /// An operator that is not known to be harmless, which is a part of the text.
+    pub(super) fn operator(text: &[u8], operator: &[u8]) -> Basis {
+        let at = operator.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
+        Basis {
+            detail: format!("operator {}", String::from_utf8_lossy(operator)),
+            place: Some(Place::of(text, at)),
+            ..Basis::default()
+        }
+    }
+
     /// Something in the tree.
     pub(super) fn found(finding: Finding) -> Basis {
         // The parser tells nothing of where locking clauses stand, but they are the last of their query.

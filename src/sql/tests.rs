@@ -581,3 +581,33 @@ fn statements_are_told_apart() {
     assert_eq!(split(""), Vec::<String>::new());
     assert_eq!(split("select 'x"), Vec::<String>::new());
 }
+
+/// An operator that the parser would take apart is looked at as the server reads it.
+#[test]
+fn operators_are_told_apart_as_the_server_does() {
+    for text in [
+        "select 1 <*> 2",
+        "select a <*>2 from t",
+        "select 1 <=> 2",
+        "select 1 @@@ 2",
+        "select a *= b from t",
+        "select 1 !=-1",
+        "select 1 %- 2",
+    ] {
+        let class = classify(text);
+        assert_eq!(
+            (class.access, class.reason),
+            (Access::Write, Reason::Operator),
+            "{text}"
+        );
+    }
+    let signs = format!("select 1{}1", "+".repeat(20));
+    for text in [
+        "select 1*-1, 1<-1, 1=-1, a->'b'#>>'{c}', - -1",
+        "select count(*), t.*, 2*/* two */3 from t where a=+1--comment",
+        "select 1+--2\n3",
+        &signs,
+    ] {
+        assert_eq!(classify(text).access, Access::Read, "{text}");
+    }
+}

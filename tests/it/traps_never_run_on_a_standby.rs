@@ -265,3 +265,96 @@ fn what_is_done_past_the_proxy_is_known_after_a_while() {
         logged(standby, "SELECT a FROM fresh") > 0
     });
 }
+
+/// The same where the server is asked first whether it has counted any change.
+#[test]
+fn what_is_counted_is_read_again() {
+    let cluster = pgweir::testbed::Cluster::builder()
+        .standbys(1)
+        .setting("log_statement", "all");
+    let rig = Rig::with(cluster, |config| {
+        config.clusters[0].reads.catalog_ttl = std::time::Duration::from_secs(2);
+    });
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    primary.execute(OBJECTS).expect("the objects");
+    rig.cluster.wait_caught_up().expect("the standby");
+    let mut client = rig.client("postgres");
+    let mut is_read = |text: &str| {
+        let before = logged(standby, text);
+        execute(&mut client, text);
+        logged(standby, text) > before
+    };
+    rig.wait("the catalog to be known", || is_read("SELECT good(60)"));
+    let counts = || logged(primary, "pg_stat_get_tuples_inserted");
+    let before = counts();
+    rig.wait("the server to be asked what it has counted", || {
+        counts() >= before + 3
+    });
+    let (loads, asked) = (rig.metric("pgweir_catalog_loads_total", &[]), counts());
+    rig.wait("two more questions", || counts() >= asked + 2);
+    assert_eq!(
+        rig.metric("pgweir_catalog_loads_total", &[]),
+        loads,
+        "nothing has changed"
+    );
+    primary
+        .execute("ALTER FUNCTION good(int) VOLATILE")
+        .expect("DDL");
+    rig.wait("the change to be known", || !is_read("SELECT good(61)"));
+}
+
+/// With the event trigger, also what is done past the proxy is known at once.
+#[test]
+fn the_event_trigger_tells_of_ddl() {
+    let cluster = pgweir::testbed::Cluster::builder()
+        .standbys(1)
+        .setting("log_statement", "all");
+    let rig = Rig::with(cluster, |config| {
+        config.clusters[0].reads.catalog_ttl = std::time::Duration::from_secs(3600);
+    });
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    primary.execute(OBJECTS).expect("the objects");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/pgweir_ddl.sql");
+    let script = std::fs::read_to_string(script).expect("the script");
+    let lines = script.lines().filter(|line| !line.starts_with("--"));
+    let script = lines.collect::<Vec<_>>().join("\n");
+    primary.execute(&script).expect("the script");
+    primary.execute(&script).expect("the script, once more");
+    rig.cluster.wait_caught_up().expect("the standby");
+    let mut client = rig.client("postgres");
+    let listening = || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN pgweir_ddl'";
+        primary.value(sql).expect("a count") == "1"
+    };
+    rig.wait("the proxy to listen", listening);
+    rig.wait("the catalog to be known", || {
+        execute(&mut client, "SELECT good(90)");
+        logged(standby, "SELECT good(90)") > 0
+    });
+    let mut ear = primary.connect("postgres").expect("a connection");
+    execute(&mut ear, "LISTEN pgweir_ddl");
+    for (ddl, told) in [
+        ("CREATE TEMP TABLE private (a int); DROP TABLE private", 0),
+        ("CREATE INDEX ON t (b)", 0),
+        ("DROP VIEW v_good", 1),
+        ("ALTER FUNCTION good(int) VOLATILE", 1),
+    ] {
+        primary.execute(ddl).expect(ddl);
+        ear.send(&request::query("SELECT 1"))
+            .expect("an open connection");
+        let mut heard = 0;
+        loop {
+            match ear.recv().expect("an answer").tag {
+                b'A' => heard += 1,
+                b'Z' => break,
+                _ => {}
+            }
+        }
+        assert_eq!(heard, told, "{ddl}");
+    }
+    rig.wait("the proxy to have heard", || {
+        let before = logged(standby, "SELECT good(91)");
+        execute(&mut client, "SELECT good(91)");
+        logged(standby, "SELECT good(91)") == before
+    });
+}

@@ -11,10 +11,12 @@ WITH trees(kind, owner, tree) AS MATERIALIZED (
   UNION ALL
   SELECT 't', contypid, conbin::text FROM pg_constraint WHERE contypid >= 16384 AND contype = 'c'
 ), edges(kind, owner, target_kind, target) AS MATERIALIZED (
-  SELECT kind, owner,
-         CASE part[1] WHEN 'relid' THEN 'r' WHEN 'resulttype' THEN 't' ELSE 'f' END, part[2]::oid
-    FROM trees, regexp_matches(tree,
-      ':(funcid|opfuncid|aggfnoid|winfnoid|tsmhandler|relid|resulttype) (\d+)', 'g') part
+  SELECT kind, owner, target_kind, split_part(left(piece, 11), ' ', 1)::oid
+    FROM trees,
+         (VALUES (':funcid ', 'f'), (':opfuncid ', 'f'), (':aggfnoid ', 'f'), (':winfnoid ', 'f'),
+                 (':tsmhandler ', 'f'), (':relid ', 'r'), (':resulttype ', 't')) field(name, target_kind),
+         string_to_table(tree, name) WITH ORDINALITY part(piece, n)
+   WHERE n > 1
   UNION
   SELECT 'f', aggfnoid, 'f', part
     FROM pg_aggregate, unnest(ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggserialfn,

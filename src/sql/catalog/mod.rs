@@ -7,6 +7,8 @@
 
 mod change;
 mod graph;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -20,6 +22,14 @@ use super::function;
 
 /// The rows that [`Catalog::build`] is made of. Any user may ask; the search path must be `pg_catalog`.
 pub const QUERY: &str = include_str!("load.sql");
+
+/// Counts what has been done to what [`QUERY`] reads, up to about a second ago: one row and column, NULL where the server
+/// does not count. PostgreSQL manual, 28.2.2 (track_counts) and monitoring-stats.html.
+pub const FINGERPRINT: &str = "SELECT CASE WHEN current_setting('track_counts') = 'on' THEN \
+    string_agg(concat(pg_stat_get_tuples_inserted(oid), ' ', pg_stat_get_tuples_updated(oid), ' ', \
+    pg_stat_get_tuples_deleted(oid)), ',' ORDER BY oid) END FROM pg_class WHERE oid = ANY (\
+    '{pg_class,pg_proc,pg_rewrite,pg_type,pg_operator,pg_cast,pg_policy,pg_constraint,pg_inherits,pg_aggregate,\
+    pg_attrdef,pg_range,pg_amop,pg_amproc,pg_opfamily,pg_namespace,pg_event_trigger}'::regclass[])";
 
 /// What an administrator says of functions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
