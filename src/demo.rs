@@ -92,6 +92,7 @@ async fn show(
             "  status: http://{status}/readyz   metrics: http://{status}/metrics\n"
         ))?;
     }
+    say("  console: database pgweir at the same address; SHOW HELP lists what it answers\n")?;
     for node in cluster.nodes() {
         say(&format!("  {}: {}\n", node.name(), node.address()))?;
     }
@@ -171,6 +172,8 @@ fn configuration(cluster: &Cluster) -> Config {
             users: None,
         },
         admin: Admin {
+            users: vec!["postgres".to_owned()],
+            queries: 1000,
             http: Some(local(STATUS_PORT)),
         },
         limits: Limits {

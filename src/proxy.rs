@@ -3,6 +3,7 @@
 mod accept;
 mod build;
 mod catalogs;
+mod console;
 mod peers;
 mod status;
 

@@ -224,6 +224,10 @@ fn databases(root: &Table<'_>, clusters: &[Named<'_>]) -> Vec<Database> {
     }
     for database in &databases {
         check_name(root, "database", database);
+        if keys::CONSOLE.contains(&database.name.as_str()) {
+            let message = "is the name of the console; give the database another name, with dbname";
+            root.fault(database.at, "database", message);
+        }
     }
     databases
         .iter()
@@ -379,7 +383,9 @@ fn users_of(table: &Table<'_>, sources: &dyn Sources) -> (Option<Users>, Vec<Fau
 
 fn admin(table: &Table<'_>) -> Admin {
     Admin {
+        users: table.get(&keys::ADMIN_USERS),
         http: maybe(table, &keys::ADMIN_HTTP),
+        queries: table.get(&keys::ADMIN_QUERIES),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::shape::{
-    Bound, Choice, Count, Maybe, PeerNumber, Place, Shape, Size, Text, TextOr, Time,
+    Bound, Choice, Count, Maybe, Names, PeerNumber, Place, Shape, Size, Text, TextOr, Time,
 };
 use super::{AuthMethod, Consistency, Hints, ListenPolicy, LogFormat, LogLevel, PoolMode, Route};
 
@@ -135,7 +135,9 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &USER_QUERY,
     &AUTH_METHOD,
     &AUTH_USERS_FILE,
+    &ADMIN_USERS,
     &ADMIN_HTTP,
+    &ADMIN_QUERIES,
     &MAX_CLIENTS,
     &PIPELINE_BUFFER,
     &MAX_MESSAGE,
@@ -695,6 +697,31 @@ pub(super) static AUTH_USERS_FILE: Key<Text> = Key {
            as in `pg_authid`; no password fits an empty one. Of a user listed twice the last \
            secret counts, as in PgBouncer. MD5 secrets are refused. A relative path starts at \
            the directory of proxy.toml.",
+};
+
+/// Names that no database can have, because they are the console's.
+pub(super) const CONSOLE: [&str; 2] = ["pgweir", "pgbouncer"];
+
+pub(super) static ADMIN_USERS: Key<Names> = Key {
+    path: "admin.users",
+    shape: Names,
+    needed: Needed::No,
+    does: "Who may use the console: the database `pgweir`, or `pgbouncer`, of pgweir itself. They log in \
+           as to any database. Others are refused with SQLSTATE 28000, which is everybody if the list \
+           is empty.",
+};
+
+pub(super) static ADMIN_QUERIES: Key<Count> = Key {
+    path: "admin.queries",
+    shape: Count {
+        default: 1000,
+        least: 0,
+        most: 60_000,
+    },
+    needed: Needed::No,
+    does: "How many statements `SHOW QUERIES` tells apart, by their text without literals. Each takes \
+           about 1 KiB. Beyond that those that were called least of late are counted together. `0` counts \
+           none, and saves a look-up and readings of the clock for each statement.",
 };
 
 pub(super) static ADMIN_HTTP: Key<Place> = Key {

@@ -386,8 +386,12 @@ impl std::fmt::Debug for Secret {
 /// Administration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
+    /// Who may use the console.
+    pub users: Vec<String>,
     /// Where HTTP is answered; nowhere if absent.
     pub http: Option<Address>,
+    /// Statements that are told apart to be counted; none are counted if 0.
+    pub queries: usize,
 }
 
 /// Bounds.

@@ -118,7 +118,12 @@ fn the_smallest_file_has_the_defaults() {
     assert_eq!(config.databases, [any]);
     assert_eq!(config.auth.method, AuthMethod::Trust);
     assert!(config.auth.users.is_none());
-    assert_eq!(config.admin, Admin { http: None });
+    let admin = Admin {
+        users: Vec::new(),
+        http: None,
+        queries: 1000,
+    };
+    assert_eq!(config.admin, admin);
     let limits = Limits {
         max_clients: 10_000,
         pipeline_buffer: 1 << 20,
@@ -179,7 +184,9 @@ fn every_key_is_read() {
         [auth]
         users_file = "userlist.txt"
         [admin]
+        users = ["ops", "o'hara"]
         http = "127.0.0.1:9632"
+        queries = 0
         [limits]
         max_clients = 1
         pipeline_buffer = "16KiB"
@@ -248,6 +255,8 @@ fn every_key_is_read() {
         config.admin.http,
         Some(Address::Tcp("127.0.0.1".into(), 9632))
     );
+    assert_eq!(config.admin.users, ["ops", "o'hara"]);
+    assert_eq!(config.admin.queries, 0);
     let limits = Limits {
         max_clients: 1,
         pipeline_buffer: 16 << 10,
@@ -455,6 +464,17 @@ fn values_of_the_wrong_kind() {
     check(
         "[admin]\nhttp = \"unix:/run/http\"",
         &["proxy.toml:2:8: admin.http: HTTP is answered over TCP only"],
+    );
+    check(
+        "[admin]\nusers = \"ops\"\nqueries = -1",
+        &[
+            "proxy.toml:2:9: admin.users: expected an array of strings, not a string",
+            "proxy.toml:3:11: admin.queries: must be from 0 to 60000, not -1",
+        ],
+    );
+    check(
+        "[admin]\nusers = [\"ops\", \"\"]",
+        &["proxy.toml:2:9: admin.users: must not be empty"],
     );
     check(
         "[admin]\nhttp = 9632",

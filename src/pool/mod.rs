@@ -12,6 +12,7 @@ mod caps;
 mod checkout;
 mod manager;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -108,6 +109,8 @@ struct Inner {
     admission: Semaphore,
     /// Clients that wait.
     waiting: AtomicUsize,
+    /// Since when each of them does.
+    queue: Mutex<Queue>,
     /// Connections of the reserve that have been lent.
     lent: AtomicUsize,
     /// Clients that have been admitted and cannot open a connection.
@@ -167,6 +170,7 @@ impl Pool {
             setup,
             admission: Semaphore::new(limits.size),
             waiting: AtomicUsize::new(0),
+            queue: Mutex::default(),
             lent: AtomicUsize::new(0),
             lookers: AtomicUsize::new(0),
             returned: Notify::new(),
@@ -202,6 +206,12 @@ impl Pool {
         }
     }
 
+    /// Since when the client waits that has waited for longest.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        let queue = lock(&self.0.queue);
+        queue.since.first().map(|(since, _)| *since)
+    }
+
     /// Closes connections that live for too long, and those that have been idle for too long but for the pool's minimum
     /// while it `has_clients`.
     pub fn tidy(&self, has_clients: bool) {
@@ -216,6 +226,13 @@ impl Pool {
             stays
         });
     }
+}
+
+/// When clients began to wait, each with a number of its own.
+#[derive(Debug, Default)]
+struct Queue {
+    since: BTreeSet<(Instant, u64)>,
+    next: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

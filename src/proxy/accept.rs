@@ -7,9 +7,11 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::build::{Built, Places};
+use super::console::{self, ConsoleSession};
 use super::peers;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::config::Route;
+use crate::console::is_console;
 use crate::link::{Params, Value};
 use crate::net::Stream;
 use crate::pool::{Patience, Pooled};
@@ -60,6 +62,7 @@ pub(super) async fn accept(
                         Some((Serving::Replication(replication), _permit)) => {
                             replication.run().await;
                         }
+                        Some((Serving::Console(console), _permit)) => console.run().await,
                         None => {}
                     }
                 });
@@ -96,6 +99,7 @@ impl Drop for SessionGuard {
 enum Serving {
     Session(Relay),
     Replication(Box<Replication>),
+    Console(Box<ConsoleSession>),
 }
 
 /// A login that ends here. The reason is for the metric.
@@ -130,7 +134,7 @@ async fn serve(
         }
     };
     let refusal = match result {
-        Ok(Greeted::Admitted(admitted)) => return Some(admitted.begin(stream, &built)),
+        Ok(Greeted::Admitted(admitted)) => return Some(admitted.begin(stream, peer, &built)),
         Ok(Greeted::Nothing) => return None,
         Ok(Greeted::Cancel { process, key }) => {
             // The connection closes when it is done: that is how its client knows.
@@ -187,10 +191,13 @@ enum AdmittedTo {
         cluster: Arc<Cluster>,
         node: usize,
     },
+    Console {
+        user: String,
+    },
 }
 
 impl Admitted {
-    fn begin(self, stream: Stream, built: &Built) -> (Serving, Permits) {
+    fn begin(self, stream: Stream, peer: Peer, built: &Arc<Built>) -> (Serving, Permits) {
         let shared = built.shared.clone();
         let serving = match self.to {
             AdmittedTo::Session {
@@ -204,6 +211,13 @@ impl Admitted {
                 node,
             } => Serving::Replication(Box::new(Replication::new(
                 shared, self.slot, stream, server, cluster, node,
+            ))),
+            AdmittedTo::Console { user } => Serving::Console(Box::new(ConsoleSession::new(
+                stream,
+                self.slot,
+                user,
+                peer,
+                built.clone(),
             ))),
         };
         (serving, self.permits)
@@ -225,6 +239,9 @@ async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greet
         );
         return Err(Refusal::Notice("refused", notice));
     };
+    if is_console(&startup.database) {
+        return administer(stream, built, startup, permit).await;
+    }
     let replication = replication(&startup);
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
     let login = log_in(stream, &startup, &built.authenticator)
@@ -283,6 +300,27 @@ async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greet
             session: Box::new(session),
             home,
         },
+    }))
+}
+
+/// The console: whatever settings its client asks for, they are of no server.
+async fn administer(
+    stream: &mut Stream,
+    built: &Built,
+    startup: Startup,
+    permit: OwnedSemaphorePermit,
+) -> Result<Greeted, Refusal> {
+    log_in(stream, &startup, &built.authenticator)
+        .await
+        .map_err(failed)?;
+    let admitted = built.admins.admit(&startup.user);
+    admitted.map_err(|notice| Refusal::Notice("refused", notice))?;
+    let slot = enter(built, &startup, None)?;
+    say_welcome(stream, &console::welcome(), &slot).await?;
+    Ok(Greeted::Admitted(Admitted {
+        slot,
+        permits: (permit, Places::default()),
+        to: AdmittedTo::Console { user: startup.user },
     }))
 }
 

@@ -10,6 +10,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 
 use super::catalogs::Catalogs;
+use super::console::Admins;
 use super::peers::Peering;
 use crate::client::{Authenticator, Method, UserSecret, Verifier};
 use crate::cluster::{Event, Judge, NodeState, Policy, View};
@@ -67,6 +68,7 @@ pub(super) struct Built {
     pub(super) clients: Arc<Semaphore>,
     pub(super) login_timeout: Duration,
     pub(super) peering: Option<Peering>,
+    pub(super) admins: Admins,
 }
 
 /// The databases that clients may ask for, and the pools made for them so far.
@@ -257,7 +259,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
     }
     let catalogs = Catalogs::new(config, &metrics);
     let shared = Arc::new(Shared {
-        classifier: Classifier::new(CLASSIFIER_BYTES),
+        classifier: Classifier::new(CLASSIFIER_BYTES).with_shapes(config.admin.queries),
         statements: Statements::new(STATEMENT_BYTES),
         registry: Arc::new(Registry::new(
             config.peering.as_ref().map(|peering| peering.id),
@@ -282,6 +284,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         clusters,
         clients: Arc::new(Semaphore::new(config.limits.max_clients)),
         login_timeout: config.timeouts.login,
+        admins: Admins::new(&config.admin.users),
         peering: config
             .peering
             .as_ref()

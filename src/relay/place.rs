@@ -84,6 +84,7 @@ impl Relay {
     pub(super) fn obtain(&mut self, unit: Unit, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
         let policy = self.session.policy(unit.class);
+        self.calls.note_time(now);
         if unit.class.reason == Reason::UnknownName {
             self.pools.catalog.missed();
         }
@@ -149,6 +150,8 @@ impl Relay {
         let Some(waiting) = self.waiting.take() else {
             return Ok(false);
         };
+        // What a client waits for a connection is not its statement's time.
+        self.calls.forget_time();
         self.shared
             .metrics
             .checkout_wait

@@ -1,5 +1,6 @@
 //! The pools of one database and user: one for each node of the cluster.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use std::collections::HashMap;
@@ -22,6 +23,17 @@ pub enum Mode {
     Session,
     /// After each statement.
     Statement,
+}
+
+impl Mode {
+    /// The word for it in SHOW, which is that of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Transaction => "transaction",
+            Mode::Session => "session",
+            Mode::Statement => "statement",
+        }
+    }
 }
 
 /// How the pools of a database and user are made.
@@ -67,6 +79,8 @@ pub struct PoolSet {
     /// LISTEN needs no server connection of its session's own.
     pub shares_listen: bool,
     pub(super) listeners: Listeners,
+    /// Sessions that there are.
+    pub(super) sessions: AtomicUsize,
     /// One pool for each node, in the cluster's order.
     pub pools: Box<[Pool]>,
     /// What proves the user to servers.
@@ -113,9 +127,15 @@ impl PoolSet {
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,
             listeners: Listeners::default(),
+            sessions: AtomicUsize::new(0),
             told: owner.told,
             welcomes: Mutex::default(),
         }
+    }
+
+    /// How many clients it has.
+    pub fn clients(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
     }
 
     /// What clients with these settings were told before.

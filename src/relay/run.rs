@@ -9,15 +9,18 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
+use super::calls::Calls;
 use super::cancel::{self, Cancelling};
 use super::compose::compose;
 use super::ears::Ears;
 use super::finish::finish;
+use super::log;
 use super::place::no_transactions;
 use super::pools::Mode;
 use super::unit::{self, Unit, Waiting};
@@ -26,6 +29,7 @@ use crate::cluster::NodeState;
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
+use crate::route::Role;
 use crate::session::{LinkError, Next, Session};
 use crate::sql::catalog::Change;
 use crate::sql::{Class, Pins};
@@ -72,6 +76,8 @@ pub struct Relay {
     pub(super) ears: Option<Box<Ears>>,
     pub(super) cancelling: Option<Cancelling>,
     pub(super) ending: Option<Timer>,
+    /// The units that are on their way, to be counted.
+    pub(super) calls: Calls,
     pub(super) flags: Flags,
 }
 
@@ -124,6 +130,22 @@ pub(super) enum End {
     Cut,
 }
 
+/// Counts one session of its database and user as long as it lives.
+struct Present(Arc<PoolSet>);
+
+impl Present {
+    fn new(pools: &Arc<PoolSet>) -> Present {
+        pools.sessions.fetch_add(1, Ordering::Relaxed);
+        Present(pools.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Relay {
     /// A session that has logged in. `home` is its connection on the primary, in session pooling.
     pub fn new(
@@ -154,12 +176,14 @@ impl Relay {
             ears: None,
             cancelling: None,
             ending: None,
+            calls: Calls::default(),
             flags: Flags::default(),
         }
     }
 
     /// Runs the session to its end.
     pub async fn run(mut self) {
+        let _present = Present::new(&self.pools);
         std::future::poll_fn(|cx| self.turn(cx)).await;
         self.abandon();
     }
@@ -420,6 +444,7 @@ impl Relay {
         let standby = held.standby && !session.is_on_standbys();
         let link = &mut held.server.link;
         let sent = &self.shared.metrics.client_sent_bytes;
+        let calls = &mut self.calls;
         let result = compose(|out| {
             let result = session.receive(link, chunk, standby, out);
             let bytes = match &result {
@@ -430,6 +455,7 @@ impl Relay {
                 Err(_) => out.as_slice(),
             };
             sent.inc_by(bytes.len() as u64);
+            calls.note_bytes(bytes.len());
             Relay::to_client(client, output, cx, bytes).map(|()| result)
         })?;
         match result {
@@ -437,6 +463,7 @@ impl Relay {
                 self.flags.recheck |= !self.input.is_empty();
                 self.flags.ended |= received.ended;
                 self.flags.idle |= received.idle;
+                self.count_calls(&received, standby);
                 if received.wrote && !self.was_refused_by_role() {
                     self.session.floor.wrote(Instant::now());
                 }
@@ -725,6 +752,7 @@ impl Relay {
         let Some(held) = &mut self.held else {
             return Ok(true);
         };
+        let unit = bytes;
         let shared = &*self.shared;
         if let Some(class) = class.filter(|_| begin == Begin::No) {
             unit::count_held(shared, &self.pools.cluster, class, held.node, held.standby);
@@ -733,6 +761,7 @@ impl Relay {
         // Once refused, they must be confirmed first.
         let refused = self.flags.refused;
         let server = &mut *held.server;
+        let nothing_before = !server.link.owing.owes_client();
         let catalog = self.pools.catalog.current();
         let written = compose(|out| {
             let refusable = match begin {
@@ -771,7 +800,29 @@ impl Relay {
         let Ok(sent) = written else {
             return self.server_lost("write failed").map(|()| true);
         };
+        if let Some(class) = class.filter(|_| sent) {
+            self.note_call(class, nothing_before);
+            if log::tells_units() {
+                self.log_sent(unit, class);
+            }
+        }
         self.settle(cx).map(|()| sent)
+    }
+
+    /// Tells the log where a unit went, and why.
+    #[cold]
+    fn log_sent(&self, unit: &[u8], class: Class) {
+        let Some(held) = &self.held else { return };
+        let node = &self.pools.cluster.nodes[held.node].name;
+        let role = if held.standby {
+            Role::Standby
+        } else {
+            Role::Primary
+        };
+        let catalog = self.pools.catalog.current();
+        let context = self.shared.context(&catalog);
+        let why = self.session.explain(unit, class, context);
+        log::sent(node, role.as_str(), class, why);
     }
 
     /// Gives replies of the proxy's own whose turn has come already.

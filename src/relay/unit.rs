@@ -31,7 +31,7 @@ pub(super) struct Waiting {
 }
 
 /// Which kind of node a class needs.
-pub(super) fn need(class: Class) -> Need {
+pub fn need(class: Class) -> Need {
     match class.access {
         Access::Read => Need::Standby,
         Access::Neutral | Access::Empty => Need::Any,

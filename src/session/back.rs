@@ -17,6 +17,8 @@ pub struct Received {
     pub verbatim: Option<Range<usize>>,
     /// A unit has ended, with a ReadyForQuery for the client.
     pub ended: bool,
+    /// How many of the client's have.
+    pub units: u32,
     /// One of them left no transaction open.
     pub idle: bool,
     /// A transaction that may have written has ended.
@@ -387,6 +389,7 @@ impl Session {
         received.unlistened |= self.unlisten_at_rest(link);
         if verdict == Verdict::Pass {
             link.unsaid = None;
+            received.units += 1;
         }
         link.failed = false;
         link.copy_failed = false;

@@ -7,7 +7,7 @@ use super::{Group, Session, between_units};
 use crate::config::Route;
 use crate::link::{Link, Local, Owed, Statement, Statements};
 use crate::sql::catalog::Catalog;
-use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, TxEffect};
+use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, ShapeId, TxEffect};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
@@ -636,10 +636,16 @@ fn merge(a: Class, b: Class) -> Class {
         (_, Access::Empty) => a.hint,
         _ => a.hint.beside(b.hint),
     };
-    let stronger = if rank(b) > rank(a) { b } else { a };
+    let (stronger, weaker) = if rank(b) > rank(a) { (b, a) } else { (a, b) };
+    let shape = match stronger.shape {
+        // As of a BEGIN in one group with the statement behind it.
+        ShapeId::NONE => weaker.shape,
+        shape => shape,
+    };
     Class {
         tx,
         hint,
+        shape,
         ..stronger
     }
 }

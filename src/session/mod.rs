@@ -16,6 +16,7 @@
 //! up to its Sync or Flush. Once a group is placed it stays where it is up to its Sync.
 
 mod back;
+mod explain;
 mod forward;
 mod front;
 mod listen;

@@ -1,6 +1,7 @@
 //! The verdict on a statement.
 
 use super::hint::Hint;
+use super::shapes::ShapeId;
 
 macro_rules! labelled {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
@@ -191,6 +192,8 @@ pub struct Class {
     pub uncertain: bool,
     /// What the comments before it ask for, which [`Class::hinted`] follows.
     pub hint: Hint,
+    /// What it is counted as.
+    pub shape: ShapeId,
 }
 
 impl Class {
@@ -204,6 +207,7 @@ impl Class {
             statements: 1,
             uncertain: false,
             hint: Hint::NONE,
+            shape: ShapeId::NONE,
         }
     }
 

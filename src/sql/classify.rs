@@ -11,11 +11,13 @@ use sqlparser::parser::Parser;
 
 use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::explain::{Basis, Explanation};
 use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
 use super::setting::set_config;
+use super::shapes::{ShapeId, Shapes};
 use super::walk::{self, Finding};
 
 /// Longest text that is parsed. The parser builds trees that are as deep as their text is long, and takes them down by
@@ -56,15 +58,7 @@ pub struct Classifier {
     cache: Cache<Box<[u8]>, Class, ByBytes, foldhash::fast::RandomState>,
     hits: AtomicU64,
     misses: AtomicU64,
-}
-
-/// A class and what it rests on, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation {
-    /// The verdict.
-    pub class: Class,
-    /// The name or construct that decided, or what the parser says; empty if the reason says it all.
-    pub detail: String,
+    shapes: Shapes,
 }
 
 /// Weighs an entry by its key and about what the entry itself takes.
@@ -91,7 +85,22 @@ impl Classifier {
             cache: Cache::with(items, bytes, ByBytes, hasher, Default::default()),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            shapes: Shapes::new(0),
         }
+    }
+
+    /// The same, and it tells this many shapes of statements apart to count them.
+    #[must_use]
+    pub fn with_shapes(self, most: usize) -> Classifier {
+        Classifier {
+            shapes: Shapes::new(most),
+            ..self
+        }
+    }
+
+    /// The counters of statements.
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
     }
 
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
@@ -106,19 +115,12 @@ impl Classifier {
 
     /// The class, and what it rests on. Never answered from the cache.
     pub fn explain(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Explanation {
-        let mut detail = String::new();
-        let class = self.judge(
-            text,
-            lexing,
-            catalog,
-            &mut Lexed::default(),
-            Some(&mut detail),
-        );
-        let class = Class {
-            hint: hint::leading(text),
-            ..class
-        };
-        Explanation { class, detail }
+        let (mut lexed, mut basis) = (Lexed::default(), Basis::default());
+        let class = self.judge(text, lexing, catalog, &mut lexed, Some(&mut basis));
+        let mut explanation = Explanation::new(class, basis, text, &lexed);
+        explanation.class.hint = hint::leading(text);
+        explanation.class = explanation.class.hinted();
+        explanation
     }
 
     /// Verdicts found in the cache.
@@ -137,16 +139,19 @@ impl Classifier {
         lexing: Lexing,
         catalog: &Catalog,
         lexed: &mut Lexed,
-        detail: Option<&mut String>,
+        basis: Option<&mut Basis>,
     ) -> Class {
+        let explains = basis.is_some();
         if !is_lexed_alike(text, lexing) {
-            return Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
+            let class = Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
+            return self.unlexed(class);
         }
         if text.len() > MAX_LEXED {
-            return Class::plain(Access::Write, Reason::TooLong).with(SessionEffect::Unknown);
+            let class = Class::plain(Access::Write, Reason::TooLong);
+            return self.unlexed(class.with(SessionEffect::Unknown));
         }
         if let Err(bail) = lexed.lex(text) {
-            return bailed(bail, text.len());
+            return self.unlexed(bailed(bail, text.len()));
         }
         let class = match lexed.starts.len() {
             0 => {
@@ -157,11 +162,25 @@ impl Classifier {
             }
             1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
                 Verdict::Class(class) => class,
-                Verdict::Parse => self.read(text, lexed, catalog, detail),
+                Verdict::Parse => self.read(text, lexed, catalog, basis),
             },
-            _ => self.several(text, lexed, catalog, detail),
+            _ => self.several(text, lexed, catalog, basis),
         };
-        hidden(flagged(class, text, lexed), lexed, text)
+        let class = hidden(flagged(class, text, lexed), lexed, text);
+        if explains {
+            return class;
+        }
+        Class {
+            shape: self.shapes.of(&lexed.key, class),
+            ..class
+        }
+    }
+
+    fn unlexed(&self, class: Class) -> Class {
+        Class {
+            shape: self.shapes.of_unlexed(),
+            ..class
+        }
     }
 
     /// A text that starts like a read.
@@ -170,7 +189,7 @@ impl Classifier {
         text: &[u8],
         lexed: &mut Lexed,
         catalog: &Catalog,
-        detail: Option<&mut String>,
+        basis: Option<&mut Basis>,
     ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         if text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS {
@@ -182,8 +201,8 @@ impl Classifier {
         // Before the cache: its key has no literals, so one text that is not UTF-8 must not decide for all that differ
         // from it in a literal only.
         if !text.is_ascii() && std::str::from_utf8(text).is_err() {
-            if let Some(detail) = detail {
-                "not UTF-8".clone_into(detail);
+            if let Some(basis) = basis {
+                *basis = Basis::said("not UTF-8");
             }
             return Class {
                 statements,
@@ -194,7 +213,7 @@ impl Classifier {
         let length = lexed.key.len();
         let epoch = catalog.epoch().to_le_bytes();
         lexed.key.extend_from_slice(&epoch);
-        let known = match detail {
+        let known = match basis {
             None => self.cache.get(lexed.key.as_slice()),
             Some(_) => None,
         };
@@ -206,11 +225,12 @@ impl Classifier {
             // Its words are looked at.
             lexed.key.truncate(length);
             let is_good = |look| look == Look::Good;
+            let explains = basis.is_some();
             let class = match plain_operators(text, &lexed.operators, catalog, is_good) {
-                Ok(text) => parse(&text, lexed, catalog, detail),
+                Ok(text) => parse(&text, lexed, catalog, basis),
                 Err(operator) => {
-                    if let Some(detail) = detail {
-                        *detail = format!("operator {}", String::from_utf8_lossy(operator));
+                    if let Some(basis) = basis {
+                        *basis = Basis::operator(text, operator);
                     }
                     Class {
                         uncertain: is_uncertain_but_for_operators(text, lexed, catalog),
@@ -218,10 +238,14 @@ impl Classifier {
                     }
                 }
             };
-            let class = Class {
+            let mut class = Class {
                 statements,
                 ..class
             };
+            if !explains {
+                // Remembered with its number, it need not be looked up again.
+                class.shape = self.shapes.of(&lexed.key, class);
+            }
             lexed.key.extend_from_slice(&epoch);
             self.cache.insert(lexed.key.as_slice().into(), class);
             class
@@ -236,7 +260,7 @@ impl Classifier {
         text: &[u8],
         lexed: &mut Lexed,
         catalog: &Catalog,
-        detail: Option<&mut String>,
+        basis: Option<&mut Basis>,
     ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
@@ -260,7 +284,7 @@ impl Classifier {
             }
         }
         let Some(merged) = merged else {
-            return self.read(text, lexed, catalog, detail);
+            return self.read(text, lexed, catalog, basis);
         };
         // What the others are is not looked at: they run beside something that does not belong on a standby.
         let reason = if merged.access == Access::Write {
@@ -295,6 +319,7 @@ impl Classifier {
             statements,
             uncertain: false,
             hint: Hint::NONE,
+            shape: ShapeId::NONE,
         }
     }
 }
@@ -414,20 +439,20 @@ fn is_uncertain_but_for_operators(text: &[u8], lexed: &Lexed, catalog: &Catalog)
     rest.uncertain || (rest.access == Access::Read && !hint::names_what_stays(&lexed.key))
 }
 
-fn parse(text: &[u8], lexed: &Lexed, catalog: &Catalog, detail: Option<&mut String>) -> Class {
-    let (class, what) = match parse_apart(text, lexed.starts.len(), catalog) {
-        Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
+fn parse(text: &[u8], lexed: &Lexed, catalog: &Catalog, basis: Option<&mut Basis>) -> Class {
+    let (class, why) = match parse_apart(text, lexed.starts.len(), catalog) {
+        Ok(None) => (Class::plain(Access::Read, Reason::Read), Basis::default()),
         Ok(Some(finding)) => {
             let class = Class {
                 uncertain: finding.uncertain && !hint::names_what_stays(&lexed.key),
                 ..found(&finding)
             };
-            (class, finding.what)
+            (class, Basis::found(finding))
         }
-        Err((reason, what)) => (Class::plain(Access::Write, reason), what),
+        Err((reason, what)) => (Class::plain(Access::Write, reason), Basis::said(&what)),
     };
-    if let Some(detail) = detail {
-        *detail = what;
+    if let Some(basis) = basis {
+        *basis = why;
     }
     class
 }

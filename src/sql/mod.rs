@@ -12,6 +12,7 @@
 pub mod catalog;
 mod class;
 mod classify;
+mod explain;
 mod function;
 mod hint;
 mod keyword;
@@ -19,16 +20,19 @@ mod lexer;
 mod listen;
 mod pins;
 pub mod setting;
+mod shapes;
 #[cfg(test)]
 mod tests;
 mod types;
 mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
-pub use classify::{Classifier, Explanation, Lexing, statements};
+pub use classify::{Classifier, Lexing, statements};
+pub use explain::{Explanation, Place};
 pub use hint::{Hint, HintResult, HintedPlace};
 pub use listen::{Listening, listening};
 pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{
     Savepoint, deallocate_target, execute_target, prepare_target, savepoint, set_config,
 };
+pub use shapes::{Call, MAX_SHAPES, MAX_SHOWN, ShapeId, ShapeReport, Shapes, without_literals};

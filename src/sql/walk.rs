@@ -9,9 +9,10 @@ use std::ops::ControlFlow;
 use sqlparser::ast::ArrayElemTypeDef as Elem;
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Ident, ObjectName,
-    ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, TableSample, TableSampleKind,
-    TableSampleMethod, UnaryOperator, UtilityOption, Visit, Visitor,
+    ObjectNamePart, Query, Select, SetExpr, Spanned, Statement, TableFactor, TableSample,
+    TableSampleKind, TableSampleMethod, UnaryOperator, UtilityOption, Visit, Visitor,
 };
+use sqlparser::tokenizer::Span;
 
 use super::catalog::{Catalog, Look, Taint};
 use super::class::{Access, Reason};
@@ -28,6 +29,24 @@ pub(super) struct Finding {
     pub(super) temporary: bool,
     /// There is nothing but what is not known, or is of the catalog.
     pub(super) uncertain: bool,
+    /// Where it stands, as far as the parser tells; what it tells nothing of has an empty span.
+    pub(super) span: Option<Span>,
+    /// How what it names comes to be what it is, from the name in the text to what decides.
+    pub(super) chain: Vec<String>,
+}
+
+impl Finding {
+    fn new(access: Access, reason: Reason, what: impl Into<String>) -> Finding {
+        Finding {
+            access,
+            reason,
+            what: what.into(),
+            temporary: false,
+            uncertain: false,
+            span: None,
+            chain: Vec::new(),
+        }
+    }
 }
 
 /// Judges parsed statements together; `None` if all of them are reads.
@@ -157,13 +176,11 @@ impl<'a> Walk<'a> {
 
     /// A write ends the walk; something for the primary only is remembered, because a write may follow.
     fn find(&mut self, access: Access, reason: Reason, what: impl Into<String>) -> Step {
-        let finding = Finding {
-            access,
-            reason,
-            what: what.into(),
-            temporary: false,
-            uncertain: false,
-        };
+        self.note(Finding::new(access, reason, what))
+    }
+
+    fn note(&mut self, finding: Finding) -> Step {
+        let (access, reason) = (finding.access, finding.reason);
         self.found = worse(self.found.take(), Some(finding));
         if access == Access::Write && !(self.goes_on && reason.is_uncertain()) {
             ControlFlow::Break(())
@@ -174,6 +191,14 @@ impl<'a> Walk<'a> {
 
     fn write(&mut self, reason: Reason, what: impl Into<String>) -> Step {
         self.find(Access::Write, reason, what)
+    }
+
+    /// What has just been found stands here. Spans are put together from all of a node's children, so they are asked for
+    /// only then.
+    fn locate(&mut self, span: impl FnOnce() -> Span) {
+        if let Some(found) = self.found.as_mut().filter(|found| found.span.is_none()) {
+            found.span = Some(span());
+        }
     }
 
     fn function(&mut self, name: &ObjectName) -> Step {
@@ -206,11 +231,12 @@ impl<'a> Walk<'a> {
                 false => ControlFlow::Break(()),
             };
         }
-        let mut chain = self.catalog.chain(taint);
-        if chain.is_empty() {
-            chain.push(what.to_owned());
-        }
-        self.find(taint.access, taint.reason, chain.join(" \u{2192} "))
+        let (access, reason) = (taint.access, taint.reason);
+        let finding = Finding {
+            chain: self.catalog.chain(taint),
+            ..Finding::new(access, reason, what)
+        };
+        self.note(finding)
     }
 
     fn data_type(&mut self, data_type: &DataType) -> Step {
@@ -364,7 +390,7 @@ impl Visitor for Walk<'_> {
     type Break = ();
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> Step {
-        match statement {
+        let step = match statement {
             Statement::Query(_) => ControlFlow::Continue(()),
             Statement::Insert(_)
             | Statement::Update { .. }
@@ -373,12 +399,16 @@ impl Visitor for Walk<'_> {
                 self.write(Reason::DataModifying, "a data-modifying statement")
             }
             _ => self.write(Reason::UnknownConstruct, "a statement that is not a query"),
-        }
+        };
+        self.locate(|| statement.span());
+        step
     }
 
     fn pre_visit_query(&mut self, query: &Query) -> Step {
         if let Some(lock) = query.locks.first() {
-            return self.write(Reason::Locking, lock.to_string());
+            let step = self.write(Reason::Locking, lock.to_string());
+            self.locate(|| query.span());
+            return step;
         }
         let foreign = query.for_clause.is_some()
             || query.settings.is_some()
@@ -393,7 +423,9 @@ impl Visitor for Walk<'_> {
         let with = query.with.iter().flat_map(|with| &with.cte_tables);
         let names = with.map(|table| folded(&table.alias.name)).collect();
         self.with.push(names);
-        self.set_expression(&query.body)
+        let step = self.set_expression(&query.body);
+        self.locate(|| query.body.span());
+        step
     }
 
     fn post_visit_query(&mut self, _: &Query) -> Step {
@@ -407,6 +439,7 @@ impl Visitor for Walk<'_> {
             if let Some(found) = &mut self.found {
                 found.temporary = into.temporary;
             }
+            self.locate(|| into.span());
             return step;
         }
         let foreign = select.top.is_some()
@@ -429,7 +462,11 @@ impl Visitor for Walk<'_> {
         // it is a constant of a type, which may be a user's.
         match ident.quote_style {
             None | Some('"') => ControlFlow::Continue(()),
-            Some(_) => self.write(Reason::Type, format!("constant of a type before {ident}")),
+            Some(_) => {
+                let step = self.write(Reason::Type, format!("constant of a type before {ident}"));
+                self.locate(|| ident.span);
+                step
+            }
         }
     }
 
@@ -437,15 +474,17 @@ impl Visitor for Walk<'_> {
         if self.called == Some(std::ptr::from_ref(relation)) {
             return ControlFlow::Continue(());
         }
-        match names(relation).as_deref() {
+        let step = match names(relation).as_deref() {
             Some([name]) => self.relation("", name),
             Some([schema, name] | [_, schema, name]) => self.relation(schema, name),
             _ => self.write(Reason::UnknownConstruct, format!("relation {relation}")),
-        }
+        };
+        self.locate(|| relation.span());
+        step
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Step {
-        match factor {
+        let step = match factor {
             TableFactor::Table {
                 name,
                 args: Some(_),
@@ -472,11 +511,13 @@ impl Visitor for Walk<'_> {
                 ControlFlow::Continue(())
             }
             _ => self.write(Reason::UnknownConstruct, "a FROM item that is not known"),
-        }
+        };
+        self.locate(|| factor.span());
+        step
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Step {
-        match expr {
+        let step = match expr {
             Expr::Function(function) => self.function(&function.name),
             Expr::Cast {
                 data_type,
@@ -548,7 +589,9 @@ impl Visitor for Walk<'_> {
             | Expr::Wildcard(_)
             | Expr::QualifiedWildcard(..) => ControlFlow::Continue(()),
             other => self.write(Reason::UnknownConstruct, format!("expression {other}")),
-        }
+        };
+        self.locate(|| expr.span());
+        step
     }
 }
 

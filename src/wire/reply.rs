@@ -108,7 +108,7 @@ pub trait ClientFacing {
 }
 
 /// Appends one of pgwire's messages. Messages whose size is bounded by construction cannot fail to encode.
-fn put(message: &impl Message, out: &mut Vec<u8>) {
+pub(super) fn put(message: &impl Message, out: &mut Vec<u8>) {
     let mut buf = BytesMut::with_capacity(message.message_length() + 1);
     match message.encode(&mut buf) {
         Ok(()) => out.extend_from_slice(&buf),

@@ -30,6 +30,7 @@ mod psql_works_as_against_the_server;
 mod replication_passes_through;
 mod sessions_keep_their_settings;
 mod statements_go_where_they_are_asked_to;
+mod the_console_answers_admins;
 mod the_program_speaks_for_itself;
 mod the_proxy_speaks_as_the_server;
 mod timeouts_end_what_takes_too_long;

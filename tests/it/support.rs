@@ -228,7 +228,9 @@ pub fn config_for(cluster: &Cluster) -> Config {
             users: None,
         },
         admin: Admin {
+            users: Vec::new(),
             http: Some(loopback),
+            queries: 1000,
         },
         limits: Limits {
             max_clients: 3000,

@@ -86,7 +86,8 @@ SELECT 'f', concat(provolatile, proparallel, prokind,
 UNION ALL
 SELECT DISTINCT 'F', '', '0', proname, 'pg_catalog'
   FROM pg_proc
- WHERE oid < 16384 AND proname IN (SELECT proname FROM pg_proc WHERE oid >= 16384)
+ WHERE oid < 16384 AND (provolatile = 'v' OR proparallel = 'u'
+   OR proname IN (SELECT proname FROM pg_proc WHERE oid >= 16384))
 UNION ALL
 SELECT 'r', concat(relkind, relpersistence), c.oid::text, relname, nspname
   FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace

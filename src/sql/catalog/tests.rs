@@ -28,11 +28,13 @@ fn catalog(rows: &str, trust: &Trust) -> Catalog {
 /// Access, reason and what decided.
 fn verdict(catalog: &Catalog, text: &str) -> (Access, Reason, String) {
     let explanation = Classifier::new(1 << 20).explain(text.as_bytes(), Lexing::default(), catalog);
-    (
-        explanation.class.access,
-        explanation.class.reason,
-        explanation.detail,
-    )
+    let (class, chain) = (explanation.class, explanation.chain.join(" → "));
+    let detail = if chain.is_empty() {
+        explanation.detail
+    } else {
+        chain
+    };
+    (class.access, class.reason, detail)
 }
 
 const ROWS: &str = "
@@ -165,7 +167,7 @@ fn names_are_what_they_reach() {
     );
     not(
         Write,
-        Reason::UnknownName,
+        Reason::Function,
         "select pg_notify('a', 'b')",
         "function pg_notify",
     );
