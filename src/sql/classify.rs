@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Tokenizer;
 
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
+use super::rewrite::rewrite;
 use super::setting::set_config;
 use super::walk::{self, Finding};
 
@@ -349,10 +351,14 @@ fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reaso
 fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
     let text =
         std::str::from_utf8(text).map_err(|_| (Reason::UnsafeText, "not UTF-8".to_owned()))?;
+    let unparsable = |error: ParserError| (Reason::Unparsable, error.to_string());
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
+        .tokenize_with_location()
+        .map_err(|error| unparsable(error.into()))?;
     let parsed = Parser::new(&PostgreSqlDialect {})
-        .try_with_sql(text)
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| (Reason::Unparsable, error.to_string()))?;
+        .with_tokens_with_locations(rewrite(tokens))
+        .parse_statements()
+        .map_err(unparsable)?;
     if parsed.len() != statements {
         return Err((
             Reason::Unparsable,

@@ -16,6 +16,7 @@ mod keyword;
 mod lexer;
 mod listen;
 mod pins;
+mod rewrite;
 pub mod setting;
 #[cfg(test)]
 mod tests;

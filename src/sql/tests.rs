@@ -50,6 +50,8 @@ fn reads() {
             "explain select * from t",
             "explain (analyze, buffers) select * from t",
             "explain analyze select 1",
+            "table t",
+            "select array(select a from t), ARRAY(VALUES (1))",
         ],
     );
 }
@@ -101,7 +103,6 @@ fn writes() {
             "select 1; insert into t values (1)",
             "select 1; set x = 1",
             "selec 1",
-            "table t",
             "select",
             "select ((",
         ],
@@ -191,6 +192,10 @@ fn types_and_operators_that_are_not_known_are_writes() {
             "select '{}'::mytype[]",
             "select 1 operator(public.+) 2",
             "select a <<<>>> b from t",
+            "select a from t order by a using <<<>>>",
+            "select a from t order by a using operator(public.<)",
+            "select sum(a order by b using operator(public.<)) from t",
+            "select \"array\"(select 1)",
             "select U&\"nextv\\0061l\"('s')",
             "select * from pg_temp.t",
             "select * from t tablesample mymethod (1)",

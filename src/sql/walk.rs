@@ -6,9 +6,9 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr,
-    Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod, UnaryOperator,
-    UtilityOption, Visit, Visitor,
+    BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident, ObjectName, ObjectNamePart,
+    Query, Select, SetExpr, Statement, TableFactor, TableSample, TableSampleKind,
+    TableSampleMethod, UnaryOperator, UtilityOption, Visit, Visitor,
 };
 
 use super::class::{Access, Reason};
@@ -322,6 +322,7 @@ impl Visitor for Walk {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Step {
         match expr {
+            Expr::Function(function) if is_array_of_query(function) => ControlFlow::Continue(()),
             Expr::Function(function) => self.function(&function.name),
             Expr::Cast {
                 data_type,
@@ -385,6 +386,13 @@ impl Visitor for Walk {
             other => self.write(Reason::UnknownConstruct, format!("expression {other}")),
         }
     }
+}
+
+/// `ARRAY(SELECT …)`, which the parser takes for a call. The word is reserved: no function is called so without quotes.
+fn is_array_of_query(function: &Function) -> bool {
+    matches!(function.args, FunctionArguments::Subquery(_))
+        && matches!(function.name.0.as_slice(), [ObjectNamePart::Identifier(name)]
+            if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("array"))
 }
 
 /// The parts of a name, folded as the server folds them; `None` for a name that is computed.
