@@ -59,8 +59,10 @@ fn may_apply(tokens: &[TokenWithSpan]) -> bool {
                             | Keyword::USING
                             | Keyword::DISTINCT
                             | Keyword::EXCLUDE
+                            | Keyword::ONLY
                     )
             }
+            (Token::Word(word), Token::Mul) => is_plain(word),
             (Token::Word(_), Token::SingleQuotedString(_) | Token::Assignment)
             | (Token::RParen, Token::Period) => true,
             _ => false,
@@ -91,6 +93,7 @@ impl Rewriter {
         match token {
             Token::Period => self.all_fields(),
             Token::Assignment => self.named_argument(),
+            Token::Mul => self.with_children(),
             Token::Word(word) if word.quote_style.is_none() && !self.is_name() => {
                 match word.keyword {
                     Keyword::TABLE => self.table(),
@@ -103,6 +106,7 @@ impl Rewriter {
                     Keyword::USING => self.using(),
                     Keyword::DISTINCT => self.group_by_distinct(),
                     Keyword::EXCLUDE => self.exclude(),
+                    Keyword::ONLY => self.only(),
                     _ => self.constant(),
                 }
             }
@@ -160,6 +164,60 @@ impl Rewriter {
             word("FROM", Keyword::FROM),
         ]);
         1
+    }
+
+    /// `ONLY t` and `ONLY (t)` are less of `t`.
+    fn only(&mut self) -> usize {
+        let begins = matches!(self.before(1), Some(Token::Comma | Token::LParen))
+            || self.after_keyword(&[Keyword::FROM, Keyword::JOIN, Keyword::TABLE]);
+        if !begins {
+            return 0;
+        }
+        if self.is_plain_name(1) {
+            return 1;
+        }
+        let mut end = 2;
+        while self.is_plain_name(end) && self.token(end + 1) == Some(&Token::Period) {
+            end += 2;
+        }
+        if self.token(1) != Some(&Token::LParen)
+            || !self.is_plain_name(end)
+            || self.token(end + 1) != Some(&Token::RParen)
+        {
+            return 0;
+        }
+        let name: Vec<Token> = (2..=end)
+            .filter_map(|ahead| self.token(ahead).cloned())
+            .collect();
+        self.write(name);
+        end + 2
+    }
+
+    /// `FROM t*` is `FROM t`. Behind a factor, and before none, `*` is nothing else.
+    fn with_children(&self) -> usize {
+        let behind_name = matches!(self.before(1), Some(Token::Word(word)) if is_plain(word));
+        let before_none = match self.token(1) {
+            None | Some(Token::Comma | Token::RParen | Token::SemiColon) => true,
+            Some(Token::Word(word)) => {
+                word.quote_style.is_none()
+                    && matches!(
+                        word.keyword,
+                        Keyword::AS
+                            | Keyword::WHERE
+                            | Keyword::JOIN
+                            | Keyword::INNER
+                            | Keyword::CROSS
+                            | Keyword::NATURAL
+                            | Keyword::ON
+                            | Keyword::GROUP
+                            | Keyword::ORDER
+                            | Keyword::LIMIT
+                            | Keyword::UNION
+                    )
+            }
+            _ => false,
+        };
+        usize::from(behind_name && before_none)
     }
 
     /// `f(VARIADIC a)` calls what `f(a)` calls, or an overload.
@@ -226,7 +284,7 @@ impl Rewriter {
         if self.token(2) != Some(&Token::Period) {
             return 2;
         }
-        if is_name(self.token(3)) { 4 } else { 0 }
+        if self.is_plain_name(3) { 4 } else { 0 }
     }
 
     /// `SEARCH DEPTH FIRST BY a, b SET c`, behind a query of WITH.
@@ -290,7 +348,7 @@ impl Rewriter {
     }
 
     fn is_plain_name(&self, ahead: usize) -> bool {
-        matches!(self.token(ahead), Some(Token::Word(word)) if word.quote_style.is_some() || word.keyword == Keyword::NoKeyword)
+        matches!(self.token(ahead), Some(Token::Word(word)) if is_plain(word))
     }
 
     fn is_word(&self, ahead: usize, words: &[&str]) -> bool {
@@ -410,6 +468,11 @@ impl Rewriter {
 
 fn is(token: &Token, keyword: Keyword) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && word.keyword == keyword)
+}
+
+/// A word that is a name wherever it stands.
+fn is_plain(word: &Word) -> bool {
+    word.quote_style.is_some() || word.keyword == Keyword::NoKeyword
 }
 
 fn word(text: &str, keyword: Keyword) -> Token {
