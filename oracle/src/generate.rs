@@ -61,7 +61,7 @@ impl Generator {
 
     /// A statement; every second one has nothing in it that must not run on a standby.
     pub fn statement(&mut self) -> String {
-        self.depth = 2 + self.random.below(4);
+        self.depth = 1 + self.random.below(5);
         self.taint = match self.random.below(4) {
             0 | 1 => 0,
             2 => 12,
@@ -76,6 +76,12 @@ impl Generator {
             _ => self.query(),
         };
         self.disguise(&query)
+    }
+
+    /// What every program has, or now and then what few have: the parser does not know all of it.
+    fn mostly<'a>(&mut self, common: &[&'a str], rare: &[&'a str]) -> &'a str {
+        let rarely = self.random.once_in(RARE);
+        self.random.pick(if rarely { rare } else { common })
     }
 
     fn tainted(&mut self) -> bool {
@@ -193,15 +199,15 @@ impl Generator {
         let tail = if recursive.is_empty() {
             ""
         } else {
-            self.random.pick(&[
-                "",
-                "",
-                "",
-                " search depth first by a set ordering",
-                " search breadth first by a, b set ordering",
-                " cycle a set is_cycle using path",
-                " cycle a set is_cycle to true default false using path",
-            ])
+            self.mostly(
+                &[""],
+                &[
+                    " search depth first by a set ordering",
+                    " search breadth first by a, b set ordering",
+                    " cycle a set is_cycle using path",
+                    " cycle a set is_cycle to true default false using path",
+                ],
+            )
         };
         let second = if self.random.once_in(3) {
             format!(", w2 as ({})", self.query())
@@ -324,20 +330,11 @@ impl Generator {
                 ])
                 .to_owned();
         }
-        self.random
-            .pick(&[
-                "t",
-                "t",
-                "u",
-                "public.t",
-                "\"T t\"",
-                "t*",
-                "only t",
-                "w",
-                "db.public.t",
-                "only (t)",
-            ])
-            .to_owned()
+        self.mostly(
+            &["t", "t", "u", "public.t", "\"T t\"", "w", "only t", "t"],
+            &["t*", "only (t)", "db.public.t"],
+        )
+        .to_owned()
     }
 
     fn from(&mut self) -> String {
@@ -449,7 +446,7 @@ impl Generator {
         }
         let mut tail = String::new();
         if self.depth > 0 {
-            match self.random.below(14) {
+            match self.random.below(60) {
                 0 => arguments = format!("distinct {}", self.expression()),
                 1 => arguments = format!("{} order by {}", self.expression(), self.expression()),
                 2 => arguments = "*".to_owned(),
@@ -496,16 +493,17 @@ impl Generator {
             2 => "numeric(10, 2)",
             3 => "varchar(20)",
             4 => "character varying",
-            5 => "time (3) without time zone",
-            6 => "interval day to second",
+            5 => "time without time zone",
+            6 => self.mostly(
+                &["interval"],
+                &["interval day to second", "time (3) without time zone"],
+            ),
             7 => "\"char\"",
             8 => "pg_catalog.int4",
             9 => "bit varying(5)",
             _ => plain,
         };
-        let suffix = self
-            .random
-            .pick(&["", "", "", "", "[]", "[3]", "[][]", " array"]);
+        let suffix = self.mostly(&["", "", "", "[]"], &["[3]", "[][]", " array"]);
         format!("{name}{suffix}")
     }
 
@@ -524,8 +522,8 @@ impl Generator {
                 ])
                 .to_owned();
         }
-        self.random
-            .pick(&[
+        self.mostly(
+            &[
                 "+",
                 "-",
                 "*",
@@ -551,8 +549,6 @@ impl Generator {
                 "@>",
                 "<@",
                 "?",
-                "?|",
-                "?&",
                 "&&",
                 "~",
                 "~*",
@@ -564,14 +560,14 @@ impl Generator {
                 "|",
                 "#",
                 "@@",
-                "@?",
                 "<->",
                 "is distinct from",
                 "is not distinct from",
                 "like",
                 "ilike",
                 "not like",
-                "similar to",
+            ],
+            &[
                 "-|-",
                 "&<",
                 "&>",
@@ -584,8 +580,13 @@ impl Generator {
                 "~=",
                 "|>>",
                 "##",
-            ])
-            .to_owned()
+                "?|",
+                "?&",
+                "similar to",
+                "@?",
+            ],
+        )
+        .to_owned()
     }
 
     fn expression(&mut self) -> String {
@@ -619,7 +620,7 @@ impl Generator {
                 let op = if g.tainted() {
                     "operator(public.=)"
                 } else {
-                    g.random.pick(&["=", "<>", "<", "like", "~", "@>"])
+                    g.mostly(&["=", "<>", "<", ">="], &["like", "~", "@>"])
                 };
                 let quantifier = g.random.pick(&["any", "all", "some"]);
                 format!(
@@ -663,7 +664,7 @@ impl Generator {
             29 => g.special(),
             30 => format!("not ({})", g.expression()),
             31 => {
-                let sign = g.random.pick(&["-", "+", "~", "@", "|/ ", "||/ ", "!! "]);
+                let sign = g.mostly(&["-", "+"], &["~", "@", "|/ ", "||/ ", "!! "]);
                 format!("{sign}({})", g.expression())
             }
             32 => format!("array({})", g.query()),
@@ -837,6 +838,9 @@ impl Generator {
         }
     }
 }
+
+/// A rare form is chosen once in so many times.
+const RARE: usize = 150;
 
 /// Functions that are not on the list, and names that only look as if they were.
 const BAD_CALLS: &[&str] = &[
