@@ -10,7 +10,7 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use pgweir::cluster::{Lsn, NodeState, Position, Sample, Timeline, View};
 use pgweir::link::{Link, Params, Statements};
-use pgweir::route::{Decision, Floor, Need, decide};
+use pgweir::route::{Decision, Floor, Need, Policy, decide};
 use pgweir::session::{Context, Next, Session};
 use pgweir::sql::{Class, Classifier, Lexing};
 use pgweir::wire::frame::put_header;
@@ -60,7 +60,11 @@ const OLTP: &[Statement] = &[
 const CACHE: u64 = 4 << 20;
 
 fn classify(classifier: &Classifier, Statement(_, text): &Statement) -> Class {
-    classifier.classify(black_box(*text).as_bytes(), Lexing::default())
+    classifier.classify(
+        black_box(*text).as_bytes(),
+        Lexing::default(),
+        &pgweir::sql::catalog::TABLES,
+    )
 }
 
 /// The shape has been seen before, as nearly always.
@@ -97,6 +101,7 @@ impl Shared {
 
     fn context(&self) -> Context<'_> {
         Context {
+            catalog: &pgweir::sql::catalog::TABLES,
             classifier: &self.classifier,
             statements: &self.statements,
             pipeline_buffer: 1 << 20,
@@ -303,7 +308,8 @@ fn bench_decide(bencher: Bencher, need: Need, floor: impl Fn(Instant) -> Floor) 
     bencher.bench_local(|| {
         turn += 1;
         let mut floor = floor(now);
-        let decision = decide(need, &mut floor, black_box(&view), now, |_| 3, turn);
+        let policy = black_box(Policy::default());
+        let decision = decide(need, policy, &mut floor, black_box(&view), now, |_| 3, turn);
         assert!(
             matches!(decision, Decision::Node { .. }),
             "every node is up"

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::sql::catalog::TABLES;
 use crate::sql::{Access, Classifier, Explanation, Lexing};
 
 use crate::truth::{self, Truth};
@@ -191,7 +192,7 @@ pub fn pgweir(text: &[u8]) -> Explanation {
     thread_local! {
         static CLASSIFIER: Classifier = Classifier::new(1 << 12);
     }
-    CLASSIFIER.with(|classifier| classifier.explain(text, Lexing::default()))
+    CLASSIFIER.with(|classifier| classifier.explain(text, Lexing::default(), &TABLES))
 }
 
 /// A text on one line, cut.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::sql::catalog::TABLES;
 use crate::sql::{Classifier, Lexing};
 
 use crate::compare::line;
@@ -130,7 +131,7 @@ fn pieces(random: &mut Random) -> String {
 
 fn classify(text: &[u8]) -> Cost {
     let classifier = Classifier::new(1 << 12);
-    memory::measure(|| classifier.classify(text, Lexing::default())).1
+    memory::measure(|| classifier.classify(text, Lexing::default(), &TABLES)).1
 }
 
 fn keep<T: Copy + Ord>(kept: &mut Vec<(T, String)>, value: T, text: &[u8]) {

@@ -1,5 +1,6 @@
 //! PostgreSQL's scanner beside pgweir's lexer: the same statements in a text, beginning with the same words.
 
+use crate::sql::catalog::TABLES;
 use crate::sql::{self, Access, Classifier, Lexing, Reason};
 use pg_query::protobuf::Token;
 
@@ -134,7 +135,7 @@ fn classify(text: &[u8], lexing: Lexing) -> (Access, Reason) {
     thread_local! {
         static CLASSIFIER: Classifier = Classifier::new(1 << 12);
     }
-    let class = CLASSIFIER.with(|classifier| classifier.classify(text, lexing));
+    let class = CLASSIFIER.with(|classifier| classifier.classify(text, lexing, &TABLES));
     (class.access, class.reason)
 }
 

@@ -7,8 +7,9 @@ use super::raw::{Named, Table, nearest};
 use super::shape::Shape;
 use super::users;
 use super::{
-    Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Fault, Limits, Log, Monitor, Node,
-    Peer, PeerId, Peering, Pool, Reads, Secret, Sources, Timeouts, User, Users, keys,
+    Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Fault, Limits, Listener, Log,
+    Monitor, Node, Peer, PeerId, Peering, Pool, Reads, Routing, Secret, Sources, Timeouts, User,
+    Users, keys,
 };
 
 /// Reads the whole file. The value counts only if nothing was reported, and the faults of the users
@@ -36,7 +37,7 @@ pub(super) fn config(root: &Table<'_>, sources: &dyn Sources) -> (Config, Vec<Fa
     (config, faults)
 }
 
-fn listeners(root: &Table<'_>) -> Vec<Address> {
+fn listeners(root: &Table<'_>) -> Vec<Listener> {
     let tables = root.array("listener");
     if tables.is_empty() && !root.mistyped_array("listener") {
         root.missing(
@@ -59,7 +60,10 @@ fn listeners(root: &Table<'_>) -> Vec<Address> {
             }
             None => _ = first.insert(address.value.clone(), index),
         }
-        listeners.push(address.value);
+        listeners.push(Listener {
+            address: address.value,
+            route: table.get(&keys::LISTENER_ROUTE),
+        });
     }
     listeners
 }
@@ -84,9 +88,16 @@ fn cluster(named: &Named<'_>, sources: &dyn Sources) -> Cluster {
         name: named.name.clone(),
         nodes: nodes(table),
         monitor: monitor(&table.table("monitor"), sources),
-        reads: Reads {
-            max_lag: table.table("reads").get(&keys::MAX_LAG),
-        },
+        reads: reads(&table.table("reads")),
+    }
+}
+
+fn reads(table: &Table<'_>) -> Reads {
+    Reads {
+        consistency: table.get(&keys::CONSISTENCY),
+        max_lag: table.get(&keys::MAX_LAG),
+        catalog_ttl: table.get(&keys::CATALOG_TTL),
+        trust_declared_volatility: table.get(&keys::TRUST_DECLARED_VOLATILITY),
     }
 }
 
@@ -233,6 +244,12 @@ fn database(named: &Named<'_>, clusters: &[Named<'_>]) -> Database {
         dbname: dbname.map(|dbname| dbname.value),
         max_connections: maybe(table, &keys::DATABASE_MAX_CONNECTIONS),
         max_clients: maybe(table, &keys::DATABASE_MAX_CLIENTS),
+        routing: Routing {
+            route: maybe(table, &keys::DATABASE_ROUTE),
+            consistency: maybe(&table.table("reads"), &keys::DATABASE_CONSISTENCY),
+            max_lag: maybe(&table.table("reads"), &keys::DATABASE_MAX_LAG),
+            hints: Some(table.get(&keys::DATABASE_HINTS)),
+        },
         pool: pool(&table.table("pool")),
     }
 }
@@ -251,6 +268,12 @@ fn special_users(root: &Table<'_>) -> Vec<User> {
             name: named.name.clone(),
             max_connections: maybe(table, &keys::USER_MAX_CONNECTIONS),
             max_clients: maybe(table, &keys::USER_MAX_CLIENTS),
+            routing: Routing {
+                route: maybe(table, &keys::USER_ROUTE),
+                consistency: maybe(&table.table("reads"), &keys::USER_CONSISTENCY),
+                max_lag: maybe(&table.table("reads"), &keys::USER_MAX_LAG),
+                hints: maybe(table, &keys::USER_HINTS),
+            },
             mode: maybe(&pool, &keys::USER_POOL_MODE),
             size: maybe(&pool, &keys::USER_POOL_SIZE),
             min: maybe(&pool, &keys::USER_POOL_MIN),

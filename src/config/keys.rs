@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::shape::{
     Bound, Choice, Count, Maybe, PeerNumber, Place, Shape, Size, Text, TextOr, Time,
 };
-use super::{AuthMethod, ListenPolicy, LogFormat, LogLevel, PoolMode};
+use super::{AuthMethod, Consistency, Hints, ListenPolicy, LogFormat, LogLevel, PoolMode, Route};
 
 /// One key of the file.
 pub(super) struct Key<S> {
@@ -86,6 +86,7 @@ impl<S: Shape + Sync> Described for Key<S> {
 pub(super) static KEYS: &[&dyn Described] = &[
     &WORKERS,
     &LISTENER_ADDRESS,
+    &LISTENER_ROUTE,
     &NODE_ADDRESS,
     &NODE_NAME,
     &NODE_MAX_CONNECTIONS,
@@ -96,11 +97,18 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &MONITOR_DATABASE,
     &MONITOR_INTERVAL,
     &MONITOR_TIMEOUT,
+    &CONSISTENCY,
     &MAX_LAG,
+    &CATALOG_TTL,
+    &TRUST_DECLARED_VOLATILITY,
     &DATABASE_CLUSTER,
     &DATABASE_DBNAME,
     &DATABASE_MAX_CONNECTIONS,
     &DATABASE_MAX_CLIENTS,
+    &DATABASE_ROUTE,
+    &DATABASE_HINTS,
+    &DATABASE_CONSISTENCY,
+    &DATABASE_MAX_LAG,
     &POOL_MODE,
     &POOL_SIZE,
     &POOL_MIN,
@@ -113,6 +121,10 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &POOL_LISTEN,
     &USER_MAX_CONNECTIONS,
     &USER_MAX_CLIENTS,
+    &USER_ROUTE,
+    &USER_HINTS,
+    &USER_CONSISTENCY,
+    &USER_MAX_LAG,
     &USER_POOL_MODE,
     &USER_POOL_SIZE,
     &USER_POOL_MIN,
@@ -180,6 +192,24 @@ pub(super) static LISTENER_ADDRESS: Key<Place> = Key {
     needed: Needed::Yes,
     does: "Where clients connect. `0.0.0.0` and `[::]` stand for every interface. Port `0` leaves \
            the choice to the system, which is of use in tests only.",
+};
+
+const ROUTES: Choice<Route> = Choice {
+    default: Route::Split,
+    names: &Route::NAMES,
+};
+
+pub(super) static LISTENER_ROUTE: Key<Choice<Route>> = Key {
+    path: "listener[].route",
+    shape: ROUTES,
+    needed: Needed::No,
+    does: "Where statements go. `split`: reads to standbys, everything else to the primary. `primary`: \
+           everything to the primary. `standby`: everything to standbys, as on a plain read-only port: they \
+           refuse what writes (`25006`), clients are told `in_hot_standby = on`, and while no standby is within \
+           the bound on lag statements fail with `57P03`; nothing goes to the primary. `observe`: everything to \
+           the primary, and `pgweir_would_have_moved_total` counts what `split` would have moved. All but \
+           `split` hold for every client of the listener, whatever its database, its user, its settings \
+           or its hints say.",
 };
 
 pub(super) static NODE_ADDRESS: Key<Place> = Key {
@@ -274,18 +304,59 @@ pub(super) static MONITOR_TIMEOUT: Key<Time> = Key {
            declare a busy node silent; long ones notice a dead one late.",
 };
 
+const CONSISTENCIES: Choice<Consistency> = Choice {
+    default: Consistency::Session,
+    names: &Consistency::NAMES,
+};
+
+pub(super) static CONSISTENCY: Key<Choice<Consistency>> = Key {
+    path: "cluster.<name>.reads.consistency",
+    shape: CONSISTENCIES,
+    needed: Needed::No,
+    does: "What a read shows. `session`: all that its own session has written; until a standby has it, the \
+           session's reads go to the primary. `eventual`: no more than `max_lag` says. A database, a user and a session \
+           (`SET pgweir.consistency`) may have it otherwise.",
+};
+
+const LAG: Time = Time {
+    default: Duration::from_secs(10),
+    least: Duration::ZERO,
+    most: Duration::from_secs(86_400),
+};
+
 pub(super) static MAX_LAG: Key<Time> = Key {
     path: "cluster.<name>.reads.max_lag",
-    shape: Time {
-        default: Duration::from_secs(10),
-        least: Duration::ZERO,
-        most: Duration::from_secs(86_400),
-    },
+    shape: LAG,
     needed: Needed::No,
     does: "The most that a standby may be behind the primary and still be read. Beyond it, reads \
            go to the other standbys, or to the primary. `\"0s\"` reads only standbys that were seen \
            to have replayed everything, which on a busy primary is none; `\"1d\"` reads any standby \
            that answers, however old its data.",
+};
+
+pub(super) static CATALOG_TTL: Key<Time> = Key {
+    path: "cluster.<name>.reads.catalog_ttl",
+    shape: Time {
+        default: Duration::from_secs(60),
+        least: Duration::from_millis(100),
+        most: Duration::from_secs(86_400),
+    },
+    needed: Needed::No,
+    does: "How late a change to functions, views, types or operators is noticed that was made past the proxy. What is done \
+           through it, and by the event trigger of `deploy/pgweir_ddl.sql` what is done elsewhere, is noticed at once. Each \
+           database with clients is asked this often, some 10 to 100 ms of the primary's time.",
+};
+
+pub(super) static TRUST_DECLARED_VOLATILITY: Key<Choice<bool>> = Key {
+    path: "cluster.<name>.reads.trust_declared_volatility",
+    shape: Choice {
+        default: true,
+        names: &[("on", true), ("off", false)],
+    },
+    needed: Needed::No,
+    does: "Whether functions of users and extensions that are declared `IMMUTABLE` or `STABLE` may run on standbys. One that \
+           writes all the same is refused there; one with an effect outside of PostgreSQL is not. With `\"off\"` statements \
+           that call any of them go to the primary.",
 };
 
 pub(super) static DATABASE_CLUSTER: Key<Text> = Key {
@@ -318,6 +389,46 @@ pub(super) static DATABASE_MAX_CLIENTS: Key<Maybe<Count>> = Key {
     needed: Needed::No,
     does: "Most clients of the database at once; the next one is refused with SQLSTATE 53300. Only \
            `limits.max_clients` counts if absent. In `\"*\"` it holds for each name by itself.",
+};
+
+const HINTS: Choice<Hints> = Choice {
+    default: Hints::Allow,
+    names: &[("allow", Hints::Allow), ("ignore", Hints::Ignore)],
+};
+
+pub(super) static DATABASE_ROUTE: Key<Maybe<Choice<Route>>> = Key {
+    path: "database.<name>.route",
+    shape: Maybe(ROUTES),
+    needed: Needed::No,
+    does: "Where statements go, as at `listener[].route`, for clients of a listener that splits; `split` if \
+           absent. A second name for a database with `route = \"standby\"` and `dbname` is one for readers. A session \
+           may choose otherwise with `SET pgweir.route`, unless `hints` forbids that, or this is `observe`, which \
+           holds.",
+};
+
+pub(super) static DATABASE_HINTS: Key<Choice<Hints>> = Key {
+    path: "database.<name>.hints",
+    shape: HINTS,
+    needed: Needed::No,
+    does: "`ignore`: hints in comments are comments like others, and the settings `pgweir.route`, \
+           `pgweir.consistency` and `pgweir.max_lag` are refused (`42501`), for users whose SQL is not \
+           trusted. `standby` in a hint may send a function there that pgweir does not know.",
+};
+
+pub(super) static DATABASE_CONSISTENCY: Key<Maybe<Choice<Consistency>>> = Key {
+    path: "database.<name>.reads.consistency",
+    shape: Maybe(CONSISTENCIES),
+    needed: Needed::No,
+    does: "As `cluster.<name>.reads.consistency`, for this database; that of its cluster if absent.",
+};
+
+pub(super) static DATABASE_MAX_LAG: Key<Maybe<Time>> = Key {
+    path: "database.<name>.reads.max_lag",
+    shape: Maybe(LAG),
+    needed: Needed::No,
+    does: "As `cluster.<name>.reads.max_lag`, for this database; that of its cluster if absent. It may be less or more \
+           than that, and is held to the newest measurement, without the two answers and three answers by which \
+           a cluster's bound is kept from flapping.",
 };
 
 const MODES: Choice<PoolMode> = Choice {
@@ -460,6 +571,34 @@ pub(super) static USER_MAX_CLIENTS: Key<Maybe<Count>> = Key {
     needed: Needed::No,
     does: "Most clients of the user at once, of all databases together; the next one is refused with SQLSTATE 53300. \
            Only the other bounds count if absent.",
+};
+
+pub(super) static USER_ROUTE: Key<Maybe<Choice<Route>>> = Key {
+    path: "user.<name>.route",
+    shape: Maybe(ROUTES),
+    needed: Needed::No,
+    does: "Where statements of the user go, whatever the database says; as `database.<name>.route`.",
+};
+
+pub(super) static USER_HINTS: Key<Maybe<Choice<Hints>>> = Key {
+    path: "user.<name>.hints",
+    shape: Maybe(HINTS),
+    needed: Needed::No,
+    does: "Whether hints and the settings `pgweir.…` are for the user, whatever the database says.",
+};
+
+pub(super) static USER_CONSISTENCY: Key<Maybe<Choice<Consistency>>> = Key {
+    path: "user.<name>.reads.consistency",
+    shape: Maybe(CONSISTENCIES),
+    needed: Needed::No,
+    does: "What reads of the user show, whatever the database says.",
+};
+
+pub(super) static USER_MAX_LAG: Key<Maybe<Time>> = Key {
+    path: "user.<name>.reads.max_lag",
+    shape: Maybe(LAG),
+    needed: Needed::No,
+    does: "The bound on lag for the user, whatever the database says.",
 };
 
 pub(super) static USER_POOL_MODE: Key<Maybe<Choice<PoolMode>>> = Key {

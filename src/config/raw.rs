@@ -307,7 +307,7 @@ mod tests {
             "",
             "process listener cluster database user auth admin limits timeouts peering log",
         );
-        check("listener[]", "address");
+        check("listener[]", "address route");
         check("cluster.<name>", "nodes monitor reads");
         check("cluster.<name>.nodes[]", "address name max_connections");
         check(

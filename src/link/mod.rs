@@ -16,6 +16,7 @@ pub use owed::{CopyIn, Local, Owed, Owing};
 pub use params::{Params, Value};
 pub use statements::{Statement, StatementId, Statements, put_name};
 
+use crate::sql::catalog::Change;
 use crate::wire::Status;
 
 /// Protocol state of one server connection.
@@ -60,6 +61,8 @@ pub struct Link {
     pub again: bool,
     /// The error that bringing a statement to the connection ended with: what the client's own message failed for.
     pub unsaid: Option<Vec<u8>>,
+    /// A statement was forwarded that may change how others are routed. Nothing is sent behind its unit.
+    pub steering: bool,
     /// A PREPARE was forwarded. Nothing is sent behind its unit.
     pub preparing: bool,
     /// What the server has is not known: the connection must not be used again.
@@ -71,9 +74,9 @@ pub struct Link {
     /// It has failed while the server waited for CopyData.
     pub copy_failed: bool,
     /// What has been forwarded and not answered may change the catalog.
-    pub changes_catalog: bool,
+    pub changes_catalog: Change,
     /// The transaction in progress may have changed the catalog.
-    pub catalog_open: bool,
+    pub catalog_open: Change,
     /// The end of a transaction block is among what has been forwarded and not answered.
     pub committing: bool,
     /// The transaction in progress contains a write.

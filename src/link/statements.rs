@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
 
-use crate::sql::{Class, TxEffect};
+use crate::sql::{Access, Class, Reason, TxEffect};
 
 /// Number of a statement, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,7 +23,8 @@ pub struct StatementId(u64);
 pub struct Statement {
     /// Its number.
     pub id: StatementId,
-    /// What it does.
+    /// What it does. Where it may run was true of the catalog that it was first seen under: see
+    /// [`Statement::class_under`].
     pub class: Class,
     /// It was prepared by SQL's PREPARE, which is its text: servers have it by the client's own name.
     pub by_sql: bool,
@@ -32,9 +33,41 @@ pub struct Statement {
     epoch: u64,
     accepted: AtomicBool,
     retired: AtomicBool,
+    /// The access of its class, whether it is uncertain, and the reason, and the epoch of the catalog that they rest on.
+    judged: AtomicU64,
 }
 
+/// Beside an access in [`Statement::judged`].
+const UNCERTAIN: u8 = 0x80;
+
+/// No catalog's epoch in [`Statement::judged`].
+const UNJUDGED: u64 = u64::MAX;
+
 impl Statement {
+    /// What it does by a catalog of this epoch. `judge` is asked when it was last looked at under another.
+    pub fn class_under(&self, epoch: u64, judge: impl FnOnce() -> Class) -> Class {
+        let judged = self.judged.load(Ordering::Relaxed);
+        let [.., access, reason] = judged.to_be_bytes();
+        if judged >> 16 == epoch
+            && let Some(known) = Access::ALL.get(usize::from(access & !UNCERTAIN))
+            && let Some(reason) = Reason::ALL.get(usize::from(reason))
+        {
+            return Class {
+                access: *known,
+                reason: *reason,
+                uncertain: access & UNCERTAIN != 0,
+                ..self.class
+            };
+        }
+        let class = judge();
+        let uncertain = if class.uncertain { UNCERTAIN.into() } else { 0 };
+        let access = class.access.index() as u64 | uncertain;
+        let reason = class.reason.index() as u64;
+        self.judged
+            .store(epoch << 16 | access << 8 | reason, Ordering::Relaxed);
+        class
+    }
+
     /// A server has accepted its Parse.
     pub fn accept(&self) {
         self.accepted.store(true, Ordering::Relaxed);
@@ -61,6 +94,13 @@ impl Statement {
     /// The content of its Parse message: text, number of parameter types, their OIDs.
     pub fn content(&self) -> &[u8] {
         &self.content
+    }
+
+    /// OIDs of the parameter types that the client has given; 0 leaves one to the server.
+    pub fn parameter_types(&self) -> impl Iterator<Item = u32> {
+        let (_, rest) = crate::wire::frame::split_cstr(&self.content).unwrap_or((&[], &[]));
+        let (types, _) = rest.get(2..).unwrap_or_default().as_chunks::<4>();
+        types.iter().map(|id| u32::from_be_bytes(*id))
     }
 
     /// Its text.
@@ -137,6 +177,7 @@ impl Statements {
             epoch: self.epoch.load(Ordering::Relaxed),
             accepted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            judged: AtomicU64::new(UNJUDGED),
         }
     }
 
@@ -198,7 +239,7 @@ mod tests {
     use crate::sql::Classifier;
 
     fn class(text: &[u8]) -> Class {
-        Classifier::new(1 << 20).classify(text, Default::default())
+        Classifier::new(1 << 20).classify(text, Default::default(), &crate::sql::catalog::TABLES)
     }
 
     #[test]

@@ -42,7 +42,13 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Nodes and clusters", &["pgweir_node_", "pgweir_primary_"]),
     (
         "Routing",
-        &["pgweir_routed_", "pgweir_standby_", "pgweir_pins_"],
+        &[
+            "pgweir_routed_",
+            "pgweir_would_",
+            "pgweir_hints_",
+            "pgweir_standby_",
+            "pgweir_pins_",
+        ],
     ),
     ("Pools", &["pgweir_pool_"]),
     (
@@ -56,7 +62,12 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "Statements",
-        &["pgweir_prepared_", "pgweir_stale_", "pgweir_classifier_"],
+        &[
+            "pgweir_prepared_",
+            "pgweir_stale_",
+            "pgweir_classifier_",
+            "pgweir_catalog_",
+        ],
     ),
     ("Process", &["pgweir_build_", "process_"]),
 ];

@@ -27,6 +27,10 @@ pub struct Labels<'a> {
     pub targets: &'a [&'a str],
     /// Why it was chosen, second index of [`Metrics::routed`].
     pub reasons: &'a [&'a str],
+    /// Why a statement has its class.
+    pub classes: &'a [&'a str],
+    /// What became of a hint.
+    pub hints: &'a [&'a str],
     /// Why a probe was not answered.
     pub probe_failures: &'a [&'a str],
     /// Why a session is pinned.
@@ -48,8 +52,16 @@ pub struct Labels<'a> {
 pub struct Metrics {
     /// Statements given to a node, by target and reason; see [`Metrics::routed`].
     pub routed_statements: Grid,
+    /// Statements that would have gone elsewhere, by index in [`Labels::targets`] and in [`Labels::classes`].
+    pub would_have_moved: Grid,
+    /// Hints, by index in [`Labels::hints`].
+    pub hints: Family,
     /// Statements refused by a standby with 25006; must stay 0.
     pub standby_refusals: IntCounter,
+    /// Catalogs of databases read.
+    pub catalog_loads: IntCounter,
+    /// Catalogs of databases that could not be read.
+    pub catalog_load_failures: IntCounter,
     /// Prepared statements planned anew and run unseen.
     pub stale_plans: IntCounter,
     /// Sessions pinned, by reason.
@@ -114,7 +126,15 @@ impl Metrics {
         let bytes = Family::of(&registry, series::CLIENT_BYTES_TOTAL, &["received", "sent"]);
         Arc::new(Metrics {
             routed_statements: routed(&registry, labels),
+            would_have_moved: Grid::new(
+                &register(&registry, series::WOULD_HAVE_MOVED_TOTAL.counters()),
+                labels.targets,
+                labels.classes,
+            ),
+            hints: Family::of(&registry, series::HINTS_TOTAL, labels.hints),
             standby_refusals: counter(&registry, series::STANDBY_REFUSALS_TOTAL),
+            catalog_loads: counter(&registry, series::CATALOG_LOADS_TOTAL),
+            catalog_load_failures: counter(&registry, series::CATALOG_LOAD_FAILURES_TOTAL),
             stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),
             pins_ended: Family::of(&registry, series::PINS_ENDED_TOTAL, labels.pins),
@@ -326,6 +346,8 @@ mod tests {
         roles: &["primary", "standby", "unknown"],
         targets: &["primary", "standby"],
         reasons: &["read", "class"],
+        classes: &["read"],
+        hints: &["followed"],
         probe_failures: &["refused", "timed_out"],
         pins: &["listen"],
         login_failures: &["password"],

@@ -52,13 +52,15 @@ pub struct Limits {
     pub check: Duration,
 }
 
-/// SQL of the operator's that makes a connection ready.
+/// What makes a connection ready, of the operator's and of the proxy's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
     /// Run on a new connection, and again whenever DISCARD ALL has undone it.
     pub connect_query: Option<Box<str>>,
     /// Run before DISCARD ALL when a connection is cleaned.
     pub reset_query: Option<Box<str>>,
+    /// Settings of the proxy's own, with which every connection logs in.
+    pub parameters: Arc<[(&'static str, String)]>,
 }
 
 /// What clients of a database and user have been told of their settings, on whichever node they are: every server

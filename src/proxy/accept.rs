@@ -9,14 +9,13 @@ use tokio::time::timeout;
 use super::build::{Built, Places};
 use super::peers;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
+use crate::config::Route;
 use crate::link::{Params, Value};
 use crate::net::Stream;
 use crate::pool::{Patience, Pooled};
-use crate::relay::{
-    self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Shared, Unwelcome, Welcome,
-};
+use crate::relay::{self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Shared, Unwelcome};
 use crate::server::{self, Credentials, Server};
-use crate::session::Session;
+use crate::session::{Session, check_startup};
 use crate::wire::startup::{self, Startup, V3_2};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
 
@@ -40,6 +39,7 @@ const KEY_3_2: usize = 32;
 /// Accepts clients until told to stop.
 pub(super) async fn accept(
     listener: Listener,
+    route: Route,
     built: Arc<Built>,
     sessions: watch::Sender<usize>,
     mut stopped: watch::Receiver<bool>,
@@ -55,7 +55,7 @@ pub(super) async fn accept(
                 tokio::spawn(async move {
                     let _counted = (built.shared.metrics.client(), guard);
                     // Boxed, so that the memory of the login is given back when the session begins.
-                    match Box::pin(serve(stream, peer, built)).await {
+                    match Box::pin(serve(stream, peer, route, built)).await {
                         Some((Serving::Session(relay), _permit)) => relay.run().await,
                         Some((Serving::Replication(replication), _permit)) => {
                             replication.run().await;
@@ -114,8 +114,13 @@ impl From<Unwelcome> for Refusal {
     }
 }
 
-async fn serve(mut stream: Stream, peer: Peer, built: Arc<Built>) -> Option<(Serving, Permits)> {
-    let result = match timeout(built.login_timeout, greet(&mut stream, &built)).await {
+async fn serve(
+    mut stream: Stream,
+    peer: Peer,
+    route: Route,
+    built: Arc<Built>,
+) -> Option<(Serving, Permits)> {
+    let result = match timeout(built.login_timeout, greet(&mut stream, route, &built)).await {
         Ok(result) => result,
         Err(_) => {
             built.shared.metrics.timeouts.named("login").inc();
@@ -174,7 +179,7 @@ struct Admitted {
 enum AdmittedTo {
     Session {
         pools: Arc<PoolSet>,
-        welcome: Arc<Welcome>,
+        session: Box<Session>,
         home: Option<(Pooled, usize)>,
     },
     Replication {
@@ -190,16 +195,9 @@ impl Admitted {
         let serving = match self.to {
             AdmittedTo::Session {
                 pools,
-                welcome,
+                session,
                 home,
-            } => {
-                let mut session =
-                    Session::new(welcome.params.clone(), welcome.lexing, welcome.serializable);
-                if pools.shares_listen {
-                    session = session.with_shared_listen(welcome.utf8);
-                }
-                Serving::Session(Relay::new(shared, pools, self.slot, stream, session, home))
-            }
+            } => Serving::Session(Relay::new(shared, pools, self.slot, stream, *session, home)),
             AdmittedTo::Replication {
                 server,
                 cluster,
@@ -212,7 +210,7 @@ impl Admitted {
     }
 }
 
-async fn greet(stream: &mut Stream, built: &Built) -> Result<Greeted, Refusal> {
+async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greeted, Refusal> {
     let startup = match first_packet(stream).await.map_err(failed)? {
         First::Nothing => return Ok(Greeted::Nothing),
         First::Cancel { process, key } => return Ok(Greeted::Cancel { process, key }),
@@ -256,22 +254,33 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Greeted, Refusal> {
     else {
         return Err(no_database(&startup));
     };
+    let ground = pools.ground.of_listener(route);
+    check_startup(&params, ground).map_err(|notice| Refusal::Notice("refused", notice))?;
     let welcome = match relay::welcome(&built.shared, &pools, params).await {
         Ok(welcome) => welcome,
         Err(unwelcome) => {
             return Err(unwelcome.into());
         }
     };
-    let home = home(&built.shared, &pools).await;
+    let mut session = Session::new(welcome.params.clone(), welcome.lexing, welcome.serializable)
+        .with_ground(ground);
+    if pools.shares_listen {
+        session = session.with_shared_listen(welcome.utf8);
+    }
+    let home = match session.is_on_standbys() {
+        true => None,
+        false => home(&built.shared, &pools).await,
+    };
     let process = home.as_ref().map(|(server, _)| server.process);
     let slot = enter(built, &startup, process)?;
-    say_welcome(stream, &welcome.messages, &slot).await?;
+    let told = welcome.told(session.is_on_standbys());
+    say_welcome(stream, &told, &slot).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
         permits,
         to: AdmittedTo::Session {
             pools,
-            welcome,
+            session: Box::new(session),
             home,
         },
     }))

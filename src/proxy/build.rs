@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 
+use super::catalogs::Catalogs;
 use super::peers::Peering;
 use crate::client::{Authenticator, Method, UserSecret, Verifier};
 use crate::cluster::{Event, Judge, NodeState, Policy, View};
@@ -21,9 +22,11 @@ use crate::pool::{Ledger, Limits, NodeCounts, Owner, Setup, Shared as Bound};
 use crate::relay::{
     self, Cluster, Mode, Node, PoolSet, Registry, SessionTimeouts, Shared, Template,
 };
-use crate::route::Role;
+use crate::route::{Ground, Role};
 use crate::server::{Credentials, Endpoint, Secret};
-use crate::sql::{Classifier, PinReason};
+use crate::session;
+use crate::sql::catalog::Change;
+use crate::sql::{Classifier, HintResult, PinReason, Reason};
 use crate::wire::SqlState;
 
 /// Memory for verdicts on statements, and for the texts of prepared statements. The working set of an application is a
@@ -72,6 +75,7 @@ pub(super) struct Databases {
     any: Option<Database>,
     users: HashMap<String, config::User>,
     counts: Mutex<HashMap<Counted, Arc<AtomicUsize>>>,
+    catalogs: Catalogs,
     pools: Mutex<HashMap<(String, String), Arc<PoolSet>>>,
 }
 
@@ -99,6 +103,9 @@ struct Database {
     dbname: Option<String>,
     max_connections: Option<usize>,
     max_clients: Option<usize>,
+    routing: config::Routing,
+    /// What its cluster has.
+    reads: config::Reads,
     template: Template,
 }
 
@@ -124,7 +131,8 @@ impl Databases {
             told: Arc::default(),
         };
         let template = for_user(known, database, self.users.get(user));
-        let set = Arc::new(PoolSet::new(&template, owner));
+        let catalog = self.catalogs.watch(&template.cluster, owner.database);
+        let set = Arc::new(PoolSet::new(&template, owner, catalog));
         pools.insert(key, set.clone());
         Some(set)
     }
@@ -247,6 +255,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         clusters.push(Arc::new(assemble(&metrics, first_node, cluster, config)));
         first_node += cluster.nodes.len();
     }
+    let catalogs = Catalogs::new(config, &metrics);
     let shared = Arc::new(Shared {
         classifier: Classifier::new(CLASSIFIER_BYTES),
         statements: Statements::new(STATEMENT_BYTES),
@@ -267,7 +276,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         epoch: Instant::now(),
     };
     let built = Built {
-        databases: databases(config, &clusters, timeouts),
+        databases: databases(config, &clusters, timeouts, catalogs),
         authenticator: authenticator(&config.auth, seed),
         shared,
         clusters,
@@ -292,6 +301,7 @@ fn metrics(config: &Config) -> Arc<Metrics> {
                 .map(|node| (cluster.name.as_str(), node.name.as_str()))
         })
         .collect();
+    let classes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     let pins: Vec<&str> = PinReason::ALL.iter().map(|pin| pin.as_str()).collect();
     let states: Vec<&str> = SqlState::ALL.iter().map(|state| state.code()).collect();
     Metrics::new(&Labels {
@@ -300,6 +310,8 @@ fn metrics(config: &Config) -> Arc<Metrics> {
         roles: &NodeState::ALL.map(NodeState::as_str),
         targets: &Role::ALL.map(Role::as_str),
         reasons: &relay::reasons(),
+        classes: &classes,
+        hints: &HintResult::LABELS,
         probe_failures: &crate::monitor::FAILURES,
         pins: &pins,
         login_failures: &super::accept::FAILURES,
@@ -380,12 +392,7 @@ fn to_watch(
         endpoint: endpoint(metrics, node, config),
         user: monitor.user.clone(),
         database: monitor.database.clone(),
-        credentials: Credentials::new(
-            monitor
-                .password
-                .as_ref()
-                .map(|p| Secret::Password(p.expose().into())),
-        ),
+        credentials: credentials(monitor),
         timeout: monitor.timeout,
     };
     ToWatch {
@@ -397,7 +404,18 @@ fn to_watch(
     }
 }
 
-fn databases(config: &Config, clusters: &[Arc<Cluster>], timeouts: SessionTimeouts) -> Databases {
+/// What proves the monitor user.
+pub(super) fn credentials(monitor: &config::Monitor) -> Credentials {
+    let password = monitor.password.as_ref();
+    Credentials::new(password.map(|p| Secret::Password(p.expose().into())))
+}
+
+fn databases(
+    config: &Config,
+    clusters: &[Arc<Cluster>],
+    timeouts: SessionTimeouts,
+    catalogs: Catalogs,
+) -> Databases {
     let mut named = HashMap::new();
     let mut any = None;
     for database in &config.databases {
@@ -408,7 +426,14 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>], timeouts: SessionTimeou
             // Config has checked the name.
             continue;
         };
-        let known = known_database(config, database, cluster.clone(), timeouts);
+        let reads = config
+            .clusters
+            .iter()
+            .find(|known| known.name == database.cluster);
+        let Some(reads) = reads.map(|known| known.reads) else {
+            continue;
+        };
+        let known = known_database(config, database, reads, cluster.clone(), timeouts);
         if database.name == "*" {
             any = Some(known);
         } else {
@@ -423,6 +448,7 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>], timeouts: SessionTimeou
             .map(|user| (user.name.clone(), user.clone()))
             .collect(),
         counts: Mutex::default(),
+        catalogs,
         pools: Mutex::default(),
     }
 }
@@ -430,6 +456,7 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>], timeouts: SessionTimeou
 fn known_database(
     config: &Config,
     database: &config::Database,
+    reads: config::Reads,
     cluster: Arc<Cluster>,
     timeouts: SessionTimeouts,
 ) -> Database {
@@ -439,6 +466,8 @@ fn known_database(
         dbname: database.dbname.clone(),
         max_connections: database.max_connections,
         max_clients: database.max_clients,
+        routing: database.routing,
+        reads,
         template: Template {
             cluster,
             mode: mode(pool.mode),
@@ -456,9 +485,11 @@ fn known_database(
             bounds: Vec::new(),
             timeouts: Arc::new(timeouts),
             listen: pool.listen,
+            ground: Ground::default(),
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),
+                ..Setup::default()
             }),
         },
     }
@@ -478,6 +509,13 @@ fn for_user(known: &Database, name: &str, user: Option<&config::User>) -> Templa
     if let Some(most) = known.max_connections {
         template.bounds.push((Bound::Database(name.into()), most));
     }
+    let routing = user.map(|user| user.routing).unwrap_or_default();
+    template.ground = Ground::new(routing.or(known.routing), known.reads);
+    let setup = Setup {
+        parameters: session::own_settings(template.ground).into(),
+        ..Setup::clone(&template.setup)
+    };
+    template.setup = Arc::new(setup);
     let Some(user) = user else { return template };
     if let Some(most) = user.max_connections {
         template
@@ -557,11 +595,11 @@ fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
             .any(|event| matches!(event, Event::PrimaryAccepted { .. }));
         cluster.view.store(Arc::new(view));
         if new_primary && let Some(built) = weak.upgrade() {
-            built
-                .databases
-                .all()
-                .iter()
-                .for_each(|set| set.forget_welcomes());
+            built.databases.all().iter().for_each(|set| {
+                set.forget_welcomes();
+                // What the old primary had and nobody has replayed is gone.
+                set.catalog.changed(Change::Names);
+            });
         }
     };
     let watched = Watched {

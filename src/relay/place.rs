@@ -7,7 +7,7 @@ use super::pools::Mode;
 use super::run::{Begin, End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
 use crate::pool::{CheckoutError, NOTICE_AFTER, Patience};
-use crate::sql::{Class, SessionEffect, TxEffect};
+use crate::sql::{Class, Reason, SessionEffect, TxEffect};
 use crate::wire::{Notice, Severity, SqlState};
 
 impl Relay {
@@ -83,11 +83,16 @@ impl Relay {
     /// the session has to wait for it.
     pub(super) fn obtain(&mut self, unit: Unit, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
+        let policy = self.session.policy(unit.class);
+        if unit.class.reason == Reason::UnknownName {
+            self.pools.catalog.missed();
+        }
         let floor = &mut self.session.floor;
         let (node, standby) = unit::choose(
             &self.shared,
             &self.pools.cluster,
             unit.class,
+            policy,
             floor,
             avoid,
             now,
@@ -175,7 +180,8 @@ impl Relay {
             self.placed = there.then_some(waiting.unit);
             return;
         }
-        self.reject_front(&unit::checkout_notice(error));
+        let route = self.session.policy(waiting.unit.class).route;
+        self.reject_front(&unit::checkout_notice(error, route));
     }
 }
 

@@ -6,9 +6,11 @@ use std::collections::HashMap;
 
 use super::listen::Listeners;
 use super::{Cluster, SessionTimeouts, Welcome};
+use crate::catalog::Watched;
 use crate::config::ListenPolicy;
 use crate::link::Params;
 use crate::pool::{self, Limits, Owner, Pool, Setup, Told};
+use crate::route::Ground;
 use crate::server::{Credentials, Endpoint};
 
 /// When a server connection goes back to its pool.
@@ -37,6 +39,8 @@ pub struct Template {
     pub setup: Arc<Setup>,
     /// What LISTEN does to a session.
     pub listen: ListenPolicy,
+    /// How statements are routed.
+    pub ground: Ground,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
 }
@@ -56,6 +60,10 @@ pub struct PoolSet {
     pub mode: Mode,
     /// How long sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
+    /// How statements of its sessions are routed, unless they or their listener say otherwise.
+    pub ground: Ground,
+    /// What the database has.
+    pub catalog: Arc<Watched>,
     /// LISTEN needs no server connection of its session's own.
     pub shares_listen: bool,
     pub(super) listeners: Listeners,
@@ -73,7 +81,7 @@ const MAX_WELCOMES: usize = 256;
 
 impl PoolSet {
     /// Empty pools.
-    pub fn new(template: &Template, owner: Owner<'_>) -> PoolSet {
+    pub fn new(template: &Template, owner: Owner<'_>, catalog: Arc<Watched>) -> PoolSet {
         let cluster = template.cluster.clone();
         let pool = |node: &super::Node| {
             let endpoint = Endpoint {
@@ -99,6 +107,8 @@ impl PoolSet {
             cluster,
             mode: template.mode,
             timeouts: template.timeouts.clone(),
+            ground: template.ground,
+            catalog,
             credentials: owner.credentials,
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,

@@ -22,10 +22,12 @@ use super::place::no_transactions;
 use super::pools::Mode;
 use super::unit::{self, Unit, Waiting};
 use super::{Node, PoolSet, Seat, Shared};
+use crate::cluster::NodeState;
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
 use crate::session::{LinkError, Next, Session};
+use crate::sql::catalog::Change;
 use crate::sql::{Class, Pins};
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 
@@ -414,7 +416,8 @@ impl Relay {
             return Ok(());
         };
         let (client, output, session) = (&mut self.client, &mut self.output, &mut self.session);
-        let standby = held.standby;
+        // What is refused to a session that wants standbys only is no mistake of the router's.
+        let standby = held.standby && !session.is_on_standbys();
         let link = &mut held.server.link;
         let sent = &self.shared.metrics.client_sent_bytes;
         let result = compose(|out| {
@@ -434,7 +437,7 @@ impl Relay {
                 self.flags.recheck |= !self.input.is_empty();
                 self.flags.ended |= received.ended;
                 self.flags.idle |= received.idle;
-                if received.wrote {
+                if received.wrote && !self.was_refused_by_role() {
                     self.session.floor.wrote(Instant::now());
                 }
                 self.note_pins();
@@ -448,8 +451,8 @@ impl Relay {
                 if received.refused {
                     self.shared.metrics.standby_refusals.inc();
                 }
-                if received.catalog_changed {
-                    self.shared.statements.catalog_changed();
+                if received.catalog_changed != Change::None {
+                    self.catalog_changed(received.catalog_changed);
                 }
                 if received.again {
                     self.send_again();
@@ -470,11 +473,29 @@ impl Relay {
         }
     }
 
+    /// Whether what a session of standbys has sent as a write cannot have been one: its node is still a standby.
+    fn was_refused_by_role(&self) -> bool {
+        let held = self.held.as_ref().filter(|held| held.standby);
+        held.is_some_and(|held| {
+            let view = self.pools.cluster.view.load();
+            self.session.is_on_standbys() && view.nodes[held.node].state == NodeState::Standby
+        })
+    }
+
+    /// A unit has changed what the database has.
+    fn catalog_changed(&self, change: Change) {
+        if change == Change::Plans {
+            self.shared.statements.catalog_changed();
+        }
+        self.pools.catalog.changed(change);
+    }
+
     /// The plan of a prepared statement has become stale. Nothing was executed, and the client has heard nothing.
     fn send_again(&mut self) {
         let Some(held) = &mut self.held else { return };
         self.shared.metrics.stale_plans.inc();
-        self.session.renew(self.shared.context());
+        let catalog = self.pools.catalog.current();
+        self.session.renew(self.shared.context(&catalog));
         let unit = std::mem::take(&mut held.server.link.replay);
         self.put_back(&unit);
     }
@@ -536,6 +557,7 @@ impl Relay {
             let Setup {
                 connect_query,
                 reset_query,
+                ..
             } = held.server.setup().clone();
             let server = &mut *held.server;
             let mut out = Vec::new();
@@ -635,7 +657,8 @@ impl Relay {
                     let held = self.held.as_ref();
                     let link = held.map(|held| (&held.server.link, held.standby));
                     let mut replies = Vec::new();
-                    let context = self.shared.context();
+                    let catalog = self.pools.catalog.current();
+                    let context = self.shared.context(&catalog);
                     let next = self.session.next(rest, link, context, &mut replies);
                     if !replies.is_empty() {
                         Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
@@ -710,6 +733,7 @@ impl Relay {
         // Once refused, they must be confirmed first.
         let refused = self.flags.refused;
         let server = &mut *held.server;
+        let catalog = self.pools.catalog.current();
         let written = compose(|out| {
             let refusable = match begin {
                 Begin::Settings => {
@@ -726,7 +750,13 @@ impl Relay {
                 server.unsent.extend_from_slice(out);
                 return Ok(false);
             }
-            let verbatim = session.forward(bytes, class, &mut server.link, shared.context(), out);
+            let verbatim = session.forward(
+                bytes,
+                class,
+                &mut server.link,
+                shared.context(&catalog),
+                out,
+            );
             let bytes = if verbatim && out.is_empty() {
                 bytes
             } else {

@@ -18,8 +18,8 @@ use crate::wire::{ClientFacing, Notice, SqlState, reply};
 /// The settings of a new session.
 #[derive(Debug)]
 pub struct Welcome {
-    /// ParameterStatus messages.
-    pub messages: Vec<u8>,
+    /// ParameterStatus messages, but for the one that tells of the role.
+    messages: Vec<u8>,
     /// The startup settings that they reflect.
     pub params: Arc<Params>,
     /// How the server lexes statements with them.
@@ -45,6 +45,19 @@ impl From<Notice> for Unwelcome {
             severity: crate::wire::Severity::Fatal,
             ..notice
         })
+    }
+}
+
+/// What tells drivers whether they are on a standby.
+const IN_HOT_STANDBY: &str = "in_hot_standby";
+
+impl Welcome {
+    /// The settings as they are told to a client: as those of a primary, or of a standby.
+    pub fn told(&self, standby: bool) -> Vec<u8> {
+        let mut messages = self.messages.clone();
+        let role = if standby { "on" } else { "off" };
+        reply::parameter_status(IN_HOT_STANDBY, role, &mut messages);
+        messages
     }
 }
 
@@ -98,9 +111,9 @@ pub async fn welcome(
             }
         };
     drop(server);
-    reported.set("in_hot_standby", "off");
     let mut messages = Vec::new();
-    for (name, value) in reported.iter() {
+    // What a session is told of this is its listener's affair.
+    for (name, value) in reported.iter().filter(|(name, _)| *name != IN_HOT_STANDBY) {
         reply::parameter_status(name, value, &mut messages);
     }
     let welcome = Arc::new(Welcome {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::forward::MAX_REPLAY;
 use super::{Group, Session, between_units};
+use crate::config::Route;
 use crate::link::{Link, Local, Owed, Statement, Statements};
+use crate::sql::catalog::Catalog;
 use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, TxEffect};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
@@ -15,6 +17,8 @@ use crate::wire::{ClientFacing, Notice, SqlState, reply};
 pub struct Context<'a> {
     /// Statement text to class.
     pub classifier: &'a Classifier,
+    /// What the session's database has.
+    pub catalog: &'a Catalog,
     /// Prepared statements by content.
     pub statements: &'a Statements,
     /// What is held of a group before its place is chosen, in bytes.
@@ -92,13 +96,7 @@ const FUNCTION_CALL: Class = class(Access::Write, Reason::Function, SessionEffec
 const NOTHING: Class = class(Access::Empty, Reason::Empty, SessionEffect::None);
 
 const fn class(access: Access, reason: Reason, session: SessionEffect) -> Class {
-    Class {
-        access,
-        tx: TxEffect::None,
-        session,
-        reason,
-        statements: 1,
-    }
+    Class::plain(access, reason).with(session)
 }
 
 impl Session {
@@ -301,16 +299,17 @@ impl Session {
         let class = match header.tag {
             b'Q' => self.classify_query(frame, header, context),
             b'P' => match frontend::parse(body) {
-                Some(parse) => self.intern(parse, context).class,
+                Some(parse) => self.class_of(&self.intern(parse, context), context),
                 None => OPAQUE,
             },
             b'B' => self
                 .bound(body)
-                .map_or(NOTHING, |statement| statement.class),
+                .map_or(NOTHING, |statement| self.class_of(statement, context)),
             b'F' => FUNCTION_CALL,
             _ => NOTHING,
         };
         !matches!(class.access, Access::Primary | Access::Write)
+            || self.policy(class).route == Route::Standby
     }
 
     /// A write in a group that has read from a standby already: it can neither run there nor move.
@@ -378,13 +377,12 @@ impl Session {
         header: Header,
         context: Context<'_>,
     ) -> Class {
-        if frame.len() < header.total() {
-            return begun(context.classifier.classify(&frame[HEADER..], self.lexing));
-        }
-        match frontend::query(&frame[HEADER..]) {
-            Some(text) => context.classifier.classify(text, self.lexing),
+        let class = match frontend::query(&frame[HEADER..]) {
+            _ if frame.len() < header.total() => begun(self.classify(&frame[HEADER..], context)),
+            Some(text) => self.classify(text, context),
             None => OPAQUE,
-        }
+        };
+        self.steered(class)
     }
 
     pub(super) fn intern(
@@ -394,14 +392,39 @@ impl Session {
     ) -> Arc<Statement> {
         // A text that this session's server lexes in another way must not share a verdict with the others.
         if self.lexing == Default::default() {
-            return context.statements.intern(parse.content, || {
-                context.classifier.classify(parse.text, self.lexing)
-            });
+            let classify = || self.classify(parse.text, context);
+            return context.statements.intern(parse.content, classify);
         }
-        context.statements.unshared(
-            parse.content,
-            context.classifier.classify(parse.text, self.lexing),
-        )
+        let class = self.classify(parse.text, context);
+        context.statements.unshared(parse.content, class)
+    }
+
+    fn classify(&self, text: &[u8], context: Context<'_>) -> Class {
+        let Context {
+            classifier,
+            catalog,
+            ..
+        } = context;
+        classifier.classify(text, self.lexing, catalog)
+    }
+
+    /// What a prepared statement does, by what the catalog is now and by its hint.
+    pub(super) fn class_of(&self, statement: &Statement, context: Context<'_>) -> Class {
+        let class = statement.class_under(context.catalog.epoch(), || {
+            let class = self.classify(statement.text(), context);
+            // The check of a domain, or the input function of a type, is run for a parameter.
+            let mut types = statement.parameter_types();
+            if class.access == Access::Read && !types.all(|id| context.catalog.takes_parameter(id))
+            {
+                return Class {
+                    access: Access::Write,
+                    reason: Reason::Type,
+                    ..class
+                };
+            }
+            class
+        });
+        self.steered(class)
     }
 
     /// The statement that a Bind body names, if the session knows it.
@@ -436,7 +459,7 @@ impl Session {
                         let statement = self.intern(parse, context);
                         repeats |= self.is_unconfirmed(parse.name)
                             || (!parse.name.is_empty() && is_on_its_way(&statement, held));
-                        statement.class
+                        self.class_of(&statement, context)
                     }
                     None => OPAQUE,
                 },
@@ -445,7 +468,7 @@ impl Session {
                     Some(bind) => {
                         repeats |= self.is_open(bind.statement, held);
                         self.bound(body)
-                            .map_or(NOTHING, |statement| statement.class)
+                            .map_or(NOTHING, |statement| self.class_of(statement, context))
                     }
                     None => OPAQUE,
                 },
@@ -608,8 +631,17 @@ fn merge(a: Class, b: Class) -> Class {
         (TxEffect::None, tx) | (tx, TxEffect::None) => tx,
         _ => TxEffect::Mixed,
     };
+    let hint = match (a.access, b.access) {
+        (Access::Empty, _) => b.hint,
+        (_, Access::Empty) => a.hint,
+        _ => a.hint.beside(b.hint),
+    };
     let stronger = if rank(b) > rank(a) { b } else { a };
-    Class { tx, ..stronger }
+    Class {
+        tx,
+        hint,
+        ..stronger
+    }
 }
 
 /// Whether a server in a transaction that has failed refuses all of a unit: it is whole, and ends no transaction.
@@ -637,6 +669,7 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                     || link.forgetting.is_some()
                     || link.resetting
                     || link.preparing
+                    || link.steering
                     || link.guarded
                     || link.doubtful) =>
         {

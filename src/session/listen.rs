@@ -113,6 +113,7 @@ impl Session {
     ) -> Option<Next> {
         let listens = class.session == SessionEffect::Pin(PinReason::Listen);
         if !self.sharing.allowed
+            || self.is_on_standbys()
             || !(listens || (class.reason == Reason::Session && self.is_listening()))
             || self.pins().has(PinReason::Listen)
         {

@@ -22,6 +22,7 @@ mod listen;
 mod named;
 mod pins;
 mod settings;
+mod steer;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ use hashbrown::HashMap;
 pub use back::{LinkError, Received};
 pub use front::{Context, Next};
 pub use listen::is_utf8;
+pub use steer::{check_startup, own_settings};
 
 use crate::link::{Link, Owed, Params, Statement};
 use crate::route::Floor;
@@ -41,6 +43,7 @@ use crate::wire::{Status, frame, frontend};
 use listen::{Hearing, Sharing};
 use pins::Pinned;
 use settings::Settings;
+use steer::Steering;
 
 /// What the proxy knows of one client's session.
 #[derive(Debug)]
@@ -57,6 +60,7 @@ pub struct Session {
     lexing: Lexing,
     /// Reads are serializable transactions: no standby takes them.
     serializable: Serializable,
+    steering: Steering,
     /// The unnamed prepared statement.
     unnamed: Option<Arc<Statement>>,
     group: Group,
@@ -155,6 +159,7 @@ impl Session {
             floor: Floor::default(),
             pinned: Pinned::default(),
             sharing: Sharing::default(),
+            steering: Steering::default(),
             lexing,
             unnamed: None,
             group: Group::default(),
@@ -341,6 +346,7 @@ impl Session {
 
     fn set_params(&mut self, params: Arc<Params>) {
         self.serializable.now = params.serializable(self.serializable.default);
+        self.steering.follow(&params);
         self.params = params;
     }
 

@@ -10,8 +10,10 @@ use proptest::prelude::*;
 
 use super::front::Violation;
 use super::*;
+use crate::config::{Hints, Route};
 use crate::link::{Statements, Value};
-
+use crate::route::Ground;
+use crate::sql::catalog::Change;
 use crate::sql::{Access, Class, Classifier};
 use crate::wire::frame::{put_header, split_cstr};
 use crate::wire::{Notice, SqlState, backend, reply};
@@ -102,7 +104,7 @@ impl Script {
                 self.refused |= received.refused;
                 assert!(!received.again, "no server of these scripts refuses a plan");
                 self.missed |= received.missed;
-                self.catalog_changes += usize::from(received.catalog_changed);
+                self.catalog_changes += usize::from(received.catalog_changed != Change::None);
             }
             Err(error) => {
                 self.told.extend_from_slice(&out);
@@ -171,6 +173,7 @@ impl Script {
                 .held
                 .map(|node| (&self.links[node as usize], node == Node::Standby));
             let context = Context {
+                catalog: &crate::sql::catalog::TABLES,
                 classifier: &self.classifier,
                 statements: &self.statements,
                 pipeline_buffer: PIPELINE_BUFFER,
@@ -229,8 +232,8 @@ impl Script {
         }
         let placed = std::mem::take(&mut self.placed);
         if !placed && (self.session.pin().is_none() || self.held.is_none()) {
-            self.held = Some(match class.access {
-                Access::Read => Node::Standby,
+            self.held = Some(match (self.session.policy(class).route, class.access) {
+                (Route::Standby, _) | (Route::Split, Access::Read) => Node::Standby,
                 _ => Node::Primary,
             });
         }
@@ -249,6 +252,7 @@ impl Script {
             return false;
         }
         let context = Context {
+            catalog: &crate::sql::catalog::TABLES,
             classifier: &self.classifier,
             statements: &self.statements,
             pipeline_buffer: PIPELINE_BUFFER,
@@ -358,7 +362,7 @@ fn write(text: &str, client: bool) -> Vec<u8> {
             (CLIENT, "d" | "f") | (SERVER, "d") => rest.to_owned(),
             (SERVER, "C") => format!("{rest}\0"),
             (SERVER, "Z") => rest.to_owned(),
-            (SERVER, "E") => format!("SERROR\0VERROR\0C{rest}\0Mx\0\0"),
+            (SERVER, "E") => format!("SERROR\0VERROR\0C{first}\0Mx{second}\0\0"),
             (SERVER, "F") => format!("SFATAL\0VFATAL\0C{rest}\0Mx\0\0"),
             (SERVER, "S") => format!("{first}\0{second}\0"),
             (SERVER, "T") => "\0\0".to_owned(),
@@ -1160,7 +1164,7 @@ fn copied_data_after_a_failure_in_a_transaction_does_no_harm() {
 fn copy_out_passes() {
     play(
         "client: Q copy t to stdout
-         primary: Q copy t to stdout
+         standby: Q copy t to stdout
          server: H / d 1 / d 2 / c / C COPY 2 / Z I
          told: H / d 1 / d 2 / c / C COPY 2 / Z I
          held: nothing",
@@ -2460,5 +2464,236 @@ fn own_replies_wait_for_the_end_of_a_message() {
          primary: S
          server: Z I
          told: Z I",
+    );
+}
+
+// ── the session's own routing ────────────────────────────────────────────────────────────────────────────────────
+
+/// Plays a transcript for a session with this configuration.
+fn play_on(ground: Ground, transcript: &str) {
+    let mut script = Script::new();
+    script.session = script.session.with_ground(ground);
+    script.play(transcript);
+}
+
+#[test]
+fn a_route_is_followed_as_soon_as_it_has_been_set() {
+    play(
+        "client: Q SET pgweir.route = 'primary'
+         primary: Q SET pgweir.route = 'primary'
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q SET pgweir.route TO standby
+         primary: Q SET pgweir.route TO standby
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q delete from t
+         standby: Q SET pgweir.route TO standby / Q delete from t
+         server: C SET / Z I / E 25006 / Z I
+         told: E 25006 / Z I
+         client: Q RESET pgweir.route
+         standby: Q RESET pgweir.route
+         server: C RESET / Z I
+         told: C RESET / Z I
+         client: Q delete from t
+         primary: Q RESET pgweir.route / Q delete from t
+         server: C RESET / Z I / C DELETE 1 / Z I
+         told: C DELETE 1 / Z I",
+    );
+}
+
+#[test]
+fn what_is_sent_behind_a_new_route_waits_for_it() {
+    play(
+        "client: Q SET pgweir.route = 'standby' / Q select 1
+         primary: Q SET pgweir.route = 'standby'
+         server: C SET / Z I
+         told: C SET / Z I
+         standby: Q SET pgweir.route TO 'standby' / Q select 1
+         server: C SET / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: P - SET pgweir.route = 'primary' / B - / E / S / Q select 1
+         standby: P - SET pgweir.route = 'primary' / B - / E / S
+         server: 1 / 2 / C SET / Z I
+         told: 1 / 2 / C SET / Z I
+         primary: Q SET pgweir.route TO 'primary' / Q select 1
+         server: C SET / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q RESET ALL / Q select 1
+         primary: Q RESET ALL
+         server: C RESET / Z I
+         told: C RESET / Z I
+         standby: Q RESET pgweir.route / Q select 1
+         server: C RESET / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
+#[test]
+fn a_route_goes_with_its_transaction() {
+    play(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q SET pgweir.route = 'primary'
+         primary: Q SET pgweir.route = 'primary'
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q begin; SET pgweir.route = 'primary'; commit
+         primary: Q begin; SET pgweir.route = 'primary'; commit
+         server: C BEGIN / C SET / C COMMIT / Z I
+         told: C BEGIN / C SET / C COMMIT / Z I
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q DISCARD ALL
+         primary: Q DISCARD ALL
+         server: C DISCARD ALL / Z I
+         told: C DISCARD ALL / Z I
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
+const BAD: &str = "pgweir refuses the value pgweir.route=nowhere";
+
+#[test]
+fn a_bad_value_fails_where_the_server_would_refuse_it() {
+    let transcript = "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q SET pgweir.route = 'nowhere'
+         primary: Q SET bytea_output TO '<bad>'
+         server: E 22023 \"<bad>\" / Z E
+         told: E 22023 / Z E
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         client: P s SET pgweir.route = 'nowhere' / B s / E / P - delete from t / B - / E / S
+         primary: P pgw_1 SET bytea_output TO '<bad>' / B pgw_1 / E / P - delete from t / B - / E / S
+         server: 1 / 2 / E 22023 \"<bad>\" / Z I
+         told: 1 / 2 / E 22023 / Z I
+         client: B s / E / S
+         primary: B pgw_1 / E / S
+         server: 2 / E 22023 \"<bad>\" / Z I
+         told: 2 / E 22023 / Z I
+         client: Q SET pgweir.rout = 'primary'
+         primary: Q SET bytea_output TO 'pgweir refuses the name pgweir.rout=primary'
+         server: E 22023 \"pgweir refuses the name pgweir.rout=primary\" / Z I
+         told: E 42704 / Z I
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I";
+    play(&transcript.replace("<bad>", BAD));
+}
+
+#[test]
+fn hints_decide_for_their_statement_alone() {
+    play(
+        "client: Q /* pgweir: primary */ select 1
+         primary: Q /* pgweir: primary */ select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q /* pgweir: standby */ select f(1)
+         standby: Q /* pgweir: standby */ select f(1)
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         wrote: no
+         client: Q /* pgweir: standby */ select nextval('s')
+         primary: Q /* pgweir: standby */ select nextval('s')
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         wrote: yes
+         client: P a /* pgweir: standby */ select f(2) / S
+         standby: P pgw_1 /* pgweir: standby */ select f(2) / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B a / E / S
+         standby: B pgw_1 / E / S
+         server: 2 / C SELECT 1 / Z I
+         told: 2 / C SELECT 1 / Z I
+         wrote: no
+         client: B a / E / P - delete from t / B - / E / S
+         primary: P pgw_1 /* pgweir: standby */ select f(2) / B pgw_1 / E / P - delete from t / B - / E / S
+         server: 1 / 2 / C SELECT 1 / 1 / 2 / C DELETE 1 / Z I
+         told: 2 / C SELECT 1 / 1 / 2 / C DELETE 1 / Z I
+         wrote: yes",
+    );
+}
+
+#[test]
+fn where_hints_are_ignored_they_are_comments() {
+    let ground = Ground {
+        hints: Hints::Ignore,
+        ..Ground::default()
+    };
+    let transcript = "client: Q /* pgweir: primary */ select 1
+         standby: Q /* pgweir: primary */ select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q /* pgweir: standby */ select f(1)
+         primary: Q /* pgweir: standby */ select f(1)
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q SET pgweir.route = 'primary'
+         primary: Q SET bytea_output TO '<no>'
+         server: E 22023 \"<no>\" / Z I
+         told: E 42501 / Z I";
+    let no = "pgweir refuses the setting pgweir.route=primary";
+    play_on(ground, &transcript.replace("<no>", no));
+}
+
+#[test]
+fn a_listener_of_standbys_sends_everything_there() {
+    let ground = Ground::default().of_listener(Route::Standby);
+    play_on(
+        ground,
+        "client: Q /* pgweir: primary */ insert into t values (1)
+         standby: Q /* pgweir: primary */ insert into t values (1)
+         server: E 25006 / Z I
+         told: E 25006 / Z I
+         client: Q begin
+         standby: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q commit
+         standby: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         client: P - select 1 / B - / E / H
+         standby: P - select 1 / B - / E / H
+         server: 1 / 2 / C SELECT 1
+         told: 1 / 2 / C SELECT 1
+         client: P - delete from t / B - / E / S
+         standby: P - delete from t / B - / E / S
+         server: 1 / 2 / E 25006 / Z I
+         told: 1 / 2 / E 25006 / Z I
+         client: Q SET pgweir.route = 'primary'
+         standby: Q SET pgweir.route = 'primary'
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
     );
 }

@@ -1,5 +1,7 @@
 //! The verdict on a statement.
 
+use super::hint::Hint;
+
 macro_rules! labelled {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
         $(#[$meta])*
@@ -58,6 +60,12 @@ labelled! {
         Operator = "operator",
         /// System catalogs, or functions over them.
         Catalog = "catalog",
+        /// A relation that reaches something that must not run on a standby, or that standbys do not have.
+        Relation = "relation",
+        /// A name that the database's catalog does not have.
+        UnknownName = "unknown_name",
+        /// The database's catalog is not known yet, or not any more.
+        NotLoaded = "not_loaded",
         /// SELECT INTO.
         SelectInto = "select_into",
         /// BEGIN and its like: explicit transactions run on the primary.
@@ -80,6 +88,8 @@ labelled! {
         TooManyStatements = "too_many_statements",
         /// Several statements that do not belong on a standby together.
         SeveralStatements = "several_statements",
+        /// A hint in the comment before it.
+        Hint = "hint",
         /// No statement at all.
         Empty = "empty",
     }
@@ -102,6 +112,23 @@ labelled! {
         Prepare = "prepare",
         /// Settings that change in a way that is not tracked.
         Settings = "settings",
+    }
+}
+
+impl Reason {
+    /// Whether it tells of something that is not known, or that is of the catalog, and not of something that is known to
+    /// be wrong on a standby.
+    pub(super) fn is_uncertain(self) -> bool {
+        matches!(
+            self,
+            Reason::Function
+                | Reason::Type
+                | Reason::Operator
+                | Reason::Catalog
+                | Reason::UnknownName
+                | Reason::NotLoaded
+                | Reason::UnknownConstruct
+        )
     }
 }
 
@@ -160,6 +187,10 @@ pub struct Class {
     pub reason: Reason,
     /// How many statements there are; 255 for more.
     pub statements: u8,
+    /// It is no read only because something in it is not known, or is of the catalog: a hint may make it one.
+    pub uncertain: bool,
+    /// What the comments before it ask for, which [`Class::hinted`] follows.
+    pub hint: Hint,
 }
 
 impl Class {
@@ -171,6 +202,8 @@ impl Class {
             session: SessionEffect::None,
             reason,
             statements: 1,
+            uncertain: false,
+            hint: Hint::NONE,
         }
     }
 

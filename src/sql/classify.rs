@@ -1,5 +1,6 @@
 //! Text to class, by way of a cache.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,9 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Tokenizer;
 
+use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
@@ -95,14 +98,28 @@ impl Classifier {
 
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
     /// longer one if it is longer than what is parsed.
-    pub fn classify(&self, text: &[u8], lexing: Lexing) -> Class {
-        LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, lexed, None))
+    pub fn classify(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Class {
+        let class = LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, catalog, lexed, None));
+        Class {
+            hint: hint::leading(text),
+            ..class
+        }
     }
 
     /// The class, and what it rests on. Never answered from the cache.
-    pub fn explain(&self, text: &[u8], lexing: Lexing) -> Explanation {
+    pub fn explain(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Explanation {
         let mut detail = String::new();
-        let class = self.judge(text, lexing, &mut Lexed::default(), Some(&mut detail));
+        let class = self.judge(
+            text,
+            lexing,
+            catalog,
+            &mut Lexed::default(),
+            Some(&mut detail),
+        );
+        let class = Class {
+            hint: hint::leading(text),
+            ..class
+        };
         Explanation { class, detail }
     }
 
@@ -120,6 +137,7 @@ impl Classifier {
         &self,
         text: &[u8],
         lexing: Lexing,
+        catalog: &Catalog,
         lexed: &mut Lexed,
         detail: Option<&mut String>,
     ) -> Class {
@@ -141,15 +159,21 @@ impl Classifier {
             }
             1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
                 Verdict::Class(class) => class,
-                Verdict::Parse => self.read(text, lexed, detail),
+                Verdict::Parse => self.read(text, lexed, catalog, detail),
             },
-            _ => self.several(text, lexed, detail),
+            _ => self.several(text, lexed, catalog, detail),
         };
         hidden(flagged(class, text, lexed), lexed, text)
     }
 
     /// A text that starts like a read.
-    fn read(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+    fn read(
+        &self,
+        text: &[u8],
+        lexed: &mut Lexed,
+        catalog: &Catalog,
+        detail: Option<&mut String>,
+    ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         if text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS {
             return Class {
@@ -168,23 +192,54 @@ impl Classifier {
                 ..Class::plain(Access::Write, Reason::UnsafeText)
             };
         }
-        if detail.is_none()
-            && let Some(class) = self.cache.get(lexed.key.as_slice())
-        {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return class;
-        }
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        let class = Class {
-            statements,
-            ..parse(text, lexed.starts.len(), detail)
+        // A verdict holds for what one catalog says.
+        let length = lexed.key.len();
+        let epoch = catalog.epoch().to_le_bytes();
+        lexed.key.extend_from_slice(&epoch);
+        let known = match detail {
+            None => self.cache.get(lexed.key.as_slice()),
+            Some(_) => None,
         };
-        self.cache.insert(lexed.key.as_slice().into(), class);
+        let class = if let Some(class) = known {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            class
+        } else {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            // Its words are looked at.
+            lexed.key.truncate(length);
+            let is_good = |look| look == Look::Good;
+            let class = match plain_operators(text, &lexed.operators, catalog, is_good) {
+                Ok(text) => parse(&text, lexed, catalog, detail),
+                Err(operator) => {
+                    if let Some(detail) = detail {
+                        *detail = format!("operator {}", String::from_utf8_lossy(operator));
+                    }
+                    Class {
+                        uncertain: is_uncertain_but_for_operators(text, lexed, catalog),
+                        ..Class::plain(Access::Write, Reason::Operator)
+                    }
+                }
+            };
+            let class = Class {
+                statements,
+                ..class
+            };
+            lexed.key.extend_from_slice(&epoch);
+            self.cache.insert(lexed.key.as_slice().into(), class);
+            class
+        };
+        lexed.key.truncate(length);
         class
     }
 
     /// Several statements in one text are one implicit transaction: they go to one place (routing.md §2.1, M).
-    fn several(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+    fn several(
+        &self,
+        text: &[u8],
+        lexed: &mut Lexed,
+        catalog: &Catalog,
+        detail: Option<&mut String>,
+    ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
         let mut reads = 0;
@@ -207,7 +262,7 @@ impl Classifier {
             }
         }
         let Some(merged) = merged else {
-            return self.read(text, lexed, detail);
+            return self.read(text, lexed, catalog, detail);
         };
         // What the others are is not looked at: they run beside something that does not belong on a standby.
         let reason = if merged.access == Access::Write {
@@ -240,6 +295,8 @@ impl Classifier {
             session,
             reason,
             statements,
+            uncertain: false,
+            hint: Hint::NONE,
         }
     }
 }
@@ -322,10 +379,53 @@ fn bailed(bail: Bail, length: usize) -> Class {
     Class::plain(Access::Write, reason).with(SessionEffect::Unknown)
 }
 
-fn parse(text: &[u8], statements: usize, detail: Option<&mut String>) -> Class {
-    let (class, what) = match parse_apart(text, statements) {
+/// The text with `~`, which may stand before and between, in place of operators that the parser does not read as PostgreSQL
+/// does. That changes no verdict: they are harmless.
+///
+/// # Errors
+/// The first that is not `good`.
+fn plain_operators<'a>(
+    text: &'a [u8],
+    operators: &[(u32, u32)],
+    catalog: &Catalog,
+    good: impl Fn(Look) -> bool,
+) -> Result<Cow<'a, [u8]>, &'a [u8]> {
+    let mut plain = Cow::Borrowed(text);
+    for (start, end) in operators {
+        let place = *start as usize..*end as usize;
+        let operator = &text[place.clone()];
+        let name = std::str::from_utf8(operator).unwrap_or_default();
+        if !good(catalog.operator(name)) {
+            return Err(operator);
+        }
+        let written = &mut plain.to_mut()[place];
+        written.fill(b' ');
+        written[0] = b'~';
+    }
+    Ok(plain)
+}
+
+/// Whether a hint may make a read of a text whose operators are not all known: none of them is known to be wrong, and
+/// nothing else is.
+fn is_uncertain_but_for_operators(text: &[u8], lexed: &Lexed, catalog: &Catalog) -> bool {
+    let may_be_good = |look| !matches!(look, Look::Tainted(_));
+    let Ok(text) = plain_operators(text, &lexed.operators, catalog, may_be_good) else {
+        return false;
+    };
+    let rest = parse(&text, lexed, catalog, None);
+    rest.uncertain || (rest.access == Access::Read && !hint::names_what_stays(&lexed.key))
+}
+
+fn parse(text: &[u8], lexed: &Lexed, catalog: &Catalog, detail: Option<&mut String>) -> Class {
+    let (class, what) = match parse_apart(text, lexed.starts.len(), catalog) {
         Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
-        Ok(Some(finding)) => (found(&finding), finding.what),
+        Ok(Some(finding)) => {
+            let class = Class {
+                uncertain: finding.uncertain && !hint::names_what_stays(&lexed.key),
+                ..found(&finding)
+            };
+            (class, finding.what)
+        }
         Err((reason, what)) => (Class::plain(Access::Write, reason), what),
     };
     if let Some(detail) = detail {
@@ -336,10 +436,14 @@ fn parse(text: &[u8], statements: usize, detail: Option<&mut String>) -> Class {
 
 /// Parses on a stack of its own: the parser's recursion is counted for expressions, and not for everything else. A panic
 /// in it would be a fault of the parser's, and is not to end the sessions of a thread.
-fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+fn parse_apart(
+    text: &[u8],
+    statements: usize,
+    catalog: &Catalog,
+) -> Result<Option<Finding>, (Reason, String)> {
     let parse = || {
         stacker::maybe_grow(PARSER_STACK / 2, PARSER_STACK, || {
-            parse_text(text, statements)
+            parse_text(text, statements, catalog)
         })
     };
     match std::panic::catch_unwind(parse) {
@@ -348,7 +452,11 @@ fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reaso
     }
 }
 
-fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+fn parse_text(
+    text: &[u8],
+    statements: usize,
+    catalog: &Catalog,
+) -> Result<Option<Finding>, (Reason, String)> {
     let text =
         std::str::from_utf8(text).map_err(|_| (Reason::UnsafeText, "not UTF-8".to_owned()))?;
     let unparsable = |error: ParserError| (Reason::Unparsable, error.to_string());
@@ -365,7 +473,7 @@ fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason
             "the parser sees another number of statements".to_owned(),
         ));
     }
-    Ok(walk::judge(&parsed))
+    Ok(walk::judge(&parsed, catalog))
 }
 
 fn found(finding: &Finding) -> Class {

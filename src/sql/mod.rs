@@ -9,9 +9,11 @@
 //!                                          └─miss──▶ sqlparser ──walk──▶ Class
 //! ```
 
+pub mod catalog;
 mod class;
 mod classify;
 mod function;
+mod hint;
 mod keyword;
 mod lexer;
 mod listen;
@@ -25,6 +27,7 @@ mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 pub use classify::{Classifier, Explanation, Lexing, statements};
+pub use hint::{Hint, HintResult, HintedPlace};
 pub use listen::{Listening, listening};
 pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{

@@ -533,11 +533,13 @@ fn is_operator(token: &Token) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::catalog::TABLES;
     use super::super::{Access, Classifier, Lexing};
 
     fn access(expected: Access, texts: &[&str]) {
         for text in texts {
-            let said = Classifier::new(1 << 12).explain(text.as_bytes(), Lexing::default());
+            let said =
+                Classifier::new(1 << 12).explain(text.as_bytes(), Lexing::default(), &TABLES);
             assert_eq!(said.class.access, expected, "{text}: {said:?}");
         }
     }

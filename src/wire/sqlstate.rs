@@ -46,6 +46,10 @@ sqlstates! {
     InvalidPassword = "28P01", "invalid_password";
     /// The database is not configured.
     InvalidCatalogName = "3D000", "invalid_catalog_name";
+    /// A setting of the proxy's own is not for this user.
+    InsufficientPrivilege = "42501", "insufficient_privilege";
+    /// A setting that the proxy does not have.
+    UndefinedObject = "42704", "undefined_object";
     /// No server connection became free in time.
     InsufficientResources = "53000", "insufficient_resources";
     /// A limit on clients is reached.
