@@ -143,6 +143,10 @@ fn classify(text: &[u8], lexing: Lexing) -> (Access, Reason) {
 /// refuses.
 fn scanned(text: &str) -> Option<Vec<(usize, usize)>> {
     let mut found = Vec::new();
+    // pg_query makes a slice of a null pointer where there is no token.
+    if text.bytes().all(|byte| b" \t\n\r\x0b\x0c".contains(&byte)) {
+        return Some(found);
+    }
     let mut start = None;
     for token in pg_query::scan_tokens(text).ok()? {
         let at = usize::try_from(token.start).ok()?;
