@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Tokenizer;
 
 use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
@@ -16,6 +17,7 @@ use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
+use super::rewrite::rewrite;
 use super::setting::set_config;
 use super::shapes::{ShapeId, Shapes};
 use super::walk::{self, Finding};
@@ -482,10 +484,14 @@ fn parse_text(
 ) -> Result<Option<Finding>, (Reason, String)> {
     let text =
         std::str::from_utf8(text).map_err(|_| (Reason::UnsafeText, "not UTF-8".to_owned()))?;
+    let unparsable = |error: ParserError| (Reason::Unparsable, error.to_string());
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
+        .tokenize_with_location()
+        .map_err(|error| unparsable(error.into()))?;
     let parsed = Parser::new(&PostgreSqlDialect {})
-        .try_with_sql(text)
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| (Reason::Unparsable, error.to_string()))?;
+        .with_tokens_with_locations(rewrite(tokens))
+        .parse_statements()
+        .map_err(unparsable)?;
     if parsed.len() != statements {
         return Err((
             Reason::Unparsable,

@@ -19,6 +19,7 @@ mod keyword;
 mod lexer;
 mod listen;
 mod pins;
+mod rewrite;
 pub mod setting;
 mod shapes;
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::ArrayElemTypeDef as Elem;
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Ident, ObjectName,
-    ObjectNamePart, Query, Select, SetExpr, Spanned, Statement, TableFactor, TableSample,
-    TableSampleKind, TableSampleMethod, UnaryOperator, UtilityOption, Visit, Visitor,
+    AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Function,
+    FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, Spanned,
+    Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod, UnaryOperator,
+    UtilityOption, Visit, Visitor,
 };
 use sqlparser::tokenizer::Span;
 
@@ -369,6 +370,24 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// The types of columns behind a FROM item: `f() AS t (a int, b mytype)` makes values of them.
+    fn columns(&mut self, factor: &TableFactor) -> Step {
+        let alias = match factor {
+            TableFactor::Table { alias, .. }
+            | TableFactor::Derived { alias, .. }
+            | TableFactor::Function { alias, .. }
+            | TableFactor::UNNEST { alias, .. }
+            | TableFactor::NestedJoin { alias, .. } => alias,
+            // Not one of PostgreSQL's, or not known: judged as a whole.
+            _ => return ControlFlow::Continue(()),
+        };
+        let columns = alias.iter().flat_map(|alias| &alias.columns);
+        for data_type in columns.filter_map(|column| column.data_type.as_ref()) {
+            self.data_type(data_type)?;
+        }
+        ControlFlow::Continue(())
+    }
+
     fn sample(&mut self, sample: Option<&TableSampleKind>) -> Step {
         let sample: &TableSample = match sample {
             None => return ControlFlow::Continue(()),
@@ -461,6 +480,10 @@ impl Visitor for Walk<'_> {
         // The parser takes `SELECT mytype 'x'` for a column with a string as its alias. PostgreSQL has no such aliases:
         // it is a constant of a type, which may be a user's.
         match ident.quote_style {
+            // `SELECT INTO t` without columns is a column and its alias for the parser. The word is reserved.
+            None if ident.value.eq_ignore_ascii_case("into") => {
+                self.write(Reason::SelectInto, "SELECT INTO")
+            }
             None | Some('"') => ControlFlow::Continue(()),
             Some(_) => {
                 let step = self.write(Reason::Type, format!("constant of a type before {ident}"));
@@ -484,6 +507,7 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Step {
+        self.columns(factor)?;
         let step = match factor {
             TableFactor::Table {
                 name,
@@ -518,6 +542,7 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Step {
         let step = match expr {
+            Expr::Function(function) if is_constructor(function) => ControlFlow::Continue(()),
             Expr::Function(function) => self.function(&function.name),
             Expr::Cast {
                 data_type,
@@ -593,6 +618,15 @@ impl Visitor for Walk<'_> {
         self.locate(|| expr.span());
         step
     }
+}
+
+/// `ARRAY(SELECT …)` and `ROW(…)`, which the parser takes for calls. No function is called so without quotes.
+fn is_constructor(function: &Function) -> bool {
+    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else {
+        return false;
+    };
+    let is = |word: &str| name.quote_style.is_none() && name.value.eq_ignore_ascii_case(word);
+    is("row") || is("array") && matches!(function.args, FunctionArguments::Subquery(_))
 }
 
 /// The parts of a name, folded as the server folds them; `None` for a name that is computed.
