@@ -19,6 +19,7 @@ mod pins;
 pub mod setting;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod types;
 mod walk;
 
@@ -29,3 +30,4 @@ pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{
     Savepoint, deallocate_target, execute_target, prepare_target, savepoint, set_config,
 };
+pub use transaction::{Control, Isolation, Modes, control};
