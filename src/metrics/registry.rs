@@ -50,6 +50,10 @@ pub struct Metrics {
     pub routed_statements: Grid,
     /// Statements refused by a standby with 25006; must stay 0.
     pub standby_refusals: IntCounter,
+    /// Transactions moved from a standby to the primary.
+    pub transactions_moved: IntCounter,
+    /// Statements refused in transactions on standbys.
+    pub transactions_refused: IntCounter,
     /// Prepared statements planned anew and run unseen.
     pub stale_plans: IntCounter,
     /// Sessions pinned, by reason.
@@ -115,6 +119,8 @@ impl Metrics {
         Arc::new(Metrics {
             routed_statements: routed(&registry, labels),
             standby_refusals: counter(&registry, series::STANDBY_REFUSALS_TOTAL),
+            transactions_moved: counter(&registry, series::TRANSACTIONS_MOVED_TOTAL),
+            transactions_refused: counter(&registry, series::TRANSACTIONS_REFUSED_TOTAL),
             stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),
             pins_ended: Family::of(&registry, series::PINS_ENDED_TOTAL, labels.pins),
