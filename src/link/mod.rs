@@ -60,6 +60,8 @@ pub struct Link {
     pub again: bool,
     /// The error that bringing a statement to the connection ended with: what the client's own message failed for.
     pub unsaid: Option<Vec<u8>>,
+    /// The proxy's own error, for the place of one that the server is made to raise.
+    pub own_words: Option<Vec<u8>>,
     /// A PREPARE was forwarded. Nothing is sent behind its unit.
     pub preparing: bool,
     /// What the server has is not known: the connection must not be used again.

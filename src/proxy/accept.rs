@@ -198,6 +198,9 @@ impl Admitted {
                 if pools.shares_listen {
                     session = session.with_shared_listen(welcome.utf8);
                 }
+                if pools.defers_begin {
+                    session = session.with_deferred_begin(welcome.transactions);
+                }
                 Serving::Session(Relay::new(shared, pools, self.slot, stream, session, home))
             }
             AdmittedTo::Replication {

@@ -456,6 +456,7 @@ fn known_database(
             bounds: Vec::new(),
             timeouts: Arc::new(timeouts),
             listen: pool.listen,
+            deferred_begin: pool.deferred_begin,
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),

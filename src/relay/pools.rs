@@ -37,6 +37,8 @@ pub struct Template {
     pub setup: Arc<Setup>,
     /// What LISTEN does to a session.
     pub listen: ListenPolicy,
+    /// BEGIN waits for the first statement.
+    pub deferred_begin: bool,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
 }
@@ -58,6 +60,8 @@ pub struct PoolSet {
     pub timeouts: Arc<SessionTimeouts>,
     /// LISTEN needs no server connection of its session's own.
     pub shares_listen: bool,
+    /// BEGIN waits for the first statement of its transaction.
+    pub defers_begin: bool,
     pub(super) listeners: Listeners,
     /// One pool for each node, in the cluster's order.
     pub pools: Box<[Pool]>,
@@ -102,6 +106,7 @@ impl PoolSet {
             credentials: owner.credentials,
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,
+            defers_begin: template.deferred_begin && template.mode != Mode::Statement,
             listeners: Listeners::default(),
             told: owner.told,
             welcomes: Mutex::default(),
