@@ -32,4 +32,5 @@ mod sessions_keep_their_settings;
 mod the_program_speaks_for_itself;
 mod the_proxy_speaks_as_the_server;
 mod timeouts_end_what_takes_too_long;
+mod transactions_begin_with_their_first_statement;
 mod two_clients_alternate_on_one_connection;
