@@ -54,6 +54,10 @@ pub struct Metrics {
     pub transactions_moved: IntCounter,
     /// Statements refused in transactions on standbys.
     pub transactions_refused: IntCounter,
+    /// Catalogs of databases read.
+    pub catalog_loads: IntCounter,
+    /// Catalogs of databases that could not be read.
+    pub catalog_load_failures: IntCounter,
     /// Prepared statements planned anew and run unseen.
     pub stale_plans: IntCounter,
     /// Sessions pinned, by reason.
@@ -121,6 +125,8 @@ impl Metrics {
             standby_refusals: counter(&registry, series::STANDBY_REFUSALS_TOTAL),
             transactions_moved: counter(&registry, series::TRANSACTIONS_MOVED_TOTAL),
             transactions_refused: counter(&registry, series::TRANSACTIONS_REFUSED_TOTAL),
+            catalog_loads: counter(&registry, series::CATALOG_LOADS_TOTAL),
+            catalog_load_failures: counter(&registry, series::CATALOG_LOAD_FAILURES_TOTAL),
             stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),
             pins_ended: Family::of(&registry, series::PINS_ENDED_TOTAL, labels.pins),

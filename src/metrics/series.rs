@@ -128,6 +128,10 @@ series! {
     TRANSACTIONS_REFUSED_TOTAL Counter "pgweir_transactions_refused_total" []
         "Statements refused inside of READ ONLY transactions on standbys, because they needed the primary and their \
          transaction could not move (SQLSTATE 25006), or because it had failed.";
+    CATALOG_LOADS_TOTAL Counter "pgweir_catalog_loads_total" []
+        "Times that a database's functions, views, types and operators were read from its primary.";
+    CATALOG_LOAD_FAILURES_TOTAL Counter "pgweir_catalog_load_failures_total" []
+        "Times that this failed: until it succeeds, what has a user's name is sent to the primary.";
     STALE_PLANS_TOTAL Counter "pgweir_stale_plans_total" []
         "Prepared statements whose plan a server refused as stale, and that were planned anew and run unseen.";
     PINS_TOTAL Counter "pgweir_pins_total" ["reason"]

@@ -26,6 +26,7 @@ use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
 use crate::session::{LinkError, Next, Session};
+use crate::sql::catalog::Change;
 use crate::sql::{Class, Pins};
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 
@@ -449,8 +450,8 @@ impl Relay {
                 if received.refused {
                     self.shared.metrics.standby_refusals.inc();
                 }
-                if received.catalog_changed {
-                    self.shared.statements.catalog_changed();
+                if received.catalog_changed != Change::None {
+                    self.catalog_changed(received.catalog_changed);
                 }
                 if received.again {
                     self.send_again();
@@ -471,11 +472,20 @@ impl Relay {
         }
     }
 
+    /// A unit has changed what the database has.
+    fn catalog_changed(&self, change: Change) {
+        if change == Change::Plans {
+            self.shared.statements.catalog_changed();
+        }
+        self.pools.catalog.changed(change);
+    }
+
     /// The plan of a prepared statement has become stale. Nothing was executed, and the client has heard nothing.
     fn send_again(&mut self) {
         let Some(held) = &mut self.held else { return };
         self.shared.metrics.stale_plans.inc();
-        self.session.renew(self.shared.context());
+        let catalog = self.pools.catalog.current();
+        self.session.renew(self.shared.context(&catalog));
         let unit = std::mem::take(&mut held.server.link.replay);
         self.put_back(&unit);
     }
@@ -636,7 +646,8 @@ impl Relay {
                     let held = self.held.as_ref();
                     let link = held.map(|held| (&held.server.link, held.standby));
                     let mut replies = Vec::new();
-                    let context = self.shared.context();
+                    let catalog = self.pools.catalog.current();
+                    let context = self.shared.context(&catalog);
                     let next = self.session.next(rest, link, context, &mut replies);
                     if !replies.is_empty() {
                         Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
@@ -720,6 +731,7 @@ impl Relay {
         // Once refused, they must be confirmed first.
         let refused = self.flags.refused;
         let server = &mut *held.server;
+        let catalog = self.pools.catalog.current();
         let written = compose(|out| {
             let refusable = match begin {
                 Begin::Settings => {
@@ -736,7 +748,13 @@ impl Relay {
                 server.unsent.extend_from_slice(out);
                 return Ok(false);
             }
-            let verbatim = session.forward(bytes, class, &mut server.link, shared.context(), out);
+            let verbatim = session.forward(
+                bytes,
+                class,
+                &mut server.link,
+                shared.context(&catalog),
+                out,
+            );
             let bytes = if verbatim && out.is_empty() {
                 bytes
             } else {
@@ -804,7 +822,8 @@ impl Relay {
         let server = &mut *held.server;
         let mut out = Vec::new();
         self.shared.metrics.transactions_refused.inc();
-        let context = self.shared.context();
+        let catalog = self.pools.catalog.current();
+        let context = self.shared.context(&catalog);
         self.session
             .refuse_unit(unit, &mut server.link, context, &mut out);
         server.unsent.extend_from_slice(&out);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::settings::Settled;
 use super::{NameChange, Session};
 use crate::link::{Body, CopyIn, Link, Local, Owed, StatementId, put_name};
+use crate::sql::catalog::Change;
 use crate::wire::backend::{self, PREFIX};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::{ClientFacing, FrameError, Notice, SqlState, Status};
@@ -23,7 +24,7 @@ pub struct Received {
     /// A standby refused a statement (25006): the router was wrong.
     pub refused: bool,
     /// The catalog may have changed: tables, views, functions.
-    pub catalog_changed: bool,
+    pub catalog_changed: Change,
     /// The unit is to be sent again: [`Link::replay`], after [`Session::renew`].
     pub again: bool,
     /// Channels are gone: [`Session::take_unlistened`].
@@ -356,15 +357,21 @@ impl Session {
         if status == Status::Idle {
             self.end_block();
         }
-        let changed = link.changes_catalog && !link.failed;
-        link.changes_catalog &= !link.owing.is_empty();
-        // At once for the session itself, and for the others when they see it.
-        received.catalog_changed |= changed;
-        if status == Status::Idle {
-            received.catalog_changed |= std::mem::take(&mut link.catalog_open);
+        let mut changed = if link.failed {
+            Change::None
         } else {
-            link.catalog_open |= changed;
+            link.changes_catalog
+        };
+        if link.owing.is_empty() {
+            link.changes_catalog = Change::None;
         }
+        // At once for the session itself, and for the others when they see it.
+        if status == Status::Idle {
+            changed = changed.max(std::mem::take(&mut link.catalog_open));
+        } else {
+            link.catalog_open = link.catalog_open.max(changed);
+        }
+        received.catalog_changed = received.catalog_changed.max(changed);
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {
             received.wrote = true;

@@ -12,6 +12,7 @@ use super::front::Violation;
 use super::*;
 use crate::link::{Statements, Value};
 
+use crate::sql::catalog::Change;
 use crate::sql::{Access, Class, Classifier};
 use crate::wire::frame::{put_header, split_cstr};
 use crate::wire::{Notice, SqlState, backend};
@@ -102,7 +103,7 @@ impl Script {
                 self.refused |= received.refused;
                 assert!(!received.again, "no server of these scripts refuses a plan");
                 self.missed |= received.missed;
-                self.catalog_changes += usize::from(received.catalog_changed);
+                self.catalog_changes += usize::from(received.catalog_changed != Change::None);
             }
             Err(error) => {
                 self.told.extend_from_slice(&out);
@@ -171,6 +172,7 @@ impl Script {
                 .held
                 .map(|node| (&self.links[node as usize], node == Node::Standby));
             let context = Context {
+                catalog: &crate::sql::catalog::TABLES,
                 classifier: &self.classifier,
                 statements: &self.statements,
                 pipeline_buffer: PIPELINE_BUFFER,
@@ -259,6 +261,7 @@ impl Script {
             return false;
         }
         let context = Context {
+            catalog: &crate::sql::catalog::TABLES,
             classifier: &self.classifier,
             statements: &self.statements,
             pipeline_buffer: PIPELINE_BUFFER,
@@ -1170,7 +1173,7 @@ fn copied_data_after_a_failure_in_a_transaction_does_no_harm() {
 fn copy_out_passes() {
     play(
         "client: Q copy t to stdout
-         primary: Q copy t to stdout
+         standby: Q copy t to stdout
          server: H / d 1 / d 2 / c / C COPY 2 / Z I
          told: H / d 1 / d 2 / c / C COPY 2 / Z I
          held: nothing",

@@ -457,7 +457,7 @@ impl Session {
                 begun.map(|_| ())
             }
             _ => {
-                let class = statement.class;
+                let class = self.class_of(statement, context);
                 let reads = matches!(class.access, Access::Read | Access::Empty);
                 (reads && class.tx == TxEffect::None).then_some(())
             }

@@ -19,6 +19,7 @@ fn rig(mode: PoolMode) -> Rig {
         .execute("CREATE TABLE t AS SELECT 1 AS n; CREATE SEQUENCE s")
         .unwrap();
     rig.cluster.wait_caught_up().unwrap();
+    rig.learn("postgres");
     rig
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pgweir::link::{Link, Owed, Params, Statements};
 use pgweir::session::{Context, LinkError, Next, Session, TransactionDefaults};
+use pgweir::sql::catalog::Change;
 use pgweir::sql::{Access, Class, Classifier, Isolation, Lexing, SessionEffect};
 use pgweir::wire::frame;
 use pgweir::wire::{ClientFacing, Notice, SqlState, Status};
@@ -69,6 +70,7 @@ impl Site {
 
     fn context(&self) -> Context<'_> {
         Context {
+            catalog: &pgweir::sql::catalog::TABLES,
             classifier: &self.classifier,
             statements: &self.statements,
             pipeline_buffer: self.pipeline_buffer,
@@ -209,7 +211,7 @@ impl Rig {
         self.output.append(&mut out);
         match result {
             Ok(received) => {
-                if received.catalog_changed {
+                if received.catalog_changed == Change::Plans {
                     self.site.statements.catalog_changed();
                 }
                 if received.again {
