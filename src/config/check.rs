@@ -349,6 +349,7 @@ fn pool(table: &Table<'_>) -> Pool {
         connect_query: maybe(table, &keys::POOL_CONNECT_QUERY),
         reset_query: maybe(table, &keys::POOL_RESET_QUERY),
         listen: table.get(&keys::POOL_LISTEN),
+        deferred_begin: table.get(&keys::POOL_DEFERRED_BEGIN),
     };
     check_min(table, pool.min, pool.size);
     pool

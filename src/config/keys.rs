@@ -119,6 +119,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &POOL_CONNECT_QUERY,
     &POOL_RESET_QUERY,
     &POOL_LISTEN,
+    &POOL_DEFERRED_BEGIN,
     &USER_MAX_CONNECTIONS,
     &USER_MAX_CLIENTS,
     &USER_ROUTE,
@@ -671,6 +672,22 @@ pub(super) static POOL_LISTEN: Key<Choice<ListenPolicy>> = Key {
            all of them, and follows the primary. That is for a `LISTEN` that stands alone, outside of a transaction \
            block, of a channel whose name is ASCII, by clients whose encoding is UTF8; any other pins, as with \
            `\"pin\"`: the session keeps its server connection until `UNLISTEN`.",
+};
+
+pub(super) static POOL_DEFERRED_BEGIN: Key<Choice<bool>> = Key {
+    path: "database.<name>.pool.deferred_begin",
+    shape: Choice {
+        default: true,
+        names: &[("on", true), ("off", false)],
+    },
+    needed: Needed::No,
+    does: "Whether `BEGIN` waits for what follows it. `\"on\"`: the proxy answers it, and sends it in one flight with \
+           the first statement, which saves a round trip, lets a `READ ONLY` transaction that begins with a read run \
+           on a standby, and takes no server connection for a transaction without a statement. `now()` is then the \
+           time of the first statement. `\"off\"`: it goes to the primary at once, and the transaction with it. \
+           Sessions that set `idle_in_transaction_session_timeout` or `transaction_timeout` themselves begin at once \
+           anyway; a value from `ALTER ROLE`, `ALTER DATABASE` or postgresql.conf counts from the first statement, \
+           and `timeouts.idle_in_transaction` from `BEGIN`. In statement pooling there are no transaction blocks.",
 };
 
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {

@@ -282,6 +282,8 @@ pub struct Pool {
     pub reset_query: Option<String>,
     /// What LISTEN does to its session.
     pub listen: ListenPolicy,
+    /// BEGIN waits for the first statement.
+    pub deferred_begin: bool,
 }
 
 /// What LISTEN does to its session, where that does not keep a server connection anyway.

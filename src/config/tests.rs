@@ -101,6 +101,7 @@ fn the_smallest_file_has_the_defaults() {
         connect_query: None,
         reset_query: None,
         listen: ListenPolicy::Shared,
+        deferred_begin: true,
     };
     assert_eq!(pool, Pool::default());
     let any = Database {

@@ -63,6 +63,8 @@ pub struct Link {
     pub unsaid: Option<Vec<u8>>,
     /// A statement was forwarded that may change how others are routed. Nothing is sent behind its unit.
     pub steering: bool,
+    /// The proxy's own error, for the place of one that the server is made to raise.
+    pub own_words: Option<Vec<u8>>,
     /// A PREPARE was forwarded. Nothing is sent behind its unit.
     pub preparing: bool,
     /// What the server has is not known: the connection must not be used again.

@@ -76,6 +76,8 @@ pub enum Owed {
     Own(u8),
     /// Everything up to the ReadyForQuery of the question which of these pins are left; nothing of it is for the client.
     Probe(Pins),
+    /// An error that the proxy has the server raise, for which it has words of its own.
+    Refusal,
     /// No reply: the client has ended a COPY here that has not begun yet.
     CopyEnd,
     /// A reply of the proxy.

@@ -47,6 +47,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "pgweir_would_",
             "pgweir_hints_",
             "pgweir_standby_",
+            "pgweir_transactions_",
             "pgweir_pins_",
         ],
     ),

@@ -58,6 +58,10 @@ pub struct Metrics {
     pub hints: Family,
     /// Statements refused by a standby with 25006; must stay 0.
     pub standby_refusals: IntCounter,
+    /// Transactions moved from a standby to the primary.
+    pub transactions_moved: IntCounter,
+    /// Statements refused in transactions on standbys.
+    pub transactions_refused: IntCounter,
     /// Catalogs of databases read.
     pub catalog_loads: IntCounter,
     /// Catalogs of databases that could not be read.
@@ -133,6 +137,8 @@ impl Metrics {
             ),
             hints: Family::of(&registry, series::HINTS_TOTAL, labels.hints),
             standby_refusals: counter(&registry, series::STANDBY_REFUSALS_TOTAL),
+            transactions_moved: counter(&registry, series::TRANSACTIONS_MOVED_TOTAL),
+            transactions_refused: counter(&registry, series::TRANSACTIONS_REFUSED_TOTAL),
             catalog_loads: counter(&registry, series::CATALOG_LOADS_TOTAL),
             catalog_load_failures: counter(&registry, series::CATALOG_LOAD_FAILURES_TOTAL),
             stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),

@@ -130,6 +130,11 @@ series! {
     STANDBY_REFUSALS_TOTAL Counter "pgweir_standby_refusals_total" []
         "Statements that a standby refused as writes (SQLSTATE 25006): a view, a policy or a \
          function with a built-in's name writes, or pgweir has misjudged a statement; please report that.";
+    TRANSACTIONS_MOVED_TOTAL Counter "pgweir_transactions_moved_total" []
+        "READ ONLY transactions that began on a standby and went on on the primary, unseen.";
+    TRANSACTIONS_REFUSED_TOTAL Counter "pgweir_transactions_refused_total" []
+        "Statements refused inside of READ ONLY transactions on standbys, because they needed the primary and their \
+         transaction could not move (SQLSTATE 25006), or because it had failed.";
     CATALOG_LOADS_TOTAL Counter "pgweir_catalog_loads_total" []
         "Times that a database's functions, views, types and operators were read from its primary.";
     CATALOG_LOAD_FAILURES_TOTAL Counter "pgweir_catalog_load_failures_total" []

@@ -284,6 +284,9 @@ async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greet
     if pools.shares_listen {
         session = session.with_shared_listen(welcome.utf8);
     }
+    if pools.defers_begin {
+        session = session.with_deferred_begin(welcome.transactions);
+    }
     let home = match session.is_on_standbys() {
         true => None,
         false => home(&built.shared, &pools).await,

@@ -489,6 +489,7 @@ fn known_database(
             timeouts: Arc::new(timeouts),
             listen: pool.listen,
             ground: Ground::default(),
+            deferred_begin: pool.deferred_begin,
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),

@@ -9,7 +9,7 @@ use super::log;
 use super::run::{End, Relay};
 use crate::link::Owed;
 use crate::session::Next;
-use crate::wire::{Notice, SqlState, Status, reply};
+use crate::wire::{Notice, SqlState, Status};
 
 impl Relay {
     pub(super) fn tell(&mut self, notice: &Notice) {
@@ -59,7 +59,7 @@ impl Relay {
 
     pub(super) fn ready(&mut self) {
         let mut out = Vec::new();
-        reply::ready_idle(&mut out);
+        self.session.put_ready(&mut out);
         self.output.extend_from_slice(&out);
     }
 
@@ -72,6 +72,7 @@ impl Relay {
         let link = &held.server.link;
         let pinned = self.session.pin().is_some();
         let open = self.session.has_open_group();
+        let dies = self.session.dies_with(link);
         let wrote = self.session.lost(link);
         self.placed = None;
         self.flags.draining_link = false;
@@ -86,7 +87,7 @@ impl Relay {
         if link.mid_message() {
             return Err(End::Cut);
         }
-        if (link.status != Status::Idle && !link.committing) || pinned {
+        if dies || pinned {
             if link.fatal {
                 // The server has said why.
                 return Err(End::Said);

@@ -53,6 +53,8 @@ pub struct Template {
     pub listen: ListenPolicy,
     /// How statements are routed.
     pub ground: Ground,
+    /// BEGIN waits for the first statement.
+    pub deferred_begin: bool,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
 }
@@ -78,6 +80,8 @@ pub struct PoolSet {
     pub catalog: Arc<Watched>,
     /// LISTEN needs no server connection of its session's own.
     pub shares_listen: bool,
+    /// BEGIN waits for the first statement of its transaction.
+    pub defers_begin: bool,
     pub(super) listeners: Listeners,
     /// Sessions that there are.
     pub(super) sessions: AtomicUsize,
@@ -126,6 +130,7 @@ impl PoolSet {
             credentials: owner.credentials,
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,
+            defers_begin: template.deferred_begin && template.mode != Mode::Statement,
             listeners: Listeners::default(),
             sessions: AtomicUsize::new(0),
             told: owner.told,

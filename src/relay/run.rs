@@ -298,6 +298,7 @@ impl Relay {
         self.waiting.is_none()
             && self.input.is_empty()
             && !self.session.mid_unit()
+            && !self.session.is_in_unsent_block()
             && self.held.as_ref().is_none_or(|held| {
                 held.server.link.status == Status::Idle && !held.server.link.owing.owes_client()
             })
@@ -719,8 +720,17 @@ impl Relay {
                     self.rehome();
                     return Ok(at);
                 }
-                Next::Skip { len } | Next::Reply { len } => {
+                Next::Refuse { len } => {
+                    self.refuse_unit(&rest[..len]);
+                    at += len;
+                }
+                Next::Skip { len } => {
                     self.refuse(cx)?;
+                    at += len;
+                }
+                Next::Reply { len } => {
+                    self.flags.ended = true;
+                    self.flags.idle |= !self.session.is_in_unsent_block();
                     at += len;
                 }
                 Next::Terminate => {
@@ -848,6 +858,9 @@ impl Relay {
         let server = &mut *held.server;
         let mut out = Vec::new();
         self.session.rehome(&mut server.link, &mut out);
+        if self.session.is_in_unsent_block() {
+            self.shared.metrics.transactions_moved.inc();
+        }
         server.unsent.extend_from_slice(&out);
         self.flags.draining_link = true;
     }
@@ -858,9 +871,25 @@ impl Relay {
             return Ok(());
         }
         if let Some(held) = &mut self.held {
-            self.session.refused(&mut held.server.link);
+            let server = &mut *held.server;
+            let mut out = Vec::new();
+            self.session.refused(&mut server.link, &mut out);
+            server.unsent.extend_from_slice(&out);
         }
         self.settle(cx)
+    }
+
+    /// The session has refused a unit of a transaction on a standby, which fails with it.
+    fn refuse_unit(&mut self, unit: &[u8]) {
+        let Some(held) = &mut self.held else { return };
+        let server = &mut *held.server;
+        let mut out = Vec::new();
+        self.shared.metrics.transactions_refused.inc();
+        let catalog = self.pools.catalog.current();
+        let context = self.shared.context(&catalog);
+        self.session
+            .refuse_unit(unit, &mut server.link, context, &mut out);
+        server.unsent.extend_from_slice(&out);
     }
 }
 

@@ -204,6 +204,7 @@ impl Relay {
             Some(held) if held.server.link.status != Status::Idle || self.session.mid_unit() => {
                 Phase::IdleInTransaction
             }
+            _ if self.session.is_in_unsent_block() => Phase::IdleInTransaction,
             _ => Phase::Idle,
         };
         let slot: &Slot = &self.slot;

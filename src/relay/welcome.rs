@@ -11,8 +11,8 @@ use crate::link::Params;
 use crate::pool::{Patience, Pooled};
 use crate::route;
 use crate::server::{self, Refusal, Reported};
-use crate::session::{is_utf8, lexing_of};
-use crate::sql::Lexing;
+use crate::session::{TransactionDefaults, is_utf8, lexing_of};
+use crate::sql::{Isolation, Lexing};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
 
 /// The settings of a new session.
@@ -26,6 +26,8 @@ pub struct Welcome {
     pub lexing: Lexing,
     /// Transactions are serializable by default: by the server's configuration, or the role's, or the database's.
     pub serializable: bool,
+    /// What they are by default.
+    pub transactions: TransactionDefaults,
     /// Its `client_encoding` is UTF-8.
     pub utf8: bool,
 }
@@ -98,18 +100,14 @@ pub async fn welcome(
         }
         server.link.params = params.clone();
     }
-    let serializable =
-        match server::query(&mut server, "SHOW default_transaction_isolation", APPLY).await {
-            Ok(rows) => rows
-                .iter()
-                .flatten()
-                .flatten()
-                .any(|level| level == "serializable"),
-            Err(error) => {
-                drop(server.into_closed());
-                return Err(refused(&error));
-            }
-        };
+    let level = match server::query(&mut server, "SHOW default_transaction_isolation", APPLY).await
+    {
+        Ok(rows) => rows.into_iter().flatten().flatten().next(),
+        Err(error) => {
+            drop(server.into_closed());
+            return Err(refused(&error));
+        }
+    };
     drop(server);
     let mut messages = Vec::new();
     // What a session is told of this is its listener's affair.
@@ -120,7 +118,11 @@ pub async fn welcome(
         messages,
         params,
         lexing: lexing_of(reported.iter()),
-        serializable,
+        serializable: level.as_deref() == Some("serializable"),
+        transactions: TransactionDefaults {
+            isolation: level.as_deref().and_then(Isolation::named),
+            read_only: reported.get("default_transaction_read_only") == Some("on"),
+        },
         utf8: reported
             .get("client_encoding")
             .is_some_and(|name| is_utf8(name.as_bytes())),

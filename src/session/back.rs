@@ -122,6 +122,7 @@ impl Session {
             let Some(body) = rest.get(HEADER..HEADER + wanted) else {
                 break;
             };
+            let in_own_place = header.tag == b'E' && link.owing.front() == Some(Owed::Refusal);
             let verdict = match self.message(link, header, body, standby, &mut received) {
                 Ok(verdict) => verdict,
                 Err(error) => {
@@ -139,7 +140,8 @@ impl Session {
                 pass.skip(at, here);
             } else if header.tag == b'E'
                 && body.len() == header.body
-                && let Some(error) = said_instead(link, body)
+                && let Some(error) = refusal_of(link, in_own_place && !link.fatal)
+                    .or_else(|| said_instead(link, body))
                     .or_else(|| steer::in_words(body))
                     .or_else(|| self.in_own_words(body))
             {
@@ -221,6 +223,10 @@ impl Session {
                 pop_if(link, |owed| owed == Owed::Execute);
             }
             b's' | b'I' => {
+                if header.tag == b's' {
+                    // The rest is fetched from here.
+                    self.tie_block();
+                }
                 // Its rows up to the limit are there, and so is what they changed.
                 self.completed(link, b"SELECT 1\0");
                 pop_if(link, |owed| owed == Owed::Execute);
@@ -351,6 +357,9 @@ impl Session {
         link.committing &= !link.owing.is_empty();
         received.ended = true;
         received.idle |= status == Status::Idle;
+        if status == Status::Idle {
+            self.end_block();
+        }
         let mut changed = if link.failed {
             Change::None
         } else {
@@ -390,6 +399,7 @@ impl Session {
         if verdict == Verdict::Pass {
             link.unsaid = None;
             received.units += 1;
+            link.own_words = None;
         }
         link.failed = false;
         link.copy_failed = false;
@@ -449,7 +459,7 @@ impl Session {
                 // The client has sent what does not belong there: as with the server, this is the end of its session.
                 link.status = Status::Failed;
                 link.committing = false;
-            } else if self.pins().is_empty() && (link.status == Status::Idle || link.committing) {
+            } else if self.pins().is_empty() && !self.dies_with(link) {
                 return Verdict::Swallow;
             }
         }
@@ -497,6 +507,16 @@ impl Session {
         } else {
             Verdict::Pass
         }
+    }
+
+    /// Whether the session ends with its connection: it is in a transaction block there that is not about to end.
+    pub fn dies_with(&self, link: &Link) -> bool {
+        let in_block = match link.status {
+            Status::Idle => self.is_in_sent_block(),
+            // It is being left.
+            _ => !self.is_in_unsent_block(),
+        };
+        in_block && !link.committing
     }
 
     /// "cached plan must not change result type": wherever the statement has been planned it will fail.
@@ -668,6 +688,11 @@ fn refusal(body: &[u8]) -> String {
     format!("{} ({})", field(b'M'), field(b'C'))
 }
 
+/// The proxy's own error, in place of the one that it has had the server raise.
+fn refusal_of(link: &mut Link, in_own_place: bool) -> Option<Vec<u8>> {
+    link.own_words.take_if(|_| in_own_place)
+}
+
 /// A statement that the client has prepared could not be prepared again, and so it does not exist, or its transaction has
 /// failed: the client hears why.
 fn said_instead(link: &mut Link, body: &[u8]) -> Option<Vec<u8>> {
@@ -677,7 +702,7 @@ fn said_instead(link: &mut Link, body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The error for a write in a pipeline that has read from a standby before a Flush.
-fn mixed_pipeline() -> Notice {
+pub(super) fn mixed_pipeline() -> Notice {
     Notice::error(
         SqlState::FeatureNotSupported,
         "pipeline mixes reads that ran on a standby with a statement that needs the primary",

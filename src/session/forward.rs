@@ -26,7 +26,7 @@ const STAND_IN_CONTENT: &[u8] = b"\0\0\0";
 
 impl Session {
     /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they
-    /// are, and then leaves `out` alone.
+    /// are, behind what `out` has then.
     pub fn forward(
         &mut self,
         bytes: &[u8],
@@ -42,7 +42,10 @@ impl Session {
         if link.status == Status::Transaction && !self.group.open && link.settled() {
             self.restore(link, out);
         }
+        self.send_block(link, out);
+        self.note_late_group(bytes, class, context);
         link.replans = link.status == Status::Idle
+            && !self.is_in_sent_block()
             && !link.owing.owes_client()
             && self.may_be_sent_again(bytes);
         if !link.guarded {
@@ -189,6 +192,8 @@ impl Session {
         let write = class.access == Access::Write || self.group.write;
         let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
         link.changes_catalog = link.changes_catalog.max(change(class, text));
+        let alone = !self.group.open && link.settled();
+        self.note_in_block(class, text, alone);
         link.committing |= match class.tx {
             TxEffect::End => true,
             TxEffect::Mixed => ends_transaction(text),
@@ -296,6 +301,7 @@ impl Session {
         };
         let statement = self.intern(parse, context);
         let id = statement.id;
+        self.note_in_block(statement.class, statement.text(), false);
         self.align_names_here(&statement, link, at, writer);
         if parse.name.is_empty() {
             if let Cow::Owned(content) = self.content_of(&statement) {
@@ -385,10 +391,15 @@ impl Session {
             link.owing.push(Owed::Bind { id: None });
             return;
         };
+        if !bind.portal.is_empty() {
+            self.tie_block();
+        }
         let mut id = None;
         if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
             id = Some(statement.id);
-            self.group.write |= self.class_of(&statement, context).access == Access::Write;
+            let class = self.class_of(&statement, context);
+            self.note_in_block(class, statement.text(), false);
+            self.group.write |= class.access == Access::Write;
             let change = change(statement.class, statement.text());
             link.changes_catalog = link.changes_catalog.max(change);
             link.committing |= statement.class.tx == TxEffect::End;
@@ -654,6 +665,7 @@ impl Session {
         }
         self.note_unlisten(text);
         steer::note(self, class, text, link);
+        self.note_effect_in_block(class, text);
         match class.session {
             SessionEffect::None | SessionEffect::Execute => 0,
             SessionEffect::Prepare => {

@@ -26,6 +26,7 @@ mod settings;
 mod steer;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub use back::{LinkError, Received};
 pub use front::{Context, Next};
 pub use listen::is_utf8;
 pub use steer::{check_startup, own_settings};
+pub use transaction::TransactionDefaults;
 
 use crate::link::{Link, Owed, Params, Statement};
 use crate::route::Floor;
@@ -45,6 +47,7 @@ use listen::{Hearing, Sharing};
 use pins::Pinned;
 use settings::Settings;
 use steer::Steering;
+use transaction::{Block, Lateness};
 
 /// What the proxy knows of one client's session.
 #[derive(Debug)]
@@ -62,6 +65,9 @@ pub struct Session {
     /// Reads are serializable transactions: no standby takes them.
     serializable: Serializable,
     steering: Steering,
+    /// Whether transaction blocks begin with their first statement.
+    lateness: Lateness,
+    block: Block,
     /// The unnamed prepared statement.
     unnamed: Option<Arc<Statement>>,
     group: Group,
@@ -135,6 +141,8 @@ struct Cold {
     preparing: VecDeque<(Box<[u8]>, Arc<Statement>)>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
+    /// The SETs of a transaction that may move, each behind a semicolon.
+    repeat: Vec<u8>,
     /// What is heard through the shared connection; boxed, because few sessions listen.
     hearing: Option<Box<Hearing>>,
     settings: Settings,
@@ -162,6 +170,8 @@ impl Session {
             sharing: Sharing::default(),
             steering: Steering::default(),
             lexing,
+            lateness: Lateness::default(),
+            block: Block::None,
             unnamed: None,
             group: Group::default(),
             stream: Stream::default(),
@@ -226,6 +236,7 @@ impl Session {
     /// The settings of a unit that was sent with them have been refused, and so was the unit. Returns the unit as the client
     /// sent it.
     pub fn take_back(&mut self, link: &mut Link) -> Vec<u8> {
+        self.unsend_block();
         self.lost(link);
         self.stream.drop = false;
         std::mem::take(&mut link.replay)
@@ -277,12 +288,18 @@ impl Session {
             discard,
             ..Group::default()
         };
+        self.lose_block();
         self.stream.drop = true;
         self.pinned.clear();
         self.undo_names(usize::MAX);
         self.remember_taken();
+        let unsent = self.is_in_unsent_block();
         if let Some(cold) = &mut self.cold {
-            cold.settings.forget();
+            if unsent {
+                cold.settings.take_back();
+            } else {
+                cold.settings.forget();
+            }
             cold.preparing.clear();
             cold.portals.clear();
             if let Some(hearing) = &mut cold.hearing {
@@ -304,6 +321,7 @@ impl Session {
     /// A unit that no server could be found for: its messages are dropped. Returns whether its ReadyForQuery is due now;
     /// otherwise it is when the Sync comes.
     pub fn fail_unit(&mut self, unit: &[u8]) -> bool {
+        self.fail_block();
         let mut rest = unit;
         let mut last = None;
         while let Ok(Some(header)) = frame::header(rest, usize::MAX) {
@@ -348,6 +366,7 @@ impl Session {
     fn set_params(&mut self, params: Arc<Params>) {
         self.serializable.now = params.serializable(self.serializable.default);
         self.steering.follow(&params);
+        self.lateness.follow(&params);
         self.params = params;
     }
 

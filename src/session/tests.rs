@@ -16,7 +16,7 @@ use crate::route::Ground;
 use crate::sql::catalog::Change;
 use crate::sql::{Access, Class, Classifier};
 use crate::wire::frame::{put_header, split_cstr};
-use crate::wire::{Notice, SqlState, backend, reply};
+use crate::wire::{Notice, SqlState, backend};
 
 const PIPELINE_BUFFER: usize = 256;
 const MAX_MESSAGE: usize = 1 << 20;
@@ -196,7 +196,8 @@ impl Script {
                     if before.0
                         && let Some(node) = self.held
                     {
-                        self.session.refused(&mut self.links[node as usize]);
+                        let out = &mut self.sent[node as usize];
+                        self.session.refused(&mut self.links[node as usize], out);
                         self.settle();
                     }
                     assert_ne!(before, (false, 0), "nothing moves");
@@ -205,6 +206,15 @@ impl Script {
                 Next::Listening { len, change } => {
                     self.session
                         .listened(&rest[..len], &change, context, &mut self.told);
+                    at += len;
+                }
+                Next::Refuse { len } => {
+                    let node = self.held.expect("a standby is held");
+                    let (link, out) = (
+                        &mut self.links[node as usize],
+                        &mut self.sent[node as usize],
+                    );
+                    self.session.refuse_unit(&rest[..len], link, context, out);
                     at += len;
                 }
                 Next::Drain => self.draining = true,
@@ -226,7 +236,7 @@ impl Script {
         if self.down {
             Notice::error(SqlState::CannotConnectNow, "down").put(&mut self.told);
             if self.session.fail_unit(unit) {
-                reply::ready_idle(&mut self.told);
+                self.session.put_ready(&mut self.told);
             }
             return true;
         }
@@ -2696,4 +2706,645 @@ fn a_listener_of_standbys_sends_everything_there() {
          server: T / C SELECT 1 / Z I
          told: T / C SELECT 1 / Z I",
     );
+}
+
+/// A session whose transactions begin late.
+fn late(read_only: bool) -> Script {
+    late_with(Params::default(), read_only)
+}
+
+fn late_with(params: Params, read_only: bool) -> Script {
+    let mut script = Script::with(params, 100);
+    let params = script.session.params.clone();
+    script.session =
+        Session::new(params, Lexing::default(), false).with_deferred_begin(TransactionDefaults {
+            isolation: Some(crate::sql::Isolation::ReadCommitted),
+            read_only,
+        });
+    script
+}
+
+#[test]
+fn a_begin_is_sent_with_the_first_statement() {
+    late(false).play(
+        "client: Q begin
+         told: C BEGIN / Z T
+         held: nothing
+         client: Q select 1
+         primary: Q BEGIN / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing
+         client: Q START TRANSACTION ISOLATION LEVEL REPEATABLE READ, NOT DEFERRABLE
+         told: C START TRANSACTION / Z T
+         client: P - insert into t values (1) / B - / E / S
+         primary: Q BEGIN ISOLATION LEVEL REPEATABLE READ NOT DEFERRABLE / P - insert into t values (1) / B - / E / S
+         server: C BEGIN / Z T / 1 / 2 / C INSERT 0 1 / Z T
+         told: 1 / 2 / C INSERT 0 1 / Z T
+         wrote: no
+         client: P - commit / B - / E / S
+         primary: P - commit / B - / E / S
+         server: 1 / 2 / C COMMIT / Z I
+         told: 1 / 2 / C COMMIT / Z I
+         wrote: yes
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_transaction_without_a_statement_needs_no_server() {
+    late(false).play(
+        "client: Q begin / Q commit
+         told: C BEGIN / Z T / C COMMIT / Z I
+         client: Q begin / Q rollback and chain / Q set transaction read only / Q ; / Q end
+         told: C BEGIN / Z T / C ROLLBACK / Z T / C SET / Z T / I / Z T / C COMMIT / Z I
+         client: P - begin / B - / D - / E / S / P c commit / B c / E / S
+         told: 1 / 2 / t / n / C BEGIN / Z T / 1 / 2 / C COMMIT / Z I
+         client: P - begin / B - / E / P - rollback / B - / E / S
+         told: 1 / 2 / C BEGIN / 1 / 2 / C ROLLBACK / Z I
+         client: P b begin / D b / H / S
+         told: 1 / t / n / Z I
+         client: B b / E / H
+         told: 2 / C BEGIN
+         client: S / C c / S
+         told: Z T / 3 / Z T
+         client: B c / E / S
+         primary: Q BEGIN / B c / E / S
+         server: C BEGIN / Z T / E 26000 / Z E
+         told: E 26000 / Z E
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn what_a_server_has_to_judge_goes_to_one() {
+    // A BEGIN that it may refuse, one in a transaction, one among others, one behind what is on its way.
+    late(false).play(
+        "client: Q begin isolation level nonsense
+         primary: Q begin isolation level nonsense
+         server: E 42601 / Z I
+         told: E 42601 / Z I
+         client: Q commit
+         primary: Q commit
+         server: N / C COMMIT / Z I
+         told: N / C COMMIT / Z I
+         client: Q begin / Q begin
+         told: C BEGIN / Z T
+         primary: Q BEGIN / Q begin
+         server: C BEGIN / Z T / N / C BEGIN / Z T
+         told: N / C BEGIN / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         client: Q begin; insert into t values (1)
+         primary: Q begin; insert into t values (1)
+         server: C BEGIN / C INSERT 0 1 / Z T
+         told: C BEGIN / C INSERT 0 1 / Z T
+         client: Q commit / Q begin
+         primary: Q commit / Q begin
+         server: C COMMIT / Z I / C BEGIN / Z T
+         told: C COMMIT / Z I / C BEGIN / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         client: P - begin / B - / E / P - select 1 / B - / E / S
+         primary: P - begin / B - / E / P - select 1 / B - / E / S
+         server: 1 / 2 / C BEGIN / 1 / 2 / D 1 / C SELECT 1 / Z T
+         told: 1 / 2 / C BEGIN / 1 / 2 / D 1 / C SELECT 1 / Z T
+         client: Q prepare transaction 'x'
+         primary: Q prepare transaction 'x'
+         server: C PREPARE TRANSACTION / Z I
+         told: C PREPARE TRANSACTION / Z I
+         wrote: yes
+         client: Q begin / Q prepare transaction 'x'
+         told: C BEGIN / Z T
+         primary: Q BEGIN / Q prepare transaction 'x'
+         server: C BEGIN / Z T / C PREPARE TRANSACTION / Z I
+         told: C PREPARE TRANSACTION / Z I
+         wrote: yes
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_session_that_has_its_server_watch_begins_at_once() {
+    let mut params = Params::default();
+    params.set(
+        "idle_in_transaction_session_timeout",
+        Value::Plain("1s".into()),
+    );
+    late_with(params, false).play(
+        "client: Q begin
+         primary: Q SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '1s', false) / Q begin
+         server: C SELECT 1 / Z I / C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I",
+    );
+}
+
+#[test]
+fn a_read_only_transaction_is_placed_by_its_first_statement() {
+    let check = |begin: &str, modes: &str, statement: &str, node: &str, read_only: bool| {
+        let begun = if begin.starts_with("begin") {
+            "C BEGIN / Z T"
+        } else {
+            "C BEGIN / Z T / C SET / Z T"
+        };
+        let begin = begin.replace("b; ", "begin / Q ");
+        late(read_only).play(&format!(
+            "client: Q {begin}
+             told: {begun}
+             client: Q {statement}
+             {node}: Q BEGIN{modes} / Q {statement}"
+        ));
+    };
+    check(
+        "begin read only",
+        " READ ONLY",
+        "select 1",
+        "standby",
+        false,
+    );
+    check("begin", " READ ONLY", "select 1", "standby", true);
+    check(
+        "b; set transaction read only",
+        " READ ONLY",
+        "select 1",
+        "standby",
+        false,
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        "insert into t values (1)",
+        "primary",
+        false,
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        "select nextval('s')",
+        "primary",
+        false,
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        "savepoint a",
+        "primary",
+        false,
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        "set local work_mem = '1MB'",
+        "standby",
+        false,
+    );
+    check("begin", "", "set local work_mem = '1MB'", "primary", false);
+    check("begin", "", "select 1", "primary", false);
+    check(
+        "begin read write",
+        " READ WRITE",
+        "select 1",
+        "primary",
+        true,
+    );
+    check(
+        "b; set transaction read write",
+        " READ WRITE",
+        "select 1",
+        "primary",
+        true,
+    );
+    let repeatable = " ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    check(
+        "begin isolation level repeatable read read only",
+        repeatable,
+        "select 1",
+        "standby",
+        false,
+    );
+    let level = " ISOLATION LEVEL REPEATABLE READ";
+    check(
+        "begin isolation level repeatable read",
+        level,
+        "select 1",
+        "primary",
+        false,
+    );
+    let serializable = " ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE";
+    check(
+        "begin isolation level serializable, read only, deferrable",
+        serializable,
+        "select 1",
+        "primary",
+        false,
+    );
+}
+
+#[test]
+fn transactions_of_a_session_that_is_serializable_or_read_only() {
+    let mut script = late(false);
+    script.play(
+        "client: Q set session characteristics as transaction isolation level serializable
+         primary: Q set session characteristics as transaction isolation level serializable
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         primary: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I",
+    );
+    let mut params = Params::default();
+    params.set("default_transaction_read_only", Value::Plain("on".into()));
+    late_with(params, false).play(
+        "client: Q begin
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q SELECT pg_catalog.set_config('default_transaction_read_only', 'on', false) / Q BEGIN READ ONLY / Q select 1",
+    );
+}
+
+#[test]
+fn a_transaction_that_has_only_read_moves_for_what_needs_the_primary() {
+    late(false).play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q set local work_mem = '1MB' -- more
+         standby: Q BEGIN READ ONLY / Q set local work_mem = '1MB' -- more
+         server: C BEGIN / Z T / C SET / Z T
+         told: C SET / Z T
+         client: Q select 1
+         standby: Q select 1
+         server: T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q set search_path = a
+         standby: Q set search_path = a
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q show work_mem
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY⏎;set local work_mem = '1MB' -- more⏎;set search_path = a / Q show work_mem
+         server: C BEGIN / C SET / C SET / Z T / T / D 1 / C SHOW / Z T
+         told: T / D 1 / C SHOW / Z T
+         client: Q select 1
+         primary: Q select 1
+         server: T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing
+         client: Q select 2
+         standby: Q SET search_path TO a / Q select 2",
+    );
+}
+
+#[test]
+fn a_transaction_waits_for_its_replies_before_it_moves() {
+    late(false).play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1 / P - insert into t values (1) / B - / E / S
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY / P - insert into t values (1) / B - / E / S
+         server: C BEGIN / Z T / 1 / 2 / E 25006 / Z E
+         told: 1 / 2 / E 25006 / Z E
+         client: Q commit
+         primary: Q commit
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I",
+    );
+}
+
+#[test]
+fn a_transaction_that_cannot_move_fails() {
+    let refused = "P - pgweir has refused a statement of this transaction";
+    let check = |begin: &str, modes: &str, ties: &str| {
+        let mut script = late(false);
+        script.play(&format!(
+            "client: Q {begin}
+             told: C BEGIN / Z T
+             client: Q select 1
+             standby: Q BEGIN{modes} / Q select 1
+             server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+             told: T / D 1 / C SELECT 1 / Z T
+             {ties}
+             client: Q show work_mem
+             standby: {refused} / S
+             server: E 42601 / Z E
+             told: E 25006 / Z E
+             client: P - insert into t values (1) / B - / E / S
+             standby: {refused} / S
+             server: E 42601 / Z E
+             told: E 25P02 / Z E
+             client: Q rollback
+             standby: Q rollback
+             server: C ROLLBACK / Z I
+             told: C ROLLBACK / Z I
+             held: nothing"
+        ));
+    };
+    let tie = |statement: &str, tag: &str| {
+        format!(
+            "client: Q {statement}
+             standby: Q {statement}
+             server: C {tag} / Z T
+             told: C {tag} / Z T"
+        )
+    };
+    check(
+        "begin read only",
+        " READ ONLY",
+        &tie("savepoint a", "SAVEPOINT"),
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        &tie("reset work_mem", "RESET"),
+    );
+    check(
+        "begin isolation level repeatable read read only",
+        " ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        "held: standby",
+    );
+    // A portal that has more rows, and one that may have.
+    check(
+        "begin read only",
+        " READ ONLY",
+        "client: P - select 2 / B - / E / S
+         standby: P - select 2 / B - / E / S
+         server: 1 / 2 / D 1 / s / Z T
+         told: 1 / 2 / D 1 / s / Z T",
+    );
+}
+
+#[test]
+fn a_savepoint_brings_a_refused_transaction_back() {
+    let refused = "P - pgweir has refused a statement of this transaction";
+    late(false).play(&format!(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q savepoint a
+         standby: Q savepoint a
+         server: C SAVEPOINT / Z T
+         told: C SAVEPOINT / Z T
+         client: P - select 2 / B - / E / P - show work_mem / B - / E / H
+         standby: P - select 2 / B - / E / {refused}
+         server: 1 / 2 / D 1 / C SELECT 1 / E 42601
+         told: 1 / 2 / D 1 / C SELECT 1 / E 25006
+         client: P - select 3 / S
+         standby: S
+         server: Z E
+         told: Z E
+         client: Q rollback to a
+         standby: Q rollback to a
+         server: C ROLLBACK / Z T
+         told: C ROLLBACK / Z T
+         client: Q select 2
+         standby: Q select 2
+         server: T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q commit
+         standby: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing"
+    ));
+}
+
+#[test]
+fn a_transaction_says_anew_what_it_is() {
+    // On a standby, before it has read: it moves.
+    late(false).play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q set local work_mem = '1MB'
+         standby: Q BEGIN READ ONLY / Q set local work_mem = '1MB'
+         server: C BEGIN / Z T / C SET / Z T
+         told: C SET / Z T
+         client: Q set transaction read write
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         told: C SET / Z T
+         client: Q insert into t values (1)
+         primary: Q BEGIN READ WRITE⏎;set local work_mem = '1MB' / Q insert into t values (1)",
+    );
+    // After it has read: the server says that it is too late, or has nothing against it. READ WRITE needs another place.
+    let refused = "P - pgweir has refused a statement of this transaction";
+    late(false).play(&format!(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q set transaction read only
+         standby: Q set transaction read only
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q set transaction read write
+         standby: {refused} / S
+         server: E 42601 / Z E
+         told: E 25006 / Z E"
+    ));
+}
+
+#[test]
+fn a_chained_transaction_keeps_place_and_kind() {
+    late(false).play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q savepoint a
+         primary: Q BEGIN READ ONLY / Q savepoint a
+         server: C BEGIN / Z T / C SAVEPOINT / Z T
+         told: C SAVEPOINT / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q set local work_mem = '1MB'
+         standby: Q set local work_mem = '1MB'
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q savepoint a
+         standby: Q savepoint a
+         server: C SAVEPOINT / Z T
+         told: C SAVEPOINT / Z T
+         client: Q commit and chain
+         standby: Q commit and chain
+         server: C COMMIT / Z T
+         told: C COMMIT / Z T
+         held: standby
+         client: Q show work_mem
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY / Q show work_mem",
+    );
+}
+
+#[test]
+fn a_transaction_that_finds_no_server_has_failed() {
+    late(false).play(
+        "client: Q begin
+         told: C BEGIN / Z T
+         down: yes
+         client: Q select 1
+         told: E 57P03 / Z E
+         down: no
+         client: Q select 1
+         told: E 25P02 / Z E
+         client: P - select 1 / B - / E / S
+         told: E 25P02 / Z E
+         client: P - select 1 / H
+         told: E 25P02
+         client: B - / S / F
+         told: Z E / E 25P02 / Z E
+         client: P - commit / B - / E / S
+         told: 1 / 2 / C ROLLBACK / Z I
+         held: nothing
+         client: Q select 1
+         standby: Q select 1",
+    );
+}
+
+#[test]
+fn a_transaction_whose_server_is_lost_with_its_first_statement() {
+    let mut script = late(false);
+    script.play(
+        "client: Q begin
+         told: C BEGIN / Z T
+         client: Q select 1
+         primary: Q BEGIN / Q select 1",
+    );
+    assert!(
+        script.session.dies_with(&script.links[0]),
+        "the client is in a transaction, though its server has not said so"
+    );
+    script.play("lost: no");
+    // While it moves nothing hangs on the connection that it leaves, and its settings go with it.
+    let mut script = late(false);
+    script.play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q set search_path = a
+         standby: Q set search_path = a
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q show work_mem
+         standby: Q ROLLBACK",
+    );
+    assert!(!script.session.dies_with(&script.links[1]));
+    script.play("lost: no").pump();
+    script.play(
+        "primary: Q BEGIN READ ONLY⏎;set search_path = a / Q show work_mem
+         server: C BEGIN / C SET / Z T / T / C SHOW / Z T
+         told: T / C SHOW / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I",
+    );
+    assert!(tracked(&script, "search_path").is_some());
+}
+
+#[test]
+fn settings_that_are_refused_leave_the_transaction_unsent() {
+    let mut params = Params::default();
+    params.set("role", Value::Plain("r".into()));
+    let setting = "SELECT pg_catalog.set_config('role', 'r', false)";
+    let mut script = late_with(params, false);
+    script.play(&format!(
+        "client: Q begin
+         told: C BEGIN / Z T
+         client: Q select 1
+         primary: Q BEGIN;{setting}⏎;COMMIT / Q BEGIN / Q select 1
+         server: C BEGIN / E 22023 / Z E"
+    ));
+    script.pump();
+    script.play(&format!(
+        "primary: Q BEGIN;{setting}⏎;COMMIT / Q BEGIN / Q select 1
+         server: C BEGIN / C SELECT 1 / C COMMIT / Z I / C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T"
+    ));
+}
+
+#[test]
+fn a_group_that_begins_read_only_and_reads_goes_to_a_standby() {
+    // As pgjdbc has it.
+    late(false).play(
+        "client: P - begin read only / B - / E / P - select 1 / B - / D - / E / S
+         standby: P - begin read only / B - / E / P - select 1 / B - / D - / E / S
+         server: 1 / 2 / C BEGIN / 1 / 2 / T / D 1 / C SELECT 1 / Z T
+         told: 1 / 2 / C BEGIN / 1 / 2 / T / D 1 / C SELECT 1 / Z T
+         client: P - show work_mem / B - / E / S
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY / P - show work_mem / B - / E / S
+         server: C BEGIN / Z T / 1 / 2 / D 1 / C SHOW / Z T
+         told: 1 / 2 / D 1 / C SHOW / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         client: P - begin read only / B - / E / P - show work_mem / B - / E / S
+         primary: P - begin read only / B - / E / P - show work_mem / B - / E / S",
+    );
+}
+
+#[test]
+fn a_mixed_pipeline_fails_its_transaction() {
+    let refused = "P - pgweir has refused a statement of this transaction";
+    late(false).play(&format!(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: P - select 1 / B - / E / H
+         standby: Q BEGIN READ ONLY / P - select 1 / B - / E / H
+         server: C BEGIN / Z T / 1 / 2 / D 1 / C SELECT 1
+         told: 1 / 2 / D 1 / C SELECT 1
+         client: P - show work_mem / B - / E / S
+         standby: {refused} / S
+         server: E 42601 / Z E
+         told: E 0A000 / Z E"
+    ));
 }

@@ -24,6 +24,7 @@ pub mod setting;
 mod shapes;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod types;
 mod walk;
 
@@ -37,3 +38,4 @@ pub use setting::{
     Savepoint, deallocate_target, execute_target, prepare_target, savepoint, set_config,
 };
 pub use shapes::{Call, MAX_SHAPES, MAX_SHOWN, ShapeId, ShapeReport, Shapes, without_literals};
+pub use transaction::{Control, Isolation, Modes, control};

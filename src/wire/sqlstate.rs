@@ -38,6 +38,10 @@ sqlstates! {
     FeatureNotSupported = "0A000", "feature_not_supported";
     /// A setting that the session has made is refused where it is to be carried over.
     InvalidParameterValue = "22023", "invalid_parameter_value";
+    /// A transaction that reads from a standby is given something that needs the primary.
+    ReadOnlySqlTransaction = "25006", "read_only_sql_transaction";
+    /// A transaction has failed, and its end is all that it may be given.
+    InFailedSqlTransaction = "25P02", "in_failed_sql_transaction";
     /// A client sent nothing for too long, inside a transaction.
     IdleInTransactionSessionTimeout = "25P03", "idle_in_transaction_session_timeout";
     /// A transaction took too long.

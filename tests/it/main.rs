@@ -34,5 +34,6 @@ mod the_console_answers_admins;
 mod the_program_speaks_for_itself;
 mod the_proxy_speaks_as_the_server;
 mod timeouts_end_what_takes_too_long;
+mod transactions_begin_with_their_first_statement;
 mod traps_never_run_on_a_standby;
 mod two_clients_alternate_on_one_connection;

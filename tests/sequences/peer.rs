@@ -394,7 +394,10 @@ impl Peer {
         let failed = self.transaction.as_ref().is_some_and(|now| now.failed);
         let ends = [&b"rollback"[..], b"commit"];
         if failed && !text.is_empty() && !ends.iter().any(|end| text.starts_with(end)) {
-            return fails("25P02", "current transaction is aborted");
+            return fails(
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block",
+            );
         }
         Ok(())
     }

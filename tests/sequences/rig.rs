@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use pgweir::link::{Link, Owed, Params, Statements};
-use pgweir::session::{Context, LinkError, Next, Session};
+use pgweir::session::{Context, LinkError, Next, Session, TransactionDefaults};
 use pgweir::sql::catalog::Change;
-use pgweir::sql::{Access, Class, Classifier, Lexing, SessionEffect};
+use pgweir::sql::{Access, Class, Classifier, Isolation, Lexing, SessionEffect};
 use pgweir::wire::frame;
-use pgweir::wire::{ClientFacing, Notice, SqlState, Status, reply};
+use pgweir::wire::{ClientFacing, Notice, SqlState, Status};
 
 use crate::peer::Peer;
 
@@ -134,7 +134,11 @@ impl Rig {
         Rig {
             site: site.clone(),
             session: Session::new(Arc::new(Params::default()), Lexing::default(), false)
-                .with_shared_listen(true),
+                .with_shared_listen(true)
+                .with_deferred_begin(TransactionDefaults {
+                    isolation: Some(Isolation::ReadCommitted),
+                    read_only: false,
+                }),
             held: None,
             input: Vec::new(),
             draining: false,
@@ -281,6 +285,14 @@ impl Rig {
                 self.session
                     .listened(&unit, &change, context, &mut self.output);
             }
+            Next::Refuse { len } => {
+                let held = self.held.as_mut().expect("a standby is held");
+                let (mut out, context) = (Vec::new(), self.site.context());
+                self.session
+                    .refuse_unit(&self.input[..len], &mut held.link, context, &mut out);
+                held.peer.feed(&out);
+                self.take(len);
+            }
             Next::Drain => self.draining = true,
             Next::Rehome => {
                 let held = self.held.as_mut().expect("only a held connection is left");
@@ -366,7 +378,9 @@ impl Rig {
             return;
         }
         if let Some(held) = &mut self.held {
-            self.session.refused(&mut held.link);
+            let mut out = Vec::new();
+            self.session.refused(&mut held.link, &mut out);
+            held.peer.feed(&out);
         }
         self.own_replies();
     }
@@ -440,7 +454,7 @@ impl Rig {
         };
         notice.put(&mut self.output);
         if self.session.fail_unit(&self.input[..len]) {
-            reply::ready_idle(&mut self.output);
+            self.session.put_ready(&mut self.output);
         }
         self.take(len);
     }
@@ -452,12 +466,13 @@ impl Rig {
         let link = &held.link;
         let pinned = self.session.pin().is_some();
         let open = self.session.has_open_group();
+        let dies = self.session.dies_with(link);
         self.session.lost(link);
         self.placed = None;
         self.draining = false;
         if link.mid_message() {
             self.end = Some(End::Cut);
-        } else if (link.status != Status::Idle && !link.committing) || pinned {
+        } else if dies || pinned {
             self.end = Some(End::Lost);
         } else {
             let owed: Vec<Owed> = link.owing.iter().collect();
@@ -475,7 +490,7 @@ impl Rig {
                     if !std::mem::take(&mut told) {
                         notice.put(&mut self.output);
                     }
-                    reply::ready_idle(&mut self.output);
+                    self.session.put_ready(&mut self.output);
                 }
                 _ if !told => {
                     notice.put(&mut self.output);
