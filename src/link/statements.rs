@@ -23,7 +23,7 @@ pub struct StatementId(u64);
 pub struct Statement {
     /// Its number.
     pub id: StatementId,
-    /// What it does.
+    /// What it does, as its text was judged. Where it may run is said by [`Statement::class`].
     pub class: Class,
     /// It was prepared by SQL's PREPARE, which is its text: servers have it by the client's own name.
     pub by_sql: bool,
@@ -32,9 +32,24 @@ pub struct Statement {
     epoch: u64,
     accepted: AtomicBool,
     retired: AtomicBool,
+    refused: AtomicBool,
 }
 
 impl Statement {
+    /// What it does, and what has been learned of that since it was judged.
+    #[inline]
+    pub fn class(&self) -> Class {
+        if self.refused.load(Ordering::Relaxed) {
+            return self.class.refused();
+        }
+        self.class
+    }
+
+    /// A standby has refused it as a write: it runs on the primary from now on, whoever has prepared it.
+    pub fn learn(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
     /// A server has accepted its Parse.
     pub fn accept(&self) {
         self.accepted.store(true, Ordering::Relaxed);
@@ -137,6 +152,7 @@ impl Statements {
             epoch: self.epoch.load(Ordering::Relaxed),
             accepted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
     }
 

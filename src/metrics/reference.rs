@@ -42,7 +42,13 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Nodes and clusters", &["pgweir_node_", "pgweir_primary_"]),
     (
         "Routing",
-        &["pgweir_routed_", "pgweir_standby_", "pgweir_pins_"],
+        &[
+            "pgweir_routed_",
+            "pgweir_standby_",
+            "pgweir_bounces_",
+            "pgweir_learned_",
+            "pgweir_pins_",
+        ],
     ),
     ("Pools", &["pgweir_pool_"]),
     (

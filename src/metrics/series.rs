@@ -125,6 +125,12 @@ series! {
          function with a built-in's name writes, or pgweir has misjudged a statement; please report that.";
     STALE_PLANS_TOTAL Counter "pgweir_stale_plans_total" []
         "Prepared statements whose plan a server refused as stale, and that were planned anew and run unseen.";
+    BOUNCES_TOTAL Counter "pgweir_bounces_total" ["reason"]
+        "Reads that a standby refused, or lost, before their clients saw anything, and that were run elsewhere unseen, by \
+         reason: read_only (25006), unsupported (not during recovery), undefined (not replayed yet, or nowhere), conflict \
+         (with recovery), shutdown, lost.";
+    LEARNED_STATEMENTS Gauge "pgweir_learned_statements" []
+        "Shapes of statements that were taken for reads, and that a standby has refused as writes: they go to the primary.";
     PINS_TOTAL Counter "pgweir_pins_total" ["reason"]
         "Sessions that had to keep their server connection after a transaction, by reason.";
     PINS_ENDED_TOTAL Counter "pgweir_pins_ended_total" ["reason"]

@@ -6,7 +6,6 @@
 //! there; what a socket does not take is kept, and then its other side is not read any more.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
+use super::bounce::Detour;
 use super::cancel::{self, Cancelling};
 use super::compose::compose;
 use super::ears::Ears;
@@ -70,6 +70,8 @@ pub struct Relay {
     pub(super) ears: Option<Box<Ears>>,
     pub(super) cancelling: Option<Cancelling>,
     pub(super) ending: Option<Timer>,
+    /// The unit in front has been refused by a standby.
+    pub(super) detour: Detour,
     pub(super) flags: Flags,
 }
 
@@ -152,6 +154,7 @@ impl Relay {
             ears: None,
             cancelling: None,
             ending: None,
+            detour: Detour::default(),
             flags: Flags::default(),
         }
     }
@@ -451,8 +454,11 @@ impl Relay {
                 if received.catalog_changed {
                     self.shared.statements.catalog_changed();
                 }
-                if received.again {
-                    self.send_again();
+                if received.ended {
+                    self.detour = Detour::default();
+                }
+                if let Some(again) = received.again {
+                    self.send_again(&again);
                 }
                 self.release()
             }
@@ -461,7 +467,7 @@ impl Relay {
                 Ok(())
             }
             Err(error @ LinkError::Settings(_)) if link.guarded => {
-                let unit = self.session.take_back(link);
+                let (unit, _) = self.session.take_back(link);
                 self.put_back(&unit);
                 self.settings_refused(&error.notice());
                 Ok(())
@@ -470,17 +476,8 @@ impl Relay {
         }
     }
 
-    /// The plan of a prepared statement has become stale. Nothing was executed, and the client has heard nothing.
-    fn send_again(&mut self) {
-        let Some(held) = &mut self.held else { return };
-        self.shared.metrics.stale_plans.inc();
-        self.session.renew(self.shared.context());
-        let unit = std::mem::take(&mut held.server.link.replay);
-        self.put_back(&unit);
-    }
-
     /// A unit that was sent is at the front of the input again.
-    fn put_back(&mut self, unit: &[u8]) {
+    pub(super) fn put_back(&mut self, unit: &[u8]) {
         let mut input = BytesMut::from(unit);
         input.extend_from_slice(&self.input);
         self.input = input;
@@ -710,7 +707,8 @@ impl Relay {
         // Once refused, they must be confirmed first.
         let refused = self.flags.refused;
         let server = &mut *held.server;
-        let written = compose(|out| {
+        server.link.bounces = held.standby;
+        let sent = compose(|out| {
             let refusable = match begin {
                 Begin::Settings => {
                     let unit = class.filter(|_| !refused).map(|class| (bytes, class));
@@ -724,7 +722,7 @@ impl Relay {
             };
             if refusable {
                 server.unsent.extend_from_slice(out);
-                return Ok(false);
+                return false;
             }
             let verbatim = session.forward(bytes, class, &mut server.link, shared.context(), out);
             let bytes = if verbatim && out.is_empty() {
@@ -735,12 +733,10 @@ impl Relay {
                 }
                 out
             };
-            send(&mut server.stream, &mut server.unsent, cx, bytes).map(|()| true)
+            send(&mut server.stream, &mut server.unsent, cx, bytes);
+            true
         });
         self.note_pins();
-        let Ok(sent) = written else {
-            return self.server_lost("write failed").map(|()| true);
-        };
         self.settle(cx).map(|()| sent)
     }
 
@@ -783,24 +779,16 @@ impl Relay {
     }
 }
 
-/// Sends what the socket takes, and keeps the rest.
-fn send(
-    stream: &mut Stream,
-    unsent: &mut BytesMut,
-    cx: &mut Context<'_>,
-    bytes: &[u8],
-) -> io::Result<()> {
+/// Sends what the socket takes, and keeps the rest. A socket that takes nothing any more is met again when the rest is sent.
+fn send(stream: &mut Stream, unsent: &mut BytesMut, cx: &mut Context<'_>, bytes: &[u8]) {
     let mut rest = bytes;
     if unsent.is_empty() {
         while !rest.is_empty() {
             match stream.poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(n)) => rest = &rest[n..],
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => rest = &rest[n..],
+                _ => break,
             }
         }
     }
     unsent.extend_from_slice(rest);
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::forward::MAX_REPLAY;
-use super::{Group, Session, between_units};
+use super::{Group, Session, between_units, bounce};
 use crate::link::{Link, Local, Owed, Statement, Statements};
 use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, TxEffect};
 use crate::wire::frame::{self, HEADER, Header};
@@ -188,7 +188,9 @@ impl Session {
 
     /// Where a unit of this class goes.
     fn place(&self, len: usize, mut class: Class, held: Option<(&Link, bool)>) -> Next {
-        if self.serializable.now && class.access == Access::Read {
+        // Only what does nothing but read can be taken back from a standby that refuses it.
+        let beside = class.access == Access::Read && !bounce::only_reads(class);
+        if beside || (self.serializable.now && class.access == Access::Read) {
             class = Class {
                 access: Access::Primary,
                 reason: Reason::Transaction,
@@ -301,12 +303,12 @@ impl Session {
         let class = match header.tag {
             b'Q' => self.classify_query(frame, header, context),
             b'P' => match frontend::parse(body) {
-                Some(parse) => self.intern(parse, context).class,
+                Some(parse) => self.intern(parse, context).class(),
                 None => OPAQUE,
             },
             b'B' => self
                 .bound(body)
-                .map_or(NOTHING, |statement| statement.class),
+                .map_or(NOTHING, |statement| statement.class()),
             b'F' => FUNCTION_CALL,
             _ => NOTHING,
         };
@@ -436,7 +438,7 @@ impl Session {
                         let statement = self.intern(parse, context);
                         repeats |= self.is_unconfirmed(parse.name)
                             || (!parse.name.is_empty() && is_on_its_way(&statement, held));
-                        statement.class
+                        statement.class()
                     }
                     None => OPAQUE,
                 },
@@ -445,7 +447,7 @@ impl Session {
                     Some(bind) => {
                         repeats |= self.is_open(bind.statement, held);
                         self.bound(body)
-                            .map_or(NOTHING, |statement| statement.class)
+                            .map_or(NOTHING, |statement| statement.class())
                     }
                     None => OPAQUE,
                 },
@@ -608,8 +610,16 @@ fn merge(a: Class, b: Class) -> Class {
         (TxEffect::None, tx) | (tx, TxEffect::None) => tx,
         _ => TxEffect::Mixed,
     };
+    let session = match (a.session, b.session) {
+        (SessionEffect::None, session) | (session, SessionEffect::None) => session,
+        _ => SessionEffect::Unknown,
+    };
     let stronger = if rank(b) > rank(a) { b } else { a };
-    Class { tx, ..stronger }
+    Class {
+        tx,
+        session,
+        ..stronger
+    }
 }
 
 /// Whether a server in a transaction that has failed refuses all of a unit: it is whole, and ends no transaction.
@@ -638,6 +648,7 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                     || link.resetting
                     || link.preparing
                     || link.guarded
+                    || link.replay.is_draining()
                     || link.doubtful) =>
         {
             Next::Drain
@@ -647,6 +658,8 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
         {
             Next::Drain
         }
+        // It must not be sent twice, as what is before it may have to be.
+        Some((link, true)) if !link.replay.is_empty() && !bounce::only_reads(class) => Next::Drain,
         Some(_) => Next::Forward {
             len,
             class: Some(class),

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::front::Violation;
 use super::*;
-use crate::link::{Statements, Value};
+use crate::link::{Again, Refusal, Statements, Value};
 
 use crate::sql::{Access, Class, Classifier};
 use crate::wire::frame::{put_header, split_cstr};
@@ -42,6 +42,12 @@ struct Script {
     told: Vec<u8>,
     wrote: bool,
     refused: bool,
+    /// How a standby has refused a unit that ran elsewhere.
+    bounced: Option<Refusal>,
+    /// The unit in front goes to the primary.
+    detour: bool,
+    /// What a standby refuses runs elsewhere.
+    bouncing: bool,
     missed: bool,
     /// How often plans were made void.
     catalog_changes: usize,
@@ -70,6 +76,9 @@ impl Script {
             told: Vec::new(),
             wrote: false,
             refused: false,
+            bounced: None,
+            detour: false,
+            bouncing: false,
             missed: false,
             catalog_changes: 0,
             ended: None,
@@ -100,7 +109,10 @@ impl Script {
                 }
                 self.wrote |= received.wrote;
                 self.refused |= received.refused;
-                assert!(!received.again, "no server of these scripts refuses a plan");
+                if let Some(again) = received.again {
+                    let (units, first) = link.replay.take();
+                    self.sent_again(again, units, first);
+                }
                 self.missed |= received.missed;
                 self.catalog_changes += usize::from(received.catalog_changed);
             }
@@ -109,7 +121,7 @@ impl Script {
                 self.broken = Some(error);
                 let link = &mut self.links[node as usize];
                 if link.guarded {
-                    let unit = self.session.take_back(link);
+                    let (unit, _) = self.session.take_back(link);
                     self.input.splice(0..0, unit);
                 }
                 self.lost();
@@ -117,6 +129,32 @@ impl Script {
             }
         }
         self.release();
+        self.pump();
+    }
+
+    /// The held connection is done with units that run elsewhere.
+    fn sent_again(&mut self, again: Again, units: Vec<u8>, first: usize) {
+        let Again::Bounced(refusal) = again else {
+            panic!("no server of these scripts refuses a plan");
+        };
+        if refusal.learned {
+            let context = context(&self.classifier, &self.statements);
+            self.session.learn_refusal(&units[..first], context);
+        }
+        self.input.splice(0..0, units);
+        self.bounced = Some(refusal);
+        self.detour = true;
+    }
+
+    /// The held server vanishes, and what it was doing runs elsewhere.
+    fn vanished(&mut self) {
+        let node = self.held.take().expect("a server vanishes that was held");
+        let link = &mut self.links[node as usize];
+        let refusal = link.replay.lost().expect("the client has seen nothing");
+        let (units, first) = self.session.take_back(link);
+        self.links[node as usize] = Link::new(self.max_prepared);
+        self.draining = false;
+        self.sent_again(Again::Bounced(refusal), units, first);
         self.pump();
     }
 
@@ -230,7 +268,7 @@ impl Script {
         let placed = std::mem::take(&mut self.placed);
         if !placed && (self.session.pin().is_none() || self.held.is_none()) {
             self.held = Some(match class.access {
-                Access::Read => Node::Standby,
+                Access::Read if !std::mem::take(&mut self.detour) => Node::Standby,
                 _ => Node::Primary,
             });
         }
@@ -248,12 +286,8 @@ impl Script {
             self.sent[node as usize].extend_from_slice(&out);
             return false;
         }
-        let context = Context {
-            classifier: &self.classifier,
-            statements: &self.statements,
-            pipeline_buffer: PIPELINE_BUFFER,
-            max_message: MAX_MESSAGE,
-        };
+        link.bounces = node == Node::Standby && self.bouncing;
+        let context = context(&self.classifier, &self.statements);
         if self.session.forward(bytes, class, link, context, &mut out) {
             out.extend_from_slice(bytes);
         }
@@ -278,7 +312,7 @@ impl Script {
         for line in lines {
             let (who, what) = line.split_once(':').expect("every line says who speaks");
             let what = what.trim();
-            if matches!(who, "client" | "server" | "lost" | "down") {
+            if matches!(who, "client" | "server" | "lost" | "vanished" | "down") {
                 self.everything_was_expected(line);
             }
             match who {
@@ -287,6 +321,11 @@ impl Script {
                 "lost" => {
                     let in_doubt = self.lost();
                     assert_eq!(in_doubt, what == "in doubt", "{line}");
+                }
+                "vanished" => self.vanished(),
+                "bounced" => {
+                    let bounced = self.bounced.take().map(|refusal| refusal.bounce.as_str());
+                    assert_eq!(bounced, Some(what), "{line}\n{transcript}");
                 }
                 "down" => self.down = what == "yes",
                 "primary" | "standby" => {
@@ -339,6 +378,15 @@ const SERVER: bool = false;
 
 fn play(transcript: &str) {
     Script::new().play(transcript);
+}
+
+fn context<'a>(classifier: &'a Classifier, statements: &'a Statements) -> Context<'a> {
+    Context {
+        classifier,
+        statements,
+        pipeline_buffer: PIPELINE_BUFFER,
+        max_message: MAX_MESSAGE,
+    }
 }
 
 /// Messages to bytes.

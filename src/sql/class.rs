@@ -80,6 +80,8 @@ labelled! {
         TooManyStatements = "too_many_statements",
         /// Several statements that do not belong on a standby together.
         SeveralStatements = "several_statements",
+        /// A standby has refused it, or a statement of its shape.
+        Refused = "refused",
         /// No statement at all.
         Empty = "empty",
     }
@@ -171,6 +173,16 @@ impl Class {
             session: SessionEffect::None,
             reason,
             statements: 1,
+        }
+    }
+
+    /// The same for what a standby has refused: it may write.
+    #[must_use]
+    pub const fn refused(self) -> Class {
+        Class {
+            access: Access::Write,
+            reason: Reason::Refused,
+            ..self
         }
     }
 

@@ -10,6 +10,7 @@ use sqlparser::parser::Parser;
 
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::keyword::{self, Verdict};
+use super::learned::Learned;
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
 use super::setting::set_config;
@@ -51,6 +52,7 @@ impl Default for Lexing {
 #[derive(Debug)]
 pub struct Classifier {
     cache: Cache<Box<[u8]>, Class, ByBytes, foldhash::fast::RandomState>,
+    learned: Learned,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -86,6 +88,7 @@ impl Classifier {
         let hasher = foldhash::fast::RandomState::default();
         Classifier {
             cache: Cache::with(items, bytes, ByBytes, hasher, Default::default()),
+            learned: Learned::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }
@@ -102,6 +105,26 @@ impl Classifier {
         let mut detail = String::new();
         let class = self.judge(text, lexing, &mut Lexed::default(), Some(&mut detail));
         Explanation { class, detail }
+    }
+
+    /// A standby has refused this text as a write: all texts of its shape go to the primary from now on. A text that was
+    /// not taken for a read has nothing to be learned.
+    pub fn learn(&self, text: &[u8], lexing: Lexing) {
+        if self.classify(text, lexing).access != Access::Read {
+            return;
+        }
+        LEXED.with_borrow_mut(|lexed| {
+            if lexed.lex(text).is_ok() {
+                self.learned.insert(&lexed.key);
+                let class = refused(lexed);
+                self.cache.insert(lexed.key.as_slice().into(), class);
+            }
+        });
+    }
+
+    /// How many shapes have been learned to be no reads.
+    pub fn learned(&self) -> usize {
+        self.learned.len()
     }
 
     /// Verdicts found in the cache.
@@ -173,6 +196,11 @@ impl Classifier {
             return class;
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
+        if self.learned.contains(&lexed.key) {
+            let class = refused(lexed);
+            self.cache.insert(lexed.key.as_slice().into(), class);
+            return class;
+        }
         let class = Class {
             statements,
             ..parse(text, lexed.starts.len(), detail)
@@ -239,6 +267,14 @@ impl Classifier {
             reason,
             statements,
         }
+    }
+}
+
+/// The class of a text that starts like a read and is none.
+fn refused(lexed: &Lexed) -> Class {
+    Class {
+        statements: u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX),
+        ..Class::plain(Access::Write, Reason::Refused)
     }
 }
 

@@ -13,6 +13,7 @@ mod class;
 mod classify;
 mod function;
 mod keyword;
+mod learned;
 mod lexer;
 mod listen;
 mod pins;

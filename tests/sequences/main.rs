@@ -400,6 +400,16 @@ proptest! {
         faithful([&one, &two], &events, &Site::new(4096, true));
     }
 
+    /// Standbys refuse what they are given, or vanish: nobody hears of it.
+    #[test]
+    fn standbys_refuse(
+        one in vec(turn(Flow::Whole), 0..8),
+        two in vec(turn(Flow::Whole), 0..8),
+        events in vec((any::<bool>(), event()), 0..60),
+    ) {
+        faithful([&one, &two], &events, &Site::refusing());
+    }
+
     /// Groups are cut by Flush, are sent before they are whole, and have a Query inside.
     #[test]
     fn in_pieces(
