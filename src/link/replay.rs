@@ -184,6 +184,14 @@ impl Replay {
         !self.shown && self.again.is_none() && self.units.front().is_some_and(|unit| unit.bounces)
     }
 
+    /// The bytes of the unit in front.
+    pub fn front(&self) -> &[u8] {
+        let len = self.units.front().map_or(0, |unit| unit.len);
+        self.bytes
+            .get(self.answered..self.answered + len)
+            .unwrap_or_default()
+    }
+
     /// The client sees a part of the result of the unit in front: it stays where it is.
     pub fn show(&mut self) {
         self.shown = true;

@@ -66,7 +66,7 @@ impl Relay {
         if refusal.learned {
             log::learned(&self.pools.cluster.nodes[node].name, refusal);
             let context = self.shared.context();
-            self.session.learn_refusal(&units[..first], context);
+            self.session.learn_refusal(&units[..first], false, context);
         }
         let refusals = self.detour.refusals + 1;
         self.detour = Detour {
@@ -89,6 +89,14 @@ impl Relay {
                 "canceling statement due to user request",
             ));
         }
+    }
+
+    /// The client has had a part of the result, and then the refusal: the next time it goes to the primary.
+    pub(super) fn learn(&self, refusal: &Refusal, unit: &[u8]) {
+        let Some(held) = &self.held else { return };
+        log::learned(&self.pools.cluster.nodes[held.node].name, refusal);
+        self.session
+            .learn_refusal(unit, true, self.shared.context());
     }
 
     /// A place is about to be chosen for a unit of this class, which is changed to what is known better of it. Returns the

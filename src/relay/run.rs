@@ -454,6 +454,9 @@ impl Relay {
                 if received.catalog_changed {
                     self.shared.statements.catalog_changed();
                 }
+                if let Some((refusal, unit)) = &received.learned {
+                    self.learn(refusal, unit);
+                }
                 if received.ended {
                     self.detour = Detour::default();
                 }

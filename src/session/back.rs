@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::bounce;
 use super::settings::Settled;
 use super::{NameChange, Session};
-use crate::link::{Again, Body, CopyIn, Link, Local, Owed, Replay, StatementId, put_name};
+use crate::link::{Again, Body, CopyIn, Link, Local, Owed, Refusal, Replay, StatementId, put_name};
 use crate::wire::backend::{self, PREFIX};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::{ClientFacing, FrameError, Notice, SqlState, Status};
@@ -27,6 +27,8 @@ pub struct Received {
     pub catalog_changed: bool,
     /// What the connection was given is to be sent again: [`Link::replay`] has it.
     pub again: Option<Again>,
+    /// A standby has refused this unit when the client had seen a part of its result, so that it could not run elsewhere.
+    pub learned: Option<(Refusal, Vec<u8>)>,
     /// Channels are gone: [`Session::take_unlistened`].
     pub unlistened: bool,
     /// A cancel request has hit something else than what the client runs.
@@ -507,9 +509,14 @@ impl Session {
         }
         let unseen = link.owing.is_unseen();
         let front = link.owing.front();
-        let refusal = (standby && !unseen && link.replay.holds())
+        let mut refusal = (standby && !unseen && !link.replay.is_draining())
             .then(|| bounce::refusal(body, front))
             .flatten();
+        if !link.replay.holds()
+            && let Some(refusal) = refusal.take().filter(|refusal| refusal.learned)
+        {
+            received.learned = Some((refusal, link.replay.front().to_vec()));
+        }
         link.failed = true;
         link.copy_failed |= std::mem::take(&mut link.copy_in);
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");

@@ -54,9 +54,9 @@ impl Session {
     }
 
     /// A standby has refused this unit, and it is its shape that does not belong there: the statements that may be to
-    /// blame are writes from now on. Those are the ones that were bound up to its first Execute, as nothing of its result
-    /// had come.
-    pub fn learn_refusal(&self, unit: &[u8], context: Context<'_>) {
+    /// blame are writes from now on. Those are the ones that were bound up to its first Execute, unless a part of its
+    /// result had been `shown`.
+    pub fn learn_refusal(&self, unit: &[u8], shown: bool, context: Context<'_>) {
         let learn = |statement: &Statement| {
             statement.learn();
             context.classifier.learn(statement.text(), self.lexing);
@@ -81,7 +81,7 @@ impl Session {
                         learn(statement);
                     }
                 }
-                b'E' => return,
+                b'E' if !shown => return,
                 _ => {}
             }
         }

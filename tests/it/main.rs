@@ -33,3 +33,4 @@ mod the_program_speaks_for_itself;
 mod the_proxy_speaks_as_the_server;
 mod timeouts_end_what_takes_too_long;
 mod two_clients_alternate_on_one_connection;
+mod what_a_standby_refuses_is_answered_by_the_primary;
