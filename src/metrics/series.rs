@@ -122,7 +122,8 @@ series! {
         "Statements given to a node, by the role it was chosen for and why.";
     STANDBY_REFUSALS_TOTAL Counter "pgweir_standby_refusals_total" []
         "Statements that a standby refused as writes (SQLSTATE 25006): a view, a policy or a \
-         function with a built-in's name writes, or pgweir has misjudged a statement; please report that.";
+         function with a built-in's name writes, or pgweir has misjudged a statement; please report that. Those \
+         that then ran on the primary have pgweir_bounces_total, too.";
     STALE_PLANS_TOTAL Counter "pgweir_stale_plans_total" []
         "Prepared statements whose plan a server refused as stale, and that were planned anew and run unseen.";
     BOUNCES_TOTAL Counter "pgweir_bounces_total" ["reason"]

@@ -2599,8 +2599,9 @@ fn names_are_given_again() {
          server: E 42P01 / Z I
          bounced: undefined
          primary: P pgw_3 select b from v / B pgw_3 / E / S
+         told: 3
          server: 1 / 2 / C SELECT 0 / Z I
-         told: 3 / 1 / 2 / C SELECT 0 / Z I",
+         told: 1 / 2 / C SELECT 0 / Z I",
     );
     let text = script.session.prepared(b"t").map(|known| known.text());
     assert_eq!(text, Some(&b"select b from v"[..]));
