@@ -60,7 +60,11 @@ const OLTP: &[Statement] = &[
 const CACHE: u64 = 4 << 20;
 
 fn classify(classifier: &Classifier, Statement(_, text): &Statement) -> Class {
-    classifier.classify(black_box(*text).as_bytes(), Lexing::default())
+    classifier.classify(
+        black_box(*text).as_bytes(),
+        Lexing::default(),
+        &pgweir::sql::catalog::TABLES,
+    )
 }
 
 /// The shape has been seen before, as nearly always.
@@ -97,6 +101,7 @@ impl Shared {
 
     fn context(&self) -> Context<'_> {
         Context {
+            catalog: &pgweir::sql::catalog::TABLES,
             classifier: &self.classifier,
             statements: &self.statements,
             pipeline_buffer: 1 << 20,

@@ -151,6 +151,8 @@ fn configuration(cluster: &Cluster) -> Config {
             monitor,
             reads: Reads {
                 max_lag: Duration::from_secs(10),
+                catalog_ttl: Duration::from_secs(60),
+                trust_declared_volatility: true,
             },
         }],
         databases: vec![Database {

@@ -13,6 +13,7 @@ pub mod session;
 pub mod sql;
 pub mod wire;
 // ── IO rooms ──
+pub mod catalog;
 pub mod client;
 pub mod demo;
 pub mod http;

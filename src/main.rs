@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use pgweir::config::{Config, Faults, LogFormat, LogLevel, Sources};
 use pgweir::demo;
 use pgweir::proxy::Proxy;
+use pgweir::sql::catalog::TABLES;
 use pgweir::sql::{Access, Classifier, Lexing};
 
 /// A proxy between applications and a PostgreSQL cluster: pools server connections, sends writes to the
@@ -222,7 +223,7 @@ fn explain(explain: &Explain) -> Result<(), Failure> {
     }
     let classifier = Classifier::new(1 << 20);
     for text in texts {
-        let explanation = classifier.explain(text.as_bytes(), Lexing::default());
+        let explanation = classifier.explain(text.as_bytes(), Lexing::default(), &TABLES);
         let class = explanation.class;
         let place = match class.access {
             Access::Read => "standby",

@@ -2,6 +2,7 @@
 
 mod accept;
 mod build;
+mod catalogs;
 mod peers;
 mod status;
 

@@ -29,9 +29,10 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("session", "link route cluster sql wire config"),
     ("pool", "server link wire config metrics net"),
     ("monitor", "server cluster config metrics net wire"),
+    ("catalog", "server sql metrics"),
     (
         "relay",
-        "session link route cluster sql wire pool server client net config metrics",
+        "session link route cluster sql wire pool server client catalog net config metrics",
     ),
     ("admin", "cluster wire config pool client metrics"),
     ("http", "cluster metrics"),

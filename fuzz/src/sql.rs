@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use bolero::TypeGenerator;
+use pgweir::sql::catalog::TABLES;
 use pgweir::sql::{Access, Classifier, Lexing, setting};
 
 /// A piece of a statement: mostly something that the lexer has a rule for.
@@ -110,9 +111,9 @@ fn classify() {
                 safe_encoding: *safe_encoding,
             };
             CLASSIFIER.with_borrow(|shared| {
-                let first = shared.classify(&text, lexing);
-                assert_eq!(first, shared.classify(&text, lexing), "a warm cache");
-                let explained = shared.explain(&text, lexing);
+                let first = shared.classify(&text, lexing, &TABLES);
+                assert_eq!(first, shared.classify(&text, lexing, &TABLES), "a warm cache");
+                let explained = shared.explain(&text, lexing, &TABLES);
                 assert_eq!(
                     first,
                     explained.class,
@@ -131,7 +132,7 @@ fn write_stays_a_write() {
         .with_type::<Vec<Piece>>()
         .for_each(|pieces| {
             let text = [b"update t set a = 1; ".to_vec(), text(pieces)].concat();
-            let class = Classifier::new(1 << 12).classify(&text, Lexing::default());
+            let class = Classifier::new(1 << 12).classify(&text, Lexing::default(), &TABLES);
             assert_eq!(class.access, Access::Write, "{class:?}");
         });
 }

@@ -84,9 +84,15 @@ fn cluster(named: &Named<'_>, sources: &dyn Sources) -> Cluster {
         name: named.name.clone(),
         nodes: nodes(table),
         monitor: monitor(&table.table("monitor"), sources),
-        reads: Reads {
-            max_lag: table.table("reads").get(&keys::MAX_LAG),
-        },
+        reads: reads(&table.table("reads")),
+    }
+}
+
+fn reads(table: &Table<'_>) -> Reads {
+    Reads {
+        max_lag: table.get(&keys::MAX_LAG),
+        catalog_ttl: table.get(&keys::CATALOG_TTL),
+        trust_declared_volatility: table.get(&keys::TRUST_DECLARED_VOLATILITY),
     }
 }
 

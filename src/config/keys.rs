@@ -97,6 +97,8 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &MONITOR_INTERVAL,
     &MONITOR_TIMEOUT,
     &MAX_LAG,
+    &CATALOG_TTL,
+    &TRUST_DECLARED_VOLATILITY,
     &DATABASE_CLUSTER,
     &DATABASE_DBNAME,
     &DATABASE_MAX_CONNECTIONS,
@@ -286,6 +288,31 @@ pub(super) static MAX_LAG: Key<Time> = Key {
            go to the other standbys, or to the primary. `\"0s\"` reads only standbys that were seen \
            to have replayed everything, which on a busy primary is none; `\"1d\"` reads any standby \
            that answers, however old its data.",
+};
+
+pub(super) static CATALOG_TTL: Key<Time> = Key {
+    path: "cluster.<name>.reads.catalog_ttl",
+    shape: Time {
+        default: Duration::from_secs(60),
+        least: Duration::from_millis(100),
+        most: Duration::from_secs(86_400),
+    },
+    needed: Needed::No,
+    does: "How late a change to functions, views, types or operators is noticed that was made past the proxy. What is done \
+           through it, and by the event trigger of `deploy/pgweir_ddl.sql` what is done elsewhere, is noticed at once. Each \
+           database with clients is asked this often, some 10 to 100 ms of the primary's time.",
+};
+
+pub(super) static TRUST_DECLARED_VOLATILITY: Key<Choice<bool>> = Key {
+    path: "cluster.<name>.reads.trust_declared_volatility",
+    shape: Choice {
+        default: true,
+        names: &[("on", true), ("off", false)],
+    },
+    needed: Needed::No,
+    does: "Whether functions of users and extensions that are declared `IMMUTABLE` or `STABLE` may run on standbys. One that \
+           writes all the same is refused there; one with an effect outside of PostgreSQL is not. With `\"off\"` statements \
+           that call any of them go to the primary.",
 };
 
 pub(super) static DATABASE_CLUSTER: Key<Text> = Key {

@@ -96,6 +96,10 @@ pub struct Monitor {
 pub struct Reads {
     /// The most that a standby may lag.
     pub max_lag: Duration,
+    /// How late a change of the catalog is noticed that the proxy did not see.
+    pub catalog_ttl: Duration,
+    /// Users' functions may run on standbys if they are declared immutable or stable.
+    pub trust_declared_volatility: bool,
 }
 
 /// One database as clients know it.

@@ -81,7 +81,9 @@ fn the_smallest_file_has_the_defaults() {
     assert_eq!(
         cluster.reads,
         Reads {
-            max_lag: Duration::from_secs(10)
+            max_lag: Duration::from_secs(10),
+            catalog_ttl: Duration::from_secs(60),
+            trust_declared_volatility: true,
         }
     );
     let pool = Pool {

@@ -150,7 +150,11 @@ mod tests {
                 let content = format!("select {i}\0\0\0");
                 statements
                     .intern(content.as_bytes(), || {
-                        classifier.classify(b"select 1", Default::default())
+                        classifier.classify(
+                            b"select 1",
+                            Default::default(),
+                            &crate::sql::catalog::TABLES,
+                        )
                     })
                     .id
             })

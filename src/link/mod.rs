@@ -18,6 +18,7 @@ pub use params::{Params, Value};
 pub use replay::{Again, Bounce, Refusal, Replay};
 pub use statements::{Statement, StatementId, Statements, put_name};
 
+use crate::sql::catalog::Change;
 use crate::wire::Status;
 
 /// Protocol state of one server connection.
@@ -73,9 +74,9 @@ pub struct Link {
     /// It has failed while the server waited for CopyData.
     pub copy_failed: bool,
     /// What has been forwarded and not answered may change the catalog.
-    pub changes_catalog: bool,
+    pub changes_catalog: Change,
     /// The transaction in progress may have changed the catalog.
-    pub catalog_open: bool,
+    pub catalog_open: Change,
     /// The end of a transaction block is among what has been forwarded and not answered.
     pub committing: bool,
     /// The transaction in progress contains a write.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
 
-use crate::sql::{Class, TxEffect};
+use crate::sql::{Access, Class, Reason, TxEffect};
 
 /// Number of a statement, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,7 +23,8 @@ pub struct StatementId(u64);
 pub struct Statement {
     /// Its number.
     pub id: StatementId,
-    /// What it does, as its text was judged. Where it may run is said by [`Statement::class`].
+    /// What it does. Where it may run was true of the catalog that it was first seen under: see
+    /// [`Statement::class_under`].
     pub class: Class,
     /// It was prepared by SQL's PREPARE, which is its text: servers have it by the client's own name.
     pub by_sql: bool,
@@ -33,16 +34,36 @@ pub struct Statement {
     accepted: AtomicBool,
     retired: AtomicBool,
     refused: AtomicBool,
+    /// The access and the reason of its class, and the epoch of the catalog that they rest on.
+    judged: AtomicU64,
 }
 
+/// No catalog's epoch in [`Statement::judged`].
+const UNJUDGED: u64 = u64::MAX;
+
 impl Statement {
-    /// What it does, and what has been learned of that since it was judged.
-    #[inline]
-    pub fn class(&self) -> Class {
+    /// What it does by a catalog of this epoch. `judge` is asked when it was last looked at under another.
+    pub fn class_under(&self, epoch: u64, judge: impl FnOnce() -> Class) -> Class {
         if self.refused.load(Ordering::Relaxed) {
             return self.class.refused();
         }
-        self.class
+        let judged = self.judged.load(Ordering::Relaxed);
+        let [.., access, reason] = judged.to_be_bytes();
+        if judged >> 16 == epoch
+            && let Some(access) = Access::ALL.get(usize::from(access))
+            && let Some(reason) = Reason::ALL.get(usize::from(reason))
+        {
+            return Class {
+                access: *access,
+                reason: *reason,
+                ..self.class
+            };
+        }
+        let class = judge();
+        let (access, reason) = (class.access.index() as u64, class.reason.index() as u64);
+        self.judged
+            .store(epoch << 16 | access << 8 | reason, Ordering::Relaxed);
+        class
     }
 
     /// A standby has refused it as a write: it runs on the primary from now on, whoever has prepared it.
@@ -153,6 +174,7 @@ impl Statements {
             accepted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            judged: AtomicU64::new(UNJUDGED),
         }
     }
 
@@ -214,7 +236,7 @@ mod tests {
     use crate::sql::Classifier;
 
     fn class(text: &[u8]) -> Class {
-        Classifier::new(1 << 20).classify(text, Default::default())
+        Classifier::new(1 << 20).classify(text, Default::default(), &crate::sql::catalog::TABLES)
     }
 
     #[test]

@@ -62,7 +62,12 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "Statements",
-        &["pgweir_prepared_", "pgweir_stale_", "pgweir_classifier_"],
+        &[
+            "pgweir_prepared_",
+            "pgweir_stale_",
+            "pgweir_classifier_",
+            "pgweir_catalog_",
+        ],
     ),
     ("Process", &["pgweir_build_", "process_"]),
 ];

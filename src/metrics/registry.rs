@@ -52,6 +52,10 @@ pub struct Metrics {
     pub routed_statements: Grid,
     /// Statements refused by a standby with 25006; must stay 0.
     pub standby_refusals: IntCounter,
+    /// Catalogs of databases read.
+    pub catalog_loads: IntCounter,
+    /// Catalogs of databases that could not be read.
+    pub catalog_load_failures: IntCounter,
     /// Prepared statements planned anew and run unseen.
     pub stale_plans: IntCounter,
     /// Units that a standby refused and that were run elsewhere, by why.
@@ -119,6 +123,8 @@ impl Metrics {
         Arc::new(Metrics {
             routed_statements: routed(&registry, labels),
             standby_refusals: counter(&registry, series::STANDBY_REFUSALS_TOTAL),
+            catalog_loads: counter(&registry, series::CATALOG_LOADS_TOTAL),
+            catalog_load_failures: counter(&registry, series::CATALOG_LOAD_FAILURES_TOTAL),
             stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),
             bounces: Family::of(&registry, series::BOUNCES_TOTAL, labels.bounces),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),

@@ -124,6 +124,10 @@ series! {
         "Statements that a standby refused as writes (SQLSTATE 25006): a view, a policy or a \
          function with a built-in's name writes, or pgweir has misjudged a statement; please report that. Those \
          that then ran on the primary have pgweir_bounces_total, too.";
+    CATALOG_LOADS_TOTAL Counter "pgweir_catalog_loads_total" []
+        "Times that a database's functions, views, types and operators were read from its primary.";
+    CATALOG_LOAD_FAILURES_TOTAL Counter "pgweir_catalog_load_failures_total" []
+        "Times that this failed: until it succeeds, what has a user's name is sent to the primary.";
     STALE_PLANS_TOTAL Counter "pgweir_stale_plans_total" []
         "Prepared statements whose plan a server refused as stale, and that were planned anew and run unseen.";
     BOUNCES_TOTAL Counter "pgweir_bounces_total" ["reason"]

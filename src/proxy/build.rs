@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 
+use super::catalogs::Catalogs;
 use super::peers::Peering;
 use crate::client::{Authenticator, Method, UserSecret, Verifier};
 use crate::cluster::{Event, Judge, NodeState, Policy, View};
@@ -23,6 +24,7 @@ use crate::relay::{
 };
 use crate::route::Role;
 use crate::server::{Credentials, Endpoint, Secret};
+use crate::sql::catalog::Change;
 use crate::sql::{Classifier, PinReason};
 use crate::wire::SqlState;
 
@@ -72,6 +74,7 @@ pub(super) struct Databases {
     any: Option<Database>,
     users: HashMap<String, config::User>,
     counts: Mutex<HashMap<Counted, Arc<AtomicUsize>>>,
+    catalogs: Catalogs,
     pools: Mutex<HashMap<(String, String), Arc<PoolSet>>>,
 }
 
@@ -124,7 +127,8 @@ impl Databases {
             told: Arc::default(),
         };
         let template = for_user(known, database, self.users.get(user));
-        let set = Arc::new(PoolSet::new(&template, owner));
+        let catalog = self.catalogs.watch(&template.cluster, owner.database);
+        let set = Arc::new(PoolSet::new(&template, owner, catalog));
         pools.insert(key, set.clone());
         Some(set)
     }
@@ -247,6 +251,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         clusters.push(Arc::new(assemble(&metrics, first_node, cluster, config)));
         first_node += cluster.nodes.len();
     }
+    let catalogs = Catalogs::new(config, &metrics);
     let shared = Arc::new(Shared {
         classifier: Classifier::new(CLASSIFIER_BYTES),
         statements: Statements::new(STATEMENT_BYTES),
@@ -267,7 +272,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         epoch: Instant::now(),
     };
     let built = Built {
-        databases: databases(config, &clusters, timeouts),
+        databases: databases(config, &clusters, timeouts, catalogs),
         authenticator: authenticator(&config.auth, seed),
         shared,
         clusters,
@@ -381,12 +386,7 @@ fn to_watch(
         endpoint: endpoint(metrics, node, config),
         user: monitor.user.clone(),
         database: monitor.database.clone(),
-        credentials: Credentials::new(
-            monitor
-                .password
-                .as_ref()
-                .map(|p| Secret::Password(p.expose().into())),
-        ),
+        credentials: credentials(monitor),
         timeout: monitor.timeout,
     };
     ToWatch {
@@ -398,7 +398,18 @@ fn to_watch(
     }
 }
 
-fn databases(config: &Config, clusters: &[Arc<Cluster>], timeouts: SessionTimeouts) -> Databases {
+/// What proves the monitor user.
+pub(super) fn credentials(monitor: &config::Monitor) -> Credentials {
+    let password = monitor.password.as_ref();
+    Credentials::new(password.map(|p| Secret::Password(p.expose().into())))
+}
+
+fn databases(
+    config: &Config,
+    clusters: &[Arc<Cluster>],
+    timeouts: SessionTimeouts,
+    catalogs: Catalogs,
+) -> Databases {
     let mut named = HashMap::new();
     let mut any = None;
     for database in &config.databases {
@@ -424,6 +435,7 @@ fn databases(config: &Config, clusters: &[Arc<Cluster>], timeouts: SessionTimeou
             .map(|user| (user.name.clone(), user.clone()))
             .collect(),
         counts: Mutex::default(),
+        catalogs,
         pools: Mutex::default(),
     }
 }
@@ -558,11 +570,11 @@ fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
             .any(|event| matches!(event, Event::PrimaryAccepted { .. }));
         cluster.view.store(Arc::new(view));
         if new_primary && let Some(built) = weak.upgrade() {
-            built
-                .databases
-                .all()
-                .iter()
-                .for_each(|set| set.forget_welcomes());
+            built.databases.all().iter().for_each(|set| {
+                set.forget_welcomes();
+                // What the old primary had and nobody has replayed is gone.
+                set.catalog.changed(Change::Names);
+            });
         }
     };
     let watched = Watched {

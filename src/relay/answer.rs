@@ -44,7 +44,8 @@ impl Relay {
     pub(super) fn reject_front(&mut self, notice: &Notice) {
         let input = std::mem::take(&mut self.input);
         let mut replies = Vec::new();
-        let context = self.shared.context();
+        let catalog = self.pools.catalog.current();
+        let context = self.shared.context(&catalog);
         let len = match self.session.next(&input, None, context, &mut replies) {
             Next::Place { len, .. } | Next::Listening { len, .. } => len,
             _ => 0,

@@ -41,7 +41,8 @@ impl Relay {
             // Nothing was executed.
             Again::StalePlan => {
                 self.shared.metrics.stale_plans.inc();
-                self.session.renew(self.shared.context());
+                let catalog = self.pools.catalog.current();
+                self.session.renew(self.shared.context(&catalog));
                 self.put_back(&units);
             }
             Again::Bounced(refusal) => {
@@ -65,7 +66,8 @@ impl Relay {
         self.shared.metrics.bounces.at(bounce.index()).inc();
         if refusal.learned {
             log::learned(&self.pools.cluster.nodes[node].name, refusal);
-            let context = self.shared.context();
+            let catalog = self.pools.catalog.current();
+            let context = self.shared.context(&catalog);
             self.session.learn_refusal(&units[..first], false, context);
         }
         let refusals = self.detour.refusals + 1;
@@ -95,8 +97,9 @@ impl Relay {
     pub(super) fn learn(&self, refusal: &Refusal, unit: &[u8]) {
         let Some(held) = &self.held else { return };
         log::learned(&self.pools.cluster.nodes[held.node].name, refusal);
-        self.session
-            .learn_refusal(unit, true, self.shared.context());
+        let catalog = self.pools.catalog.current();
+        let context = self.shared.context(&catalog);
+        self.session.learn_refusal(unit, true, context);
     }
 
     /// A place is about to be chosen for a unit of this class, which is changed to what is known better of it. Returns the

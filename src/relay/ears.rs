@@ -98,9 +98,10 @@ impl Relay {
             }
         }
         let (session, shared) = (&mut self.session, &self.shared);
+        let catalog = self.pools.catalog.current();
         let (client, output) = (&mut self.client, &mut self.output);
         compose(|out| {
-            session.listened(unit, change, shared.context(), out);
+            session.listened(unit, change, shared.context(&catalog), out);
             Relay::to_client(client, output, cx, out)
         })?;
         self.close_ears();

@@ -41,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::pool::CheckoutError;
 use crate::session::Context;
 use crate::sql::Classifier;
+use crate::sql::catalog::Catalog;
 
 /// What all sessions of the process share.
 #[derive(Debug)]
@@ -69,8 +70,9 @@ impl Shared {
         }
     }
 
-    fn context(&self) -> Context<'_> {
+    fn context<'a>(&'a self, catalog: &'a Catalog) -> Context<'a> {
         Context {
+            catalog,
             classifier: &self.classifier,
             statements: &self.statements,
             pipeline_buffer: self.pipeline_buffer,

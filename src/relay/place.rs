@@ -7,7 +7,7 @@ use super::pools::Mode;
 use super::run::{Begin, End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
 use crate::pool::{CheckoutError, NOTICE_AFTER, Patience};
-use crate::sql::{Class, SessionEffect, TxEffect};
+use crate::sql::{Class, Reason, SessionEffect, TxEffect};
 use crate::wire::{Notice, Severity, SqlState};
 
 impl Relay {
@@ -85,6 +85,9 @@ impl Relay {
     /// the session has to wait for it.
     pub(super) fn obtain(&mut self, unit: Unit, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
+        if unit.class.reason == Reason::UnknownName {
+            self.pools.catalog.missed();
+        }
         let floor = &mut self.session.floor;
         let (node, standby) = unit::choose(
             &self.shared,

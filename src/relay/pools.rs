@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::listen::Listeners;
 use super::{Cluster, SessionTimeouts, Welcome};
+use crate::catalog::Watched;
 use crate::config::ListenPolicy;
 use crate::link::Params;
 use crate::pool::{self, Limits, Owner, Pool, Setup, Told};
@@ -56,6 +57,8 @@ pub struct PoolSet {
     pub mode: Mode,
     /// How long sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
+    /// What the database has.
+    pub catalog: Arc<Watched>,
     /// LISTEN needs no server connection of its session's own.
     pub shares_listen: bool,
     pub(super) listeners: Listeners,
@@ -73,7 +76,7 @@ const MAX_WELCOMES: usize = 256;
 
 impl PoolSet {
     /// Empty pools.
-    pub fn new(template: &Template, owner: Owner<'_>) -> PoolSet {
+    pub fn new(template: &Template, owner: Owner<'_>, catalog: Arc<Watched>) -> PoolSet {
         let cluster = template.cluster.clone();
         let pool = |node: &super::Node| {
             let endpoint = Endpoint {
@@ -99,6 +102,7 @@ impl PoolSet {
             cluster,
             mode: template.mode,
             timeouts: template.timeouts.clone(),
+            catalog,
             credentials: owner.credentials,
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,

@@ -26,6 +26,7 @@ use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
 use crate::session::{LinkError, Next, Session};
+use crate::sql::catalog::Change;
 use crate::sql::{Class, Pins};
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 
@@ -451,8 +452,8 @@ impl Relay {
                 if received.refused {
                     self.shared.metrics.standby_refusals.inc();
                 }
-                if received.catalog_changed {
-                    self.shared.statements.catalog_changed();
+                if received.catalog_changed != Change::None {
+                    self.catalog_changed(received.catalog_changed);
                 }
                 if let Some((refusal, unit)) = &received.learned {
                     self.learn(refusal, unit);
@@ -477,6 +478,14 @@ impl Relay {
             }
             Err(error) => self.server_lost(&error.to_string()),
         }
+    }
+
+    /// A unit has changed what the database has.
+    fn catalog_changed(&self, change: Change) {
+        if change == Change::Plans {
+            self.shared.statements.catalog_changed();
+        }
+        self.pools.catalog.changed(change);
     }
 
     /// A unit that was sent is at the front of the input again.
@@ -635,7 +644,8 @@ impl Relay {
                     let held = self.held.as_ref();
                     let link = held.map(|held| (&held.server.link, held.standby));
                     let mut replies = Vec::new();
-                    let context = self.shared.context();
+                    let catalog = self.pools.catalog.current();
+                    let context = self.shared.context(&catalog);
                     let next = self.session.next(rest, link, context, &mut replies);
                     if !replies.is_empty() {
                         Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
@@ -711,6 +721,7 @@ impl Relay {
         let refused = self.flags.refused;
         let server = &mut *held.server;
         server.link.bounces = held.standby;
+        let catalog = self.pools.catalog.current();
         let sent = compose(|out| {
             let refusable = match begin {
                 Begin::Settings => {
@@ -727,7 +738,13 @@ impl Relay {
                 server.unsent.extend_from_slice(out);
                 return false;
             }
-            let verbatim = session.forward(bytes, class, &mut server.link, shared.context(), out);
+            let verbatim = session.forward(
+                bytes,
+                class,
+                &mut server.link,
+                shared.context(&catalog),
+                out,
+            );
             let bytes = if verbatim && out.is_empty() {
                 bytes
             } else {

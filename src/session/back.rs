@@ -6,6 +6,7 @@ use super::bounce;
 use super::settings::Settled;
 use super::{NameChange, Session};
 use crate::link::{Again, Body, CopyIn, Link, Local, Owed, Refusal, Replay, StatementId, put_name};
+use crate::sql::catalog::Change;
 use crate::wire::backend::{self, PREFIX};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::{ClientFacing, FrameError, Notice, SqlState, Status};
@@ -24,7 +25,7 @@ pub struct Received {
     /// A standby refused a statement (25006): the router was wrong.
     pub refused: bool,
     /// The catalog may have changed: tables, views, functions.
-    pub catalog_changed: bool,
+    pub catalog_changed: Change,
     /// What the connection was given is to be sent again: [`Link::replay`] has it.
     pub again: Option<Again>,
     /// A standby has refused this unit when the client had seen a part of its result, so that it could not run elsewhere.
@@ -429,15 +430,21 @@ impl Session {
         // What is sent again has not ended.
         received.ended |= !draining && verdict == Verdict::Pass;
         received.idle |= !draining && status == Status::Idle;
-        let changed = link.changes_catalog && !link.failed;
-        link.changes_catalog &= !link.owing.is_empty();
-        // At once for the session itself, and for the others when they see it.
-        received.catalog_changed |= changed;
-        if status == Status::Idle {
-            received.catalog_changed |= std::mem::take(&mut link.catalog_open);
+        let mut changed = if link.failed {
+            Change::None
         } else {
-            link.catalog_open |= changed;
+            link.changes_catalog
+        };
+        if link.owing.is_empty() {
+            link.changes_catalog = Change::None;
         }
+        // At once for the session itself, and for the others when they see it.
+        if status == Status::Idle {
+            changed = changed.max(std::mem::take(&mut link.catalog_open));
+        } else {
+            link.catalog_open = link.catalog_open.max(changed);
+        }
+        received.catalog_changed = received.catalog_changed.max(changed);
         link.wrote |= write;
         if status == Status::Idle && std::mem::take(&mut link.wrote) {
             received.wrote = true;

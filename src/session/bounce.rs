@@ -59,14 +59,15 @@ impl Session {
     pub fn learn_refusal(&self, unit: &[u8], shown: bool, context: Context<'_>) {
         let learn = |statement: &Statement| {
             statement.learn();
-            context.classifier.learn(statement.text(), self.lexing);
+            let text = statement.text();
+            context.classifier.learn(text, self.lexing, context.catalog);
         };
         let mut parsed = Vec::new();
         for (header, body) in Frames(unit) {
             match header.tag {
                 b'Q' => {
                     if let Some(text) = frontend::query(body) {
-                        context.classifier.learn(text, self.lexing);
+                        context.classifier.learn(text, self.lexing, context.catalog);
                     }
                 }
                 b'P' => {

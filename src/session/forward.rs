@@ -8,9 +8,9 @@ use super::front::Context;
 use super::settings::MAX_SETTINGS;
 use super::{Group, NameChange, OWN_NAMES, Session, Stream, bounce, inject};
 use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
+use crate::sql::catalog::change;
 use crate::sql::{
-    self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, savepoint,
-    setting,
+    self, Access, Class, PinReason, SessionEffect, TxEffect, deallocate_target, savepoint, setting,
 };
 use crate::wire::Status;
 use crate::wire::frame::{self, HEADER, Header};
@@ -131,7 +131,7 @@ impl Session {
             .chain(&mut self.unnamed)
             .filter(|known| known.is_retired())
         {
-            let class = statement.class();
+            let class = statement.class;
             *statement = context.statements.intern(statement.content(), || class);
         }
     }
@@ -170,7 +170,7 @@ impl Session {
                 self.forward_query(body, class, link, context, writer);
             }
             b'P' => self.forward_parse(header, body, link, context, writer),
-            b'B' => self.forward_bind(header, body, link, writer),
+            b'B' => self.forward_bind(header, body, link, context, writer),
             b'D' => {
                 self.group.open = true;
                 if let Some(Target::Statement(name)) = frontend::target(&bytes[body.clone()]) {
@@ -217,7 +217,7 @@ impl Session {
     ) {
         let write = class.access == Access::Write || self.group.write;
         let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
-        link.changes_catalog |= may_change_catalog(class, text);
+        link.changes_catalog = link.changes_catalog.max(change(class, text));
         link.committing |= match class.tx {
             TxEffect::End => true,
             TxEffect::Mixed => ends_transaction(text),
@@ -402,6 +402,7 @@ impl Session {
         header: Header,
         body: std::ops::Range<usize>,
         link: &mut Link,
+        context: Context<'_>,
         writer: &mut Writer<'_>,
     ) {
         self.group.open = true;
@@ -415,12 +416,13 @@ impl Session {
         let mut id = None;
         if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
             id = Some(statement.id);
-            let class = statement.class();
+            let class = self.class_of(&statement, context);
             self.group.write |= class.access == Access::Write;
             if !bounce::only_reads(class) {
                 Session::bounces_no_more(link);
             }
-            link.changes_catalog |= may_change_catalog(statement.class, statement.text());
+            let change = change(statement.class, statement.text());
+            link.changes_catalog = link.changes_catalog.max(change);
             link.committing |= statement.class.tx == TxEffect::End;
             if statement.class.session == SessionEffect::Deallocate
                 && let Some(name) = self.deallocates(statement.text())
@@ -744,30 +746,6 @@ fn ends_transaction(text: &[u8]) -> bool {
             "commit" | "end" | "rollback" | "abort" | "prepare"
         )
     })
-}
-
-/// Whether a text may change what statements return that others have prepared.
-fn may_change_catalog(class: Class, text: &[u8]) -> bool {
-    if class.access != Access::Write {
-        return false;
-    }
-    // What is created is new to everybody, unless it takes the place of something.
-    let is_ddl = |text: &[u8]| match first_word(text).as_str() {
-        "alter" | "drop" => true,
-        "create" => text
-            .to_ascii_lowercase()
-            .windows(7)
-            .any(|word| word == b"replace"),
-        _ => false,
-    };
-    match class.session {
-        // DO and CALL may do anything.
-        SessionEffect::Unknown => true,
-        // A temporary table is its session's own.
-        SessionEffect::Pin(_) if class.statements == 1 => false,
-        _ if class.statements == 1 && class.reason != Reason::Ddl => false,
-        _ => sql::statements(text).into_iter().any(is_ddl),
-    }
 }
 
 /// The first word of a statement, in lower case.

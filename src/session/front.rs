@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::forward::MAX_REPLAY;
 use super::{Group, Session, between_units, bounce};
 use crate::link::{Link, Local, Owed, Statement, Statements};
+use crate::sql::catalog::Catalog;
 use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, TxEffect};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
@@ -15,6 +16,8 @@ use crate::wire::{ClientFacing, Notice, SqlState, reply};
 pub struct Context<'a> {
     /// Statement text to class.
     pub classifier: &'a Classifier,
+    /// What the session's database has.
+    pub catalog: &'a Catalog,
     /// Prepared statements by content.
     pub statements: &'a Statements,
     /// What is held of a group before its place is chosen, in bytes.
@@ -303,12 +306,12 @@ impl Session {
         let class = match header.tag {
             b'Q' => self.classify_query(frame, header, context),
             b'P' => match frontend::parse(body) {
-                Some(parse) => self.intern(parse, context).class(),
+                Some(parse) => self.class_of(&self.intern(parse, context), context),
                 None => OPAQUE,
             },
             b'B' => self
                 .bound(body)
-                .map_or(NOTHING, |statement| statement.class()),
+                .map_or(NOTHING, |statement| self.class_of(statement, context)),
             b'F' => FUNCTION_CALL,
             _ => NOTHING,
         };
@@ -381,10 +384,10 @@ impl Session {
         context: Context<'_>,
     ) -> Class {
         if frame.len() < header.total() {
-            return begun(context.classifier.classify(&frame[HEADER..], self.lexing));
+            return begun(self.classify(&frame[HEADER..], context));
         }
         match frontend::query(&frame[HEADER..]) {
-            Some(text) => context.classifier.classify(text, self.lexing),
+            Some(text) => self.classify(text, context),
             None => OPAQUE,
         }
     }
@@ -396,14 +399,27 @@ impl Session {
     ) -> Arc<Statement> {
         // A text that this session's server lexes in another way must not share a verdict with the others.
         if self.lexing == Default::default() {
-            return context.statements.intern(parse.content, || {
-                context.classifier.classify(parse.text, self.lexing)
-            });
+            let classify = || self.classify(parse.text, context);
+            return context.statements.intern(parse.content, classify);
         }
-        context.statements.unshared(
-            parse.content,
-            context.classifier.classify(parse.text, self.lexing),
-        )
+        let class = self.classify(parse.text, context);
+        context.statements.unshared(parse.content, class)
+    }
+
+    fn classify(&self, text: &[u8], context: Context<'_>) -> Class {
+        let Context {
+            classifier,
+            catalog,
+            ..
+        } = context;
+        classifier.classify(text, self.lexing, catalog)
+    }
+
+    /// What a prepared statement does, by what the catalog is now.
+    pub(super) fn class_of(&self, statement: &Statement, context: Context<'_>) -> Class {
+        statement.class_under(context.catalog.epoch(), || {
+            self.classify(statement.text(), context)
+        })
     }
 
     /// The statement that a Bind body names, if the session knows it.
@@ -438,7 +454,7 @@ impl Session {
                         let statement = self.intern(parse, context);
                         repeats |= self.is_unconfirmed(parse.name)
                             || (!parse.name.is_empty() && is_on_its_way(&statement, held));
-                        statement.class()
+                        self.class_of(&statement, context)
                     }
                     None => OPAQUE,
                 },
@@ -447,7 +463,7 @@ impl Session {
                     Some(bind) => {
                         repeats |= self.is_open(bind.statement, held);
                         self.bound(body)
-                            .map_or(NOTHING, |statement| statement.class())
+                            .map_or(NOTHING, |statement| self.class_of(statement, context))
                     }
                     None => OPAQUE,
                 },

@@ -12,6 +12,7 @@ use super::front::Violation;
 use super::*;
 use crate::link::{Again, Refusal, Statements, Value};
 
+use crate::sql::catalog::Change;
 use crate::sql::{Access, Class, Classifier};
 use crate::wire::frame::{put_header, split_cstr};
 use crate::wire::{Notice, SqlState, backend, reply};
@@ -118,7 +119,7 @@ impl Script {
                     self.session.learn_refusal(&unit, true, context);
                 }
                 self.missed |= received.missed;
-                self.catalog_changes += usize::from(received.catalog_changed);
+                self.catalog_changes += usize::from(received.catalog_changed != Change::None);
             }
             Err(error) => {
                 self.told.extend_from_slice(&out);
@@ -213,6 +214,7 @@ impl Script {
                 .held
                 .map(|node| (&self.links[node as usize], node == Node::Standby));
             let context = Context {
+                catalog: &crate::sql::catalog::TABLES,
                 classifier: &self.classifier,
                 statements: &self.statements,
                 pipeline_buffer: PIPELINE_BUFFER,
@@ -387,6 +389,7 @@ fn play(transcript: &str) {
 
 fn context<'a>(classifier: &'a Classifier, statements: &'a Statements) -> Context<'a> {
     Context {
+        catalog: &crate::sql::catalog::TABLES,
         classifier,
         statements,
         pipeline_buffer: PIPELINE_BUFFER,
@@ -1213,7 +1216,7 @@ fn copied_data_after_a_failure_in_a_transaction_does_no_harm() {
 fn copy_out_passes() {
     play(
         "client: Q copy t to stdout
-         primary: Q copy t to stdout
+         standby: Q copy t to stdout
          server: H / d 1 / d 2 / c / C COPY 2 / Z I
          told: H / d 1 / d 2 / c / C COPY 2 / Z I
          held: nothing",

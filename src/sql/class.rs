@@ -58,6 +58,12 @@ labelled! {
         Operator = "operator",
         /// System catalogs, or functions over them.
         Catalog = "catalog",
+        /// A relation that reaches something that must not run on a standby, or that standbys do not have.
+        Relation = "relation",
+        /// A name that the database's catalog does not have.
+        UnknownName = "unknown_name",
+        /// The database's catalog is not known yet, or not any more.
+        NotLoaded = "not_loaded",
         /// SELECT INTO.
         SelectInto = "select_into",
         /// BEGIN and its like: explicit transactions run on the primary.

@@ -1,5 +1,6 @@
 //! Text to class, by way of a cache.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,6 +9,7 @@ use quick_cache::sync::Cache;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
+use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::keyword::{self, Verdict};
 use super::learned::Learned;
@@ -96,27 +98,35 @@ impl Classifier {
 
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
     /// longer one if it is longer than what is parsed.
-    pub fn classify(&self, text: &[u8], lexing: Lexing) -> Class {
-        LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, lexed, None))
+    pub fn classify(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Class {
+        LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, catalog, lexed, None))
     }
 
     /// The class, and what it rests on. Never answered from the cache.
-    pub fn explain(&self, text: &[u8], lexing: Lexing) -> Explanation {
+    pub fn explain(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Explanation {
         let mut detail = String::new();
-        let class = self.judge(text, lexing, &mut Lexed::default(), Some(&mut detail));
+        let class = self.judge(
+            text,
+            lexing,
+            catalog,
+            &mut Lexed::default(),
+            Some(&mut detail),
+        );
         Explanation { class, detail }
     }
 
     /// A standby has refused this text as a write: all texts of its shape go to the primary from now on. A text that was
     /// not taken for a read has nothing to be learned.
-    pub fn learn(&self, text: &[u8], lexing: Lexing) {
-        if self.classify(text, lexing).access != Access::Read {
+    pub fn learn(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) {
+        if self.classify(text, lexing, catalog).access != Access::Read {
             return;
         }
         LEXED.with_borrow_mut(|lexed| {
             if lexed.lex(text).is_ok() {
                 self.learned.insert(&lexed.key);
                 let class = refused(lexed);
+                // By this catalog; under others it is looked for among what has been learned.
+                lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
                 self.cache.insert(lexed.key.as_slice().into(), class);
             }
         });
@@ -141,6 +151,7 @@ impl Classifier {
         &self,
         text: &[u8],
         lexing: Lexing,
+        catalog: &Catalog,
         lexed: &mut Lexed,
         detail: Option<&mut String>,
     ) -> Class {
@@ -162,15 +173,21 @@ impl Classifier {
             }
             1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
                 Verdict::Class(class) => class,
-                Verdict::Parse => self.read(text, lexed, detail),
+                Verdict::Parse => self.read(text, lexed, catalog, detail),
             },
-            _ => self.several(text, lexed, detail),
+            _ => self.several(text, lexed, catalog, detail),
         };
         hidden(flagged(class, text, lexed), lexed, text)
     }
 
     /// A text that starts like a read.
-    fn read(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+    fn read(
+        &self,
+        text: &[u8],
+        lexed: &mut Lexed,
+        catalog: &Catalog,
+        detail: Option<&mut String>,
+    ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         if text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS {
             return Class {
@@ -189,28 +206,55 @@ impl Classifier {
                 ..Class::plain(Access::Write, Reason::UnsafeText)
             };
         }
-        if detail.is_none()
-            && let Some(class) = self.cache.get(lexed.key.as_slice())
-        {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return class;
-        }
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        if self.learned.contains(&lexed.key) {
-            let class = refused(lexed);
-            self.cache.insert(lexed.key.as_slice().into(), class);
-            return class;
-        }
-        let class = Class {
-            statements,
-            ..parse(text, lexed.starts.len(), detail)
+        // A verdict holds for what one catalog says.
+        let length = lexed.key.len();
+        lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
+        let known = match detail {
+            None => self.cache.get(lexed.key.as_slice()),
+            Some(_) => None,
         };
-        self.cache.insert(lexed.key.as_slice().into(), class);
+        let class = if let Some(class) = known {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            class
+        } else {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            let class = if self.learned.contains(&lexed.key[..length]) {
+                refused(lexed)
+            } else {
+                Classifier::parsed(text, lexed, catalog, detail)
+            };
+            let class = Class {
+                statements,
+                ..class
+            };
+            self.cache.insert(lexed.key.as_slice().into(), class);
+            class
+        };
+        lexed.key.truncate(length);
         class
     }
 
+    /// The class that the parser and the catalog give.
+    fn parsed(text: &[u8], lexed: &Lexed, catalog: &Catalog, detail: Option<&mut String>) -> Class {
+        match plain_operators(text, &lexed.operators, catalog) {
+            Ok(text) => parse(&text, lexed.starts.len(), catalog, detail),
+            Err(operator) => {
+                if let Some(detail) = detail {
+                    *detail = format!("operator {}", String::from_utf8_lossy(operator));
+                }
+                Class::plain(Access::Write, Reason::Operator)
+            }
+        }
+    }
+
     /// Several statements in one text are one implicit transaction: they go to one place (routing.md §2.1, M).
-    fn several(&self, text: &[u8], lexed: &Lexed, detail: Option<&mut String>) -> Class {
+    fn several(
+        &self,
+        text: &[u8],
+        lexed: &mut Lexed,
+        catalog: &Catalog,
+        detail: Option<&mut String>,
+    ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
         let mut reads = 0;
@@ -233,7 +277,7 @@ impl Classifier {
             }
         }
         let Some(merged) = merged else {
-            return self.read(text, lexed, detail);
+            return self.read(text, lexed, catalog, detail);
         };
         // What the others are is not looked at: they run beside something that does not belong on a standby.
         let reason = if merged.access == Access::Write {
@@ -356,8 +400,33 @@ fn bailed(bail: Bail, length: usize) -> Class {
     Class::plain(Access::Write, reason).with(SessionEffect::Unknown)
 }
 
-fn parse(text: &[u8], statements: usize, detail: Option<&mut String>) -> Class {
-    let (class, what) = match parse_apart(text, statements) {
+/// The text with `~`, which may stand before and between, in place of operators that the parser does not read as PostgreSQL
+/// does. That changes no verdict: they are harmless.
+///
+/// # Errors
+/// The first that is not known to be.
+fn plain_operators<'a>(
+    text: &'a [u8],
+    operators: &[(u32, u32)],
+    catalog: &Catalog,
+) -> Result<Cow<'a, [u8]>, &'a [u8]> {
+    let mut plain = Cow::Borrowed(text);
+    for (start, end) in operators {
+        let place = *start as usize..*end as usize;
+        let operator = &text[place.clone()];
+        let name = std::str::from_utf8(operator).unwrap_or_default();
+        if catalog.operator(name) != Look::Good {
+            return Err(operator);
+        }
+        let written = &mut plain.to_mut()[place];
+        written.fill(b' ');
+        written[0] = b'~';
+    }
+    Ok(plain)
+}
+
+fn parse(text: &[u8], statements: usize, catalog: &Catalog, detail: Option<&mut String>) -> Class {
+    let (class, what) = match parse_apart(text, statements, catalog) {
         Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
         Ok(Some(finding)) => (found(&finding), finding.what),
         Err((reason, what)) => (Class::plain(Access::Write, reason), what),
@@ -370,10 +439,14 @@ fn parse(text: &[u8], statements: usize, detail: Option<&mut String>) -> Class {
 
 /// Parses on a stack of its own: the parser's recursion is counted for expressions, and not for everything else. A panic
 /// in it would be a fault of the parser's, and is not to end the sessions of a thread.
-fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+fn parse_apart(
+    text: &[u8],
+    statements: usize,
+    catalog: &Catalog,
+) -> Result<Option<Finding>, (Reason, String)> {
     let parse = || {
         stacker::maybe_grow(PARSER_STACK / 2, PARSER_STACK, || {
-            parse_text(text, statements)
+            parse_text(text, statements, catalog)
         })
     };
     match std::panic::catch_unwind(parse) {
@@ -382,7 +455,11 @@ fn parse_apart(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reaso
     }
 }
 
-fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason, String)> {
+fn parse_text(
+    text: &[u8],
+    statements: usize,
+    catalog: &Catalog,
+) -> Result<Option<Finding>, (Reason, String)> {
     let text =
         std::str::from_utf8(text).map_err(|_| (Reason::UnsafeText, "not UTF-8".to_owned()))?;
     let parsed = Parser::new(&PostgreSqlDialect {})
@@ -395,7 +472,7 @@ fn parse_text(text: &[u8], statements: usize) -> Result<Option<Finding>, (Reason
             "the parser sees another number of statements".to_owned(),
         ));
     }
-    Ok(walk::judge(&parsed))
+    Ok(walk::judge(&parsed, catalog))
 }
 
 fn found(finding: &Finding) -> Class {

@@ -33,6 +33,7 @@ pub(super) fn judge(statement: &[u8]) -> Verdict {
     let second = words.next();
     let class = match first {
         b"insert" | b"update" | b"delete" | b"merge" => write(Reason::DataModifying),
+        b"copy" if copies_out(Words(statement)) => return Verdict::Parse,
         b"copy" => write(Reason::Copy),
         b"begin" | b"start" => Class {
             tx: TxEffect::Begin,
@@ -124,12 +125,22 @@ fn reset(second: &[u8]) -> Class {
     NEUTRAL.with(SessionEffect::Set)
 }
 
-fn holds(mut words: Words<'_>) -> bool {
+fn holds(words: Words<'_>) -> bool {
+    has_pair(words, b"with", b"hold")
+}
+
+/// COPY … TO STDOUT, as far as two words tell. The parser knows.
+fn copies_out(words: Words<'_>) -> bool {
+    has_pair(words, b"to", b"stdout")
+}
+
+/// Whether two words follow each other anywhere.
+fn has_pair(mut words: Words<'_>, first: &[u8], second: &[u8]) -> bool {
     let mut before: &[u8] = b"";
     loop {
         match words.next() {
             b"" => return false,
-            b"hold" if before == b"with" => return true,
+            word if word == second && before == first => return true,
             word => before = word,
         }
     }

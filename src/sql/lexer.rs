@@ -21,6 +21,8 @@ pub(super) struct Lexed {
     pub(super) starts: Vec<u32>,
     /// Where each of them begins and ends in the text, without its semicolon.
     pub(super) spans: Vec<(u32, u32)>,
+    /// Operators that the parser may read in another way than PostgreSQL: where each begins and ends in the text.
+    pub(super) operators: Vec<(u32, u32)>,
     /// Tokens in all.
     pub(super) tokens: usize,
     /// Calls or names that matter to the session.
@@ -62,6 +64,7 @@ impl Lexed {
         self.key.clear();
         self.starts.clear();
         self.spans.clear();
+        self.operators.clear();
         self.tokens = 0;
         self.flags = Flags::default();
         let mut at = 0;
@@ -137,10 +140,19 @@ impl Lexed {
                 Ok(end)
             }
             b'$' => self.dollar(text, at),
-            b'(' | b')' | b'[' | b']' | b',' | b':' | b'.' | b'+' | b'-' | b'*' | b'/' | b'<'
-            | b'>' | b'=' | b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|' | b'`' | b'?' => {
+            b'(' | b')' | b'[' | b']' | b',' | b':' | b'.' => {
                 self.key.push(byte);
                 Ok(at + 1)
+            }
+            byte if is_operator(byte) => {
+                let end = operator(text, at);
+                let operator = &text[at..end];
+                self.key.extend_from_slice(operator);
+                if operator.len() > 1 && OPERATORS.binary_search(&operator).is_err() {
+                    let place = |at: usize| u32::try_from(at).map_err(|_| Bail::Malformed);
+                    self.operators.push((place(at)?, place(end)?));
+                }
+                Ok(end)
             }
             _ => Err(Bail::Malformed),
         }
@@ -232,6 +244,63 @@ impl Flags {
         }
     }
 }
+
+fn is_operator(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'+' | b'-'
+            | b'*'
+            | b'/'
+            | b'<'
+            | b'>'
+            | b'='
+            | b'~'
+            | b'!'
+            | b'@'
+            | b'#'
+            | b'%'
+            | b'^'
+            | b'&'
+            | b'|'
+            | b'`'
+            | b'?'
+    )
+}
+
+/// The end of an operator (PostgreSQL manual, 4.1.3): as long as it can be, up to a comment; with a sign at its end only if
+/// it has one of the characters that no operator of the standard has.
+fn operator(text: &[u8], at: usize) -> usize {
+    let is_part = |(place, byte): &(usize, &u8)| {
+        let starts_comment = matches!(
+            (byte, text.get(place + 1)),
+            (b'-', Some(b'-')) | (b'/', Some(b'*'))
+        );
+        is_operator(**byte) && !(starts_comment && *place > at)
+    };
+    // Longer ones are refused by the server: NAMEDATALEN.
+    let rest = text.iter().enumerate().skip(at).take(64);
+    let mut length = rest.take_while(is_part).count();
+    let may_end_in_sign = text[at..at + length].iter().any(|byte| {
+        matches!(
+            byte,
+            b'~' | b'!' | b'@' | b'#' | b'%' | b'^' | b'&' | b'|' | b'`' | b'?'
+        )
+    });
+    while length > 1 && !may_end_in_sign && matches!(text[at + length - 1], b'+' | b'-') {
+        length -= 1;
+    }
+    at + length
+}
+
+/// Built-in operators of more than one character that the parser reads as PostgreSQL does, and two signs of the grammar.
+/// What the parser makes of others is not to be relied on: it takes `<*>` for a comparison with everything.
+static OPERATORS: [&[u8]; 54] = [
+    b"!!", b"!=", b"!~", b"!~*", b"!~~", b"!~~*", b"##", b"#-", b"#>", b"#>>", b"&&", b"&<",
+    b"&<|", b"&>", b"->", b"->>", b"-|-", b"<->", b"<<", b"<<=", b"<<|", b"<=", b"<>", b"<@",
+    b"<^", b"=>", b">=", b">>", b">>=", b">^", b"?#", b"?&", b"?-", b"?-|", b"?|", b"?||", b"@-@",
+    b"@>", b"@?", b"@@", b"^@", b"|&>", b"|/", b"|>>", b"||", b"||/", b"~*", b"~<=~", b"~<~",
+    b"~=", b"~>=~", b"~>~", b"~~", b"~~*",
+];
 
 pub(super) fn is_space(byte: u8) -> bool {
     KINDS[usize::from(byte)] == SPACE

@@ -9,6 +9,7 @@
 //!                                          └─miss──▶ sqlparser ──walk──▶ Class
 //! ```
 
+pub mod catalog;
 mod class;
 mod classify;
 mod function;

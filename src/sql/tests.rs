@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 
+use super::catalog::TABLES;
 use super::*;
 
 fn classify(text: &str) -> Class {
-    Classifier::new(1 << 20).classify(text.as_bytes(), Lexing::default())
+    Classifier::new(1 << 20).classify(text.as_bytes(), Lexing::default(), &TABLES)
 }
 
 fn access(expected: Access, statements: &[&str]) {
@@ -24,6 +25,8 @@ fn reads() {
             "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;",
             "select * from t where a = $1 and b in ($2, $3) order by c desc nulls last limit 10 offset $4",
             "values (1, 'a'), (2, 'b')",
+            "copy t to stdout",
+            "COPY (SELECT a FROM t) TO STDOUT WITH (FORMAT csv)",
             "(select 1) union all (select 2) except select 3",
             "with x as (select 1 as a) select a from x",
             "with recursive t(n) as (values (1) union all select n + 1 from t where n < 100) select sum(n) from t",
@@ -88,7 +91,11 @@ fn writes() {
             "call p()",
             "do $$ begin end $$",
             "copy t from stdin",
-            "copy t to stdout",
+            "copy t to '/tmp/t'",
+            "copy t to program 'cat'",
+            "copy t to stdout; copy t to stdout",
+            "copy (insert into t values (1) returning a) to stdout",
+            "copy (select nextval('s')) to stdout",
             "copy (with x as (insert into t values (1) returning a) select a from x) to stdout",
             "refresh materialized view v",
             "commit prepared 'x'",
@@ -400,11 +407,13 @@ fn text_that_the_server_lexes_in_another_way_is_a_write() {
     };
     let text = br"select '\', nextval('s'), '";
     assert_eq!(
-        classifier.classify(text, old_strings).reason,
+        classifier.classify(text, old_strings, &TABLES).reason,
         Reason::UnsafeText
     );
     assert_eq!(
-        classifier.classify(b"select 'a'", old_strings).access,
+        classifier
+            .classify(b"select 'a'", old_strings, &TABLES)
+            .access,
         Access::Read
     );
     let sjis = Lexing {
@@ -412,16 +421,20 @@ fn text_that_the_server_lexes_in_another_way_is_a_write() {
         ..Lexing::default()
     };
     assert_eq!(
-        classifier.classify(b"select '\x83\\'", sjis).reason,
+        classifier
+            .classify(b"select '\x83\\'", sjis, &TABLES)
+            .reason,
         Reason::UnsafeText
     );
     assert_eq!(
-        classifier.classify(b"select 'a'", sjis).access,
+        classifier.classify(b"select 'a'", sjis, &TABLES).access,
         Access::Read
     );
     let fresh = Classifier::new(1 << 20);
     assert_eq!(
-        fresh.classify(b"select '\xff'", Lexing::default()).access,
+        fresh
+            .classify(b"select '\xff'", Lexing::default(), &TABLES)
+            .access,
         Access::Write
     );
 }
@@ -491,7 +504,7 @@ fn the_cache_knows_statements_by_their_shape() {
         let text = format!("SELECT abalance FROM accounts WHERE aid = {aid} AND name = 'n{aid}';");
         assert_eq!(
             classifier
-                .classify(text.as_bytes(), Lexing::default())
+                .classify(text.as_bytes(), Lexing::default(), &TABLES)
                 .access,
             Access::Read
         );
@@ -503,7 +516,7 @@ fn the_cache_knows_statements_by_their_shape() {
 fn a_literal_that_is_not_utf8_decides_for_its_own_text_only() {
     let classifier = Classifier::new(1 << 20);
     let check = |text: &[u8], expected| {
-        let class = classifier.classify(text, Lexing::default());
+        let class = classifier.classify(text, Lexing::default(), &TABLES);
         assert_eq!(class.access, expected, "{}", text.escape_ascii());
     };
     check(b"select a from t where b = '\xff'", Access::Write);
@@ -515,7 +528,7 @@ fn a_literal_that_is_not_utf8_decides_for_its_own_text_only() {
 fn explanations_name_what_decided() {
     let explain = |text: &str| {
         Classifier::new(1 << 20)
-            .explain(text.as_bytes(), Lexing::default())
+            .explain(text.as_bytes(), Lexing::default(), &TABLES)
             .detail
     };
     assert_eq!(explain("select nextval('s')"), "function nextval");
@@ -527,7 +540,7 @@ fn explanations_name_what_decided() {
 proptest! {
     #[test]
     fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..300)) {
-        Classifier::new(1 << 20).classify(&text, Lexing::default());
+        Classifier::new(1 << 20).classify(&text, Lexing::default(), &TABLES);
     }
 
     /// Words in an order that makes the parser work.
@@ -536,7 +549,7 @@ proptest! {
         proptest::sample::select(vec!["select", "from", "t", "(", ")", ",", "nextval", "'s'", "1", "where", "=", "with", "as",
             "union", "for", "update", "insert", "into", "values", ";", "::", "[", "]", "case", "when", "end", "explain"]), 0..40)) {
         let text = words.join(" ");
-        let class = Classifier::new(1 << 20).classify(text.as_bytes(), Lexing::default());
+        let class = Classifier::new(1 << 20).classify(text.as_bytes(), Lexing::default(), &TABLES);
         // Whatever the parser makes of it: a call of nextval is never a read.
         if text.contains("nextval (") {
             prop_assert_ne!(class.access, Access::Read, "{}", text);
@@ -567,4 +580,34 @@ fn statements_are_told_apart() {
     );
     assert_eq!(split(""), Vec::<String>::new());
     assert_eq!(split("select 'x"), Vec::<String>::new());
+}
+
+/// An operator that the parser would take apart is looked at as the server reads it.
+#[test]
+fn operators_are_told_apart_as_the_server_does() {
+    for text in [
+        "select 1 <*> 2",
+        "select a <*>2 from t",
+        "select 1 <=> 2",
+        "select 1 @@@ 2",
+        "select a *= b from t",
+        "select 1 !=-1",
+        "select 1 %- 2",
+    ] {
+        let class = classify(text);
+        assert_eq!(
+            (class.access, class.reason),
+            (Access::Write, Reason::Operator),
+            "{text}"
+        );
+    }
+    let signs = format!("select 1{}1", "+".repeat(20));
+    for text in [
+        "select 1*-1, 1<-1, 1=-1, a->'b'#>>'{c}', - -1",
+        "select count(*), t.*, 2*/* two */3 from t where a=+1--comment",
+        "select 1+--2\n3",
+        &signs,
+    ] {
+        assert_eq!(classify(text).access, Access::Read, "{text}");
+    }
 }

@@ -1,18 +1,21 @@
 //! A parsed statement to its class: everything in the tree must be on a list, and what is not is a write.
 //!
 //! The walk relies on sqlparser's visitor for reaching every expression, relation and sub-query; what it does there is
-//! decided here, by lists of what is known, never by lists of what is not wanted (routing.md §2.4).
+//! decided here, by lists of what is known, never by lists of what is not wanted (routing.md §2.4). What users have made is
+//! looked up in the catalog of their database.
 
 use std::ops::ControlFlow;
 
+use sqlparser::ast::ArrayElemTypeDef as Elem;
 use sqlparser::ast::{
-    BinaryOperator, DataType, Expr, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr,
-    Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod, UnaryOperator,
-    UtilityOption, Visit, Visitor,
+    AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Ident, ObjectName,
+    ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, TableSample, TableSampleKind,
+    TableSampleMethod, UnaryOperator, UtilityOption, Visit, Visitor,
 };
 
+use super::catalog::{Catalog, Look, Taint};
 use super::class::{Access, Reason};
-use super::{function, types};
+use super::types;
 
 /// Why a statement is not a read, and what shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +29,18 @@ pub(super) struct Finding {
 }
 
 /// Judges parsed statements together; `None` if all of them are reads.
-pub(super) fn judge(statements: &[Statement]) -> Option<Finding> {
-    let mut walk = Walk { found: None };
+pub(super) fn judge(statements: &[Statement], catalog: &Catalog) -> Option<Finding> {
+    let mut walk = Walk {
+        catalog,
+        with: Vec::new(),
+        called: None,
+        found: None,
+    };
+    if let Some(taint) = catalog.everything()
+        && walk.tainted(&taint, "any statement").is_break()
+    {
+        return walk.found;
+    }
     for statement in statements {
         let (inner, explained) = match statement {
             Statement::Explain {
@@ -44,7 +57,7 @@ pub(super) fn judge(statements: &[Statement]) -> Option<Finding> {
             statement => (statement, false),
         };
         let before = walk.found.take();
-        if inner.visit(&mut walk).is_break() && explained {
+        if walk.statement(inner, statements.len() == 1).is_break() && explained {
             // EXPLAIN without ANALYZE runs nothing, but what it plans belongs on the primary.
             if let Some(found) = &mut walk.found
                 && found.reason != Reason::UnknownConstruct
@@ -79,13 +92,33 @@ fn analyzes(options: &[UtilityOption]) -> bool {
         .any(|option| !option.arg.as_ref().is_some_and(means_no))
 }
 
-struct Walk {
+struct Walk<'a> {
+    catalog: &'a Catalog,
+    /// Names that WITH defines, for each query that is open.
+    with: Vec<Vec<String>>,
+    /// The name of the function in FROM that was looked at last: it is visited as a relation's, too.
+    called: Option<*const ObjectName>,
     found: Option<Finding>,
 }
 
 type Step = ControlFlow<()>;
 
-impl Walk {
+impl Walk<'_> {
+    fn statement(&mut self, statement: &Statement, alone: bool) -> Step {
+        match statement {
+            Statement::Copy {
+                source,
+                to: true,
+                target: CopyTarget::Stdout,
+                ..
+            } if alone => match source {
+                CopySource::Query(query) => query.visit(self),
+                CopySource::Table { table_name, .. } => self.pre_visit_relation(table_name),
+            },
+            statement => statement.visit(self),
+        }
+    }
+
     /// A write ends the walk; something for the primary only is remembered, because a write may follow.
     fn find(&mut self, access: Access, reason: Reason, what: impl Into<String>) -> Step {
         let finding = Finding {
@@ -108,36 +141,88 @@ impl Walk {
 
     fn function(&mut self, name: &ObjectName) -> Step {
         let parts = names(name);
-        let known = match parts.as_deref() {
-            Some([name]) => Some(name.as_str()),
-            Some([schema, name]) if schema == "pg_catalog" => Some(name.as_str()),
-            _ => None,
+        let look = match parts.as_deref() {
+            Some([name]) => self.catalog.function("", name),
+            Some([schema, name] | [_, schema, name]) => self.catalog.function(schema, name),
+            _ => Look::Missing,
         };
-        match known {
-            Some(name) if function::STANDBY.binary_search(&name).is_ok() => {
-                ControlFlow::Continue(())
-            }
-            Some(name) if function::PRIMARY.binary_search(&name).is_ok() => {
-                self.find(Access::Primary, Reason::Catalog, format!("function {name}"))
-            }
-            _ => self.write(Reason::Function, format!("function {name}")),
+        self.look(look, Reason::Function, || format!("function {name}"))
+    }
+
+    /// What the catalog says of a name.
+    fn look(&mut self, look: Look, reason: Reason, what: impl FnOnce() -> String) -> Step {
+        match look {
+            Look::Good => ControlFlow::Continue(()),
+            Look::Tainted(taint) => self.tainted(&taint, &what()),
+            Look::NotLoaded => self.write(Reason::NotLoaded, what()),
+            Look::Missing if self.catalog.has_names() => self.write(Reason::UnknownName, what()),
+            Look::Missing => self.write(reason, what()),
         }
     }
 
+    fn tainted(&mut self, taint: &Taint, what: &str) -> Step {
+        let mut chain = self.catalog.chain(taint);
+        if chain.is_empty() {
+            chain.push(what.to_owned());
+        }
+        self.find(taint.access, taint.reason, chain.join(" \u{2192} "))
+    }
+
     fn data_type(&mut self, data_type: &DataType) -> Step {
+        if let Some(taint) = self.catalog.casts() {
+            self.tainted(&taint, "a cast")?;
+        }
         if is_built_in(data_type) {
             return ControlFlow::Continue(());
         }
-        self.write(Reason::Type, format!("type {data_type}"))
+        let look = match data_type {
+            DataType::Array(
+                Elem::SquareBracket(inner, _)
+                | Elem::Parenthesis(inner)
+                | Elem::AngleBracket(inner),
+            ) => return self.data_type(inner),
+            DataType::Custom(name, _) => match names(name).as_deref() {
+                Some([name]) => self.catalog.data_type("", name),
+                Some([schema, name]) => self.catalog.data_type(schema, name),
+                _ => Look::Missing,
+            },
+            _ => Look::Missing,
+        };
+        self.look(look, Reason::Type, || format!("type {data_type}"))
+    }
+
+    /// An attribute of a row, which may be a function of it (PostgreSQL manual, 38.5.2: functional notation).
+    fn attribute(&mut self, name: &Ident) -> Step {
+        match self.catalog.attribute(&folded(name)) {
+            Some(taint) => self.tainted(&taint, &name.value),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    /// An operator that PostgreSQL has, unless the user's by the same name is another.
+    fn known_operator(&mut self, operator: &dyn std::fmt::Display) -> Step {
+        if self.catalog.has_tainted_operators()
+            && let Look::Tainted(taint) = self.catalog.operator(&operator.to_string())
+        {
+            return self.tainted(&taint, "an operator");
+        }
+        ControlFlow::Continue(())
     }
 
     fn operator(&mut self, operator: &BinaryOperator) -> Step {
         use BinaryOperator as Op;
+        let custom = match operator {
+            Op::Custom(name) => Some(name.as_str()),
+            Op::PGCustomBinaryOperator(parts) => parts.last().map(String::as_str),
+            _ => None,
+        };
+        if let Some(name) = custom {
+            let look = self.catalog.operator(name);
+            return self.look(look, Reason::Operator, || format!("operator {operator}"));
+        }
         let known = !matches!(
             operator,
-            Op::Custom(_)
-                | Op::PGCustomBinaryOperator(_)
-                | Op::DuckIntegerDivide
+            Op::DuckIntegerDivide
                 | Op::MyIntegerDivide
                 | Op::Match
                 | Op::Regexp
@@ -147,7 +232,7 @@ impl Walk {
                 | Op::Assignment
         );
         if known {
-            ControlFlow::Continue(())
+            self.known_operator(operator)
         } else {
             self.write(Reason::Operator, format!("operator {operator}"))
         }
@@ -196,10 +281,21 @@ impl Walk {
             "" => name.starts_with("pg_"),
             schema => schema == "information_schema" || schema.starts_with("pg_"),
         };
-        if catalog {
+        let look = self.catalog.relation(schema, name);
+        if catalog && !matches!(look, Look::Tainted(_)) {
             return self.find(Access::Primary, Reason::Catalog, format!("relation {name}"));
         }
-        ControlFlow::Continue(())
+        // Where a name of WITH is in scope is not worked out: one that a relation bears, too, is looked at as that.
+        if look == Look::Missing
+            && schema.is_empty()
+            && self.with.iter().flatten().any(|n| n == name)
+        {
+            return ControlFlow::Continue(());
+        }
+        self.look(look, Reason::Relation, || match schema {
+            "" => format!("relation {name}"),
+            schema => format!("relation {schema}.{name}"),
+        })
     }
 
     fn sample(&mut self, sample: Option<&TableSampleKind>) -> Step {
@@ -219,7 +315,7 @@ impl Walk {
     }
 }
 
-impl Visitor for Walk {
+impl Visitor for Walk<'_> {
     type Break = ();
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> Step {
@@ -249,7 +345,15 @@ impl Visitor for Walk {
                 "a clause that PostgreSQL does not have",
             );
         }
+        let with = query.with.iter().flat_map(|with| &with.cte_tables);
+        let names = with.map(|table| folded(&table.alias.name)).collect();
+        self.with.push(names);
         self.set_expression(&query.body)
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> Step {
+        self.with.pop();
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> Step {
@@ -285,6 +389,9 @@ impl Visitor for Walk {
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> Step {
+        if self.called == Some(std::ptr::from_ref(relation)) {
+            return ControlFlow::Continue(());
+        }
         match names(relation).as_deref() {
             Some([name]) => self.relation("", name),
             Some([schema, name] | [_, schema, name]) => self.relation(schema, name),
@@ -298,7 +405,10 @@ impl Visitor for Walk {
                 name,
                 args: Some(_),
                 ..
-            } => self.function(name),
+            } => {
+                self.called = Some(std::ptr::from_ref(name));
+                self.function(name)
+            }
             TableFactor::Table {
                 args: None,
                 with_hints,
@@ -337,11 +447,22 @@ impl Visitor for Walk {
                 op: UnaryOperator::BangNot | UnaryOperator::PGPostfixFactorial,
                 ..
             } => self.write(Reason::Operator, "an operator that is not built in"),
+            Expr::UnaryOp { op, .. } => self.known_operator(op),
+            Expr::CompoundIdentifier(parts) => match parts.last() {
+                Some(name) => self.attribute(name),
+                None => ControlFlow::Continue(()),
+            },
+            Expr::CompoundFieldAccess { access_chain, .. } => {
+                for access in access_chain {
+                    if let AccessExpr::Dot(Expr::Identifier(name)) = access {
+                        self.attribute(name)?;
+                    }
+                }
+                ControlFlow::Continue(())
+            }
             // MATERIALIZED literals such as _utf8'x' are MySQL's.
             Expr::Prefixed { .. } => self.write(Reason::UnknownConstruct, "a prefixed literal"),
             Expr::Identifier(_)
-            | Expr::CompoundIdentifier(_)
-            | Expr::CompoundFieldAccess { .. }
             | Expr::IsFalse(_)
             | Expr::IsNotFalse(_)
             | Expr::IsTrue(_)
@@ -359,7 +480,6 @@ impl Visitor for Walk {
             | Expr::Like { .. }
             | Expr::ILike { .. }
             | Expr::SimilarTo { .. }
-            | Expr::UnaryOp { .. }
             | Expr::AtTimeZone { .. }
             | Expr::Extract { .. }
             | Expr::Ceil { .. }
@@ -409,7 +529,6 @@ fn folded(ident: &Ident) -> String {
 /// Types by the names that PostgreSQL has for them. sqlparser has types of its own for other dialects' names, which a
 /// user's type may bear in PostgreSQL: they are on no list.
 fn is_built_in(data_type: &DataType) -> bool {
-    use sqlparser::ast::ArrayElemTypeDef as Elem;
     match data_type {
         DataType::Character(_)
         | DataType::Char(_)

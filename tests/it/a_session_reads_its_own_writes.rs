@@ -16,6 +16,7 @@ fn every_read_sees_the_row_that_its_session_wrote() {
         .query("CREATE TABLE t (n int PRIMARY KEY)")
         .expect("DDL");
     rig.cluster.wait_caught_up().expect("standbys");
+    rig.learn("postgres");
     let standbys = rig.cluster.standbys();
     standbys[0].pause_replay().expect("pause");
     standbys[1]

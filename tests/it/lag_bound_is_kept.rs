@@ -14,6 +14,7 @@ fn a_standby_over_the_bound_leaves_the_read_set_and_comes_back() {
     let mut writer = rig.client("postgres");
     writer.query("CREATE TABLE t (n int)").expect("DDL");
     rig.cluster.wait_caught_up().expect("standbys");
+    rig.learn("postgres");
     let (paused, other) = (rig.cluster.standbys()[0], rig.cluster.standbys()[1]);
     let reads = |node: &Node| {
         rig.metric(

@@ -32,5 +32,6 @@ mod sessions_keep_their_settings;
 mod the_program_speaks_for_itself;
 mod the_proxy_speaks_as_the_server;
 mod timeouts_end_what_takes_too_long;
+mod traps_never_run_on_a_standby;
 mod two_clients_alternate_on_one_connection;
 mod what_a_standby_refuses_is_answered_by_the_primary;

@@ -22,6 +22,7 @@ fn pgbench_runs_and_reads_go_to_the_standbys() {
     let url = rig.url("postgres");
     run(program(&rig.cluster, "pgbench").args(["-i", "-s", "4", "-q", &url]));
     rig.cluster.wait_caught_up().unwrap();
+    rig.learn("postgres");
     for mode in ["simple", "extended", "prepared"] {
         let before = counts(&rig);
         pgbench(&rig, CLIENTS, &["-S", "-M", mode]);
@@ -66,6 +67,7 @@ fn pipelines_of_pgbench() {
     let rig = Rig::start(1, |config| config.databases[0].pool.size = 4);
     run(program(&rig.cluster, "pgbench").args(["-i", "-q", &rig.url("postgres")]));
     rig.cluster.wait_caught_up().unwrap();
+    rig.learn("postgres");
     let [writes, reads] = [("writes.sql", WRITES), ("reads.sql", READS)].map(|(name, text)| {
         let path = rig.cluster.dir().join(name);
         std::fs::write(&path, text).expect("the cluster's directory takes a file");

@@ -16,6 +16,7 @@ fn writes_move_reads_go_on_and_idle_clients_stay() {
     idle.query("SET application_name = 'idle one'")
         .expect("a setting to keep");
     rig.cluster.wait_caught_up().expect("standbys");
+    rig.learn("postgres");
     let (first, second) = (rig.cluster.standbys()[0], rig.cluster.standbys()[1]);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

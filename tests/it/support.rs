@@ -66,6 +66,16 @@ impl Rig {
         });
     }
 
+    /// Has the proxy know what a database has now. Whatever is done past the proxy is seen by the second load from here,
+    /// which cannot have begun before it.
+    pub fn learn(&self, database: &str) {
+        let _client = self.client(database);
+        let before = self.metric("pgweir_catalog_loads_total", &[]);
+        self.wait("the catalog to be loaded", || {
+            self.metric("pgweir_catalog_loads_total", &[]) >= before + 2.0
+        });
+    }
+
     /// Waits for what must come true.
     #[track_caller]
     pub fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) {
@@ -192,6 +202,9 @@ pub fn config_for(cluster: &Cluster) -> Config {
             },
             reads: Reads {
                 max_lag: Duration::from_secs(10),
+                // Little work, and what is done past the proxy is soon known.
+                catalog_ttl: Duration::from_millis(100),
+                trust_declared_volatility: true,
             },
         }],
         databases: vec![Database {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pgweir::link::{Again, Link, Owed, Params, Refusal, Statements};
 use pgweir::session::{Context, LinkError, Next, Session};
+use pgweir::sql::catalog::Change;
 use pgweir::sql::{Access, Class, Classifier, Lexing, SessionEffect};
 use pgweir::wire::frame;
 use pgweir::wire::{ClientFacing, Notice, SqlState, Status, reply};
@@ -85,6 +86,7 @@ impl Site {
 
     fn context(&self) -> Context<'_> {
         Context {
+            catalog: &pgweir::sql::catalog::TABLES,
             classifier: &self.classifier,
             statements: &self.statements,
             pipeline_buffer: self.pipeline_buffer,
@@ -227,7 +229,7 @@ impl Rig {
         self.output.append(&mut out);
         match result {
             Ok(received) => {
-                if received.catalog_changed {
+                if received.catalog_changed == Change::Plans {
                     self.site.statements.catalog_changed();
                 }
                 if let Some(again) = received.again {
