@@ -211,13 +211,6 @@ impl Owing {
         matches!(end, Some(Owed::Sync { swallow: true, .. }))
     }
 
-    /// Nothing of the last unit is for the client any more; what is owed for it is its end.
-    pub fn hide_end(&mut self) {
-        if let Some(Owed::Sync { swallow, .. }) = self.queue.back_mut() {
-            *swallow = true;
-        }
-    }
-
     /// How many Executes of the unit in front have not been answered in full.
     pub fn executes(&self) -> usize {
         self.queue

@@ -33,6 +33,7 @@ pub struct Statement {
     epoch: u64,
     accepted: AtomicBool,
     retired: AtomicBool,
+    refused: AtomicBool,
     /// The access of its class, whether it is uncertain, and the reason, and the epoch of the catalog that they rest on.
     judged: AtomicU64,
 }
@@ -46,6 +47,9 @@ const UNJUDGED: u64 = u64::MAX;
 impl Statement {
     /// What it does by a catalog of this epoch. `judge` is asked when it was last looked at under another.
     pub fn class_under(&self, epoch: u64, judge: impl FnOnce() -> Class) -> Class {
+        if self.refused.load(Ordering::Relaxed) {
+            return self.class.refused();
+        }
         let judged = self.judged.load(Ordering::Relaxed);
         let [.., access, reason] = judged.to_be_bytes();
         if judged >> 16 == epoch
@@ -66,6 +70,11 @@ impl Statement {
         self.judged
             .store(epoch << 16 | access << 8 | reason, Ordering::Relaxed);
         class
+    }
+
+    /// A standby has refused it as a write: it runs on the primary from now on, whoever has prepared it.
+    pub fn learn(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// A server has accepted its Parse.
@@ -177,6 +186,7 @@ impl Statements {
             epoch: self.epoch.load(Ordering::Relaxed),
             accepted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             judged: AtomicU64::new(UNJUDGED),
         }
     }

@@ -37,6 +37,8 @@ pub struct Labels<'a> {
     pub pins: &'a [&'a str],
     /// Why a login failed.
     pub login_failures: &'a [&'a str],
+    /// Why a unit was run elsewhere.
+    pub bounces: &'a [&'a str],
     /// What became of a cancel request.
     pub cancel_results: &'a [&'a str],
     /// Bounds of time that may be reached.
@@ -68,6 +70,8 @@ pub struct Metrics {
     pub catalog_load_failures: IntCounter,
     /// Prepared statements planned anew and run unseen.
     pub stale_plans: IntCounter,
+    /// Units that a standby refused and that were run elsewhere, by why.
+    pub bounces: Family,
     /// Sessions pinned, by reason.
     pub pins: Family,
     /// Pins that have ended, by reason.
@@ -142,6 +146,7 @@ impl Metrics {
             catalog_loads: counter(&registry, series::CATALOG_LOADS_TOTAL),
             catalog_load_failures: counter(&registry, series::CATALOG_LOAD_FAILURES_TOTAL),
             stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),
+            bounces: Family::of(&registry, series::BOUNCES_TOTAL, labels.bounces),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),
             pins_ended: Family::of(&registry, series::PINS_ENDED_TOTAL, labels.pins),
             checkout_wait: histogram(&registry, series::POOL_CHECKOUT_WAIT_SECONDS, WAITS),
@@ -348,6 +353,7 @@ mod tests {
 
     const LABELS: Labels<'_> = Labels {
         version: "1.2.3",
+        bounces: &["read_only", "lost"],
         nodes: &[("main", "pg1"), ("main", "pg2")],
         roles: &["primary", "standby", "unknown"],
         targets: &["primary", "standby"],
@@ -577,6 +583,7 @@ mod tests {
         }));
         metrics.set_cache_source(Box::new(|| CacheSample {
             prepared_statements: 11,
+            learned_statements: 14,
             classifier_hits: 12,
             classifier_misses: 13,
         }));

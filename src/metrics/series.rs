@@ -129,7 +129,8 @@ series! {
          configuration; malformed. Inside of a transaction nothing depends on hints.";
     STANDBY_REFUSALS_TOTAL Counter "pgweir_standby_refusals_total" []
         "Statements that a standby refused as writes (SQLSTATE 25006): a view, a policy or a \
-         function with a built-in's name writes, or pgweir has misjudged a statement; please report that.";
+         function with a built-in's name writes, or pgweir has misjudged a statement; please report that. Those \
+         that then ran on the primary have pgweir_bounces_total, too.";
     TRANSACTIONS_MOVED_TOTAL Counter "pgweir_transactions_moved_total" []
         "READ ONLY transactions that began on a standby and went on on the primary, unseen.";
     TRANSACTIONS_REFUSED_TOTAL Counter "pgweir_transactions_refused_total" []
@@ -141,6 +142,12 @@ series! {
         "Times that this failed: until it succeeds, what has a user's name is sent to the primary.";
     STALE_PLANS_TOTAL Counter "pgweir_stale_plans_total" []
         "Prepared statements whose plan a server refused as stale, and that were planned anew and run unseen.";
+    BOUNCES_TOTAL Counter "pgweir_bounces_total" ["reason"]
+        "Reads that a standby refused, or lost, before their clients saw anything, and that were run elsewhere unseen, by \
+         reason: read_only (25006), unsupported (not during recovery), undefined (not replayed yet, or nowhere), conflict \
+         (with recovery), shutdown, lost.";
+    LEARNED_STATEMENTS Gauge "pgweir_learned_statements" []
+        "Shapes of statements that were taken for reads, and that a standby has refused as writes: they go to the primary.";
     PINS_TOTAL Counter "pgweir_pins_total" ["reason"]
         "Sessions that had to keep their server connection after a transaction, by reason.";
     PINS_ENDED_TOTAL Counter "pgweir_pins_ended_total" ["reason"]

@@ -15,7 +15,7 @@ use super::peers::Peering;
 use crate::client::{Authenticator, Method, UserSecret, Verifier};
 use crate::cluster::{Event, Judge, NodeState, Policy, View};
 use crate::config::{self, Config};
-use crate::link::Statements;
+use crate::link::{Bounce, Statements};
 use crate::metrics::{Labels, Metrics};
 use crate::monitor::{Monitor, Probe, Watched};
 use crate::net::TcpOptions;
@@ -317,6 +317,7 @@ fn metrics(config: &Config) -> Arc<Metrics> {
         hints: &HintResult::LABELS,
         probe_failures: &crate::monitor::FAILURES,
         pins: &pins,
+        bounces: &Bounce::ALL.map(Bounce::as_str),
         login_failures: &super::accept::FAILURES,
         cancel_results: &super::peers::RESULTS,
         timeouts: &TIMEOUTS,

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Buf;
 
+use super::bounce::Detour;
 use super::log;
 use super::run::{End, Relay};
 use crate::link::Owed;
@@ -31,6 +32,7 @@ impl Relay {
         unit: &[u8],
         notice: &Notice,
     ) -> Result<(), End> {
+        self.detour = Detour::default();
         self.tell(notice);
         if self.session.fail_unit(unit) {
             self.ready();
@@ -48,6 +50,7 @@ impl Relay {
             Next::Place { len, .. } | Next::Listening { len, .. } => len,
             _ => 0,
         };
+        self.detour = Detour::default();
         self.tell(notice);
         if self.session.fail_unit(&input[..len]) {
             self.ready();
@@ -65,9 +68,19 @@ impl Relay {
 
     /// The server connection is gone. What was asked of it is answered, where that can be done honestly.
     pub(super) fn server_lost(&mut self, cause: &str) -> Result<(), End> {
-        let Some(held) = self.held.take() else {
+        let Some(mut held) = self.held.take() else {
             return Ok(());
         };
+        if let Some(refusal) = self.may_run_elsewhere(&held) {
+            let node = &self.pools.cluster.nodes[held.node].name;
+            log::server_lost(node, cause);
+            self.placed = None;
+            self.cancelling = None;
+            let (units, first) = self.session.take_back(&mut held.server.link);
+            self.flags.draining_link = false;
+            self.bounce(held.node, &units, first, &refusal);
+            return Ok(());
+        }
         let node = &self.pools.cluster.nodes[held.node].name;
         let link = &held.server.link;
         let pinned = self.session.pin().is_some();

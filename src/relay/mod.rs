@@ -4,6 +4,7 @@
 //! statements. No channel, no second task and no lock stands between the two sockets.
 
 mod answer;
+mod bounce;
 mod calls;
 mod cancel;
 mod cluster;

@@ -27,14 +27,15 @@ impl Relay {
             self.reject(cx, unit, &no_transactions(Severity::Error))?;
             return Ok(true);
         }
-        let placed = Unit {
+        let mut placed = Unit {
             len: unit.len(),
             class,
         };
         let has_connection =
             self.placed.take().is_some() || (self.held.is_some() && self.session.pin().is_some());
         if !has_connection {
-            match self.obtain(placed, 0) {
+            let avoid = self.detoured(&mut placed.class);
+            match self.obtain(placed, avoid) {
                 Ok(true) => {}
                 Ok(false) => {
                     self.flags.recheck = true;
@@ -46,6 +47,7 @@ impl Relay {
                 }
             }
         }
+        let class = placed.class;
         // What mends the session's settings must not depend on them.
         let mends = matches!(
             class.session,

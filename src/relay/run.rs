@@ -6,7 +6,6 @@
 //! there; what a socket does not take is kept, and then its other side is not read any more.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
+use super::bounce::Detour;
 use super::calls::Calls;
 use super::cancel::{self, Cancelling};
 use super::compose::compose;
@@ -78,6 +78,8 @@ pub struct Relay {
     pub(super) ending: Option<Timer>,
     /// The units that are on their way, to be counted.
     pub(super) calls: Calls,
+    /// The unit in front has been refused by a standby.
+    pub(super) detour: Detour,
     pub(super) flags: Flags,
 }
 
@@ -177,6 +179,7 @@ impl Relay {
             cancelling: None,
             ending: None,
             calls: Calls::default(),
+            detour: Detour::default(),
             flags: Flags::default(),
         }
     }
@@ -482,8 +485,14 @@ impl Relay {
                 if received.catalog_changed != Change::None {
                     self.catalog_changed(received.catalog_changed);
                 }
-                if received.again {
-                    self.send_again();
+                if let Some((refusal, unit)) = &received.learned {
+                    self.learn(refusal, unit);
+                }
+                if received.ended {
+                    self.detour = Detour::default();
+                }
+                if let Some(again) = received.again {
+                    self.send_again(&again);
                 }
                 self.release()
             }
@@ -492,7 +501,7 @@ impl Relay {
                 Ok(())
             }
             Err(error @ LinkError::Settings(_)) if link.guarded => {
-                let unit = self.session.take_back(link);
+                let (unit, _) = self.session.take_back(link);
                 self.put_back(&unit);
                 self.settings_refused(&error.notice());
                 Ok(())
@@ -518,18 +527,8 @@ impl Relay {
         self.pools.catalog.changed(change);
     }
 
-    /// The plan of a prepared statement has become stale. Nothing was executed, and the client has heard nothing.
-    fn send_again(&mut self) {
-        let Some(held) = &mut self.held else { return };
-        self.shared.metrics.stale_plans.inc();
-        let catalog = self.pools.catalog.current();
-        self.session.renew(self.shared.context(&catalog));
-        let unit = std::mem::take(&mut held.server.link.replay);
-        self.put_back(&unit);
-    }
-
     /// A unit that was sent is at the front of the input again.
-    fn put_back(&mut self, unit: &[u8]) {
+    pub(super) fn put_back(&mut self, unit: &[u8]) {
         let mut input = BytesMut::from(unit);
         input.extend_from_slice(&self.input);
         self.input = input;
@@ -772,8 +771,10 @@ impl Relay {
         let refused = self.flags.refused;
         let server = &mut *held.server;
         let nothing_before = !server.link.owing.owes_client();
+        // What is refused to a session that wants standbys only is its client's affair.
+        server.link.bounces = held.standby && !session.is_on_standbys();
         let catalog = self.pools.catalog.current();
-        let written = compose(|out| {
+        let sent = compose(|out| {
             let refusable = match begin {
                 Begin::Settings => {
                     let unit = class.filter(|_| !refused).map(|class| (bytes, class));
@@ -787,7 +788,7 @@ impl Relay {
             };
             if refusable {
                 server.unsent.extend_from_slice(out);
-                return Ok(false);
+                return false;
             }
             let verbatim = session.forward(
                 bytes,
@@ -804,12 +805,10 @@ impl Relay {
                 }
                 out
             };
-            send(&mut server.stream, &mut server.unsent, cx, bytes).map(|()| true)
+            send(&mut server.stream, &mut server.unsent, cx, bytes);
+            true
         });
         self.note_pins();
-        let Ok(sent) = written else {
-            return self.server_lost("write failed").map(|()| true);
-        };
         if let Some(class) = class.filter(|_| sent) {
             self.note_call(class, nothing_before);
             if log::tells_units() {
@@ -893,24 +892,16 @@ impl Relay {
     }
 }
 
-/// Sends what the socket takes, and keeps the rest.
-fn send(
-    stream: &mut Stream,
-    unsent: &mut BytesMut,
-    cx: &mut Context<'_>,
-    bytes: &[u8],
-) -> io::Result<()> {
+/// Sends what the socket takes, and keeps the rest. A socket that takes nothing any more is met again when the rest is sent.
+fn send(stream: &mut Stream, unsent: &mut BytesMut, cx: &mut Context<'_>, bytes: &[u8]) {
     let mut rest = bytes;
     if unsent.is_empty() {
         while !rest.is_empty() {
             match stream.poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(n)) => rest = &rest[n..],
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => rest = &rest[n..],
+                _ => break,
             }
         }
     }
     unsent.extend_from_slice(rest);
-    Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::front::Context;
 use super::settings::MAX_SETTINGS;
-use super::{Group, NameChange, OWN_NAMES, Session, Stream, inject, steer};
+use super::{Group, NameChange, OWN_NAMES, Session, Stream, bounce, inject, steer};
 use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
 use crate::sql::catalog::change;
 use crate::sql::{
@@ -48,19 +48,14 @@ impl Session {
             && !self.is_in_sent_block()
             && !link.owing.owes_client()
             && self.may_be_sent_again(bytes);
-        if !link.guarded {
-            link.replay.clear();
-            if link.replans {
-                link.replay.extend_from_slice(bytes);
-            }
-        }
+        let bounces = self.keep(bytes, class, link, context);
         let mut writer = Writer {
             bytes,
             sent: 0,
             out,
             rewritten: false,
         };
-        let mut at = 0;
+        let (mut at, mut last) = (0, None);
         while let Ok(Some(header)) = frame::header(&bytes[at..], usize::MAX) {
             let take = header.total().min(bytes.len() - at);
             let body = at + HEADER..at + take;
@@ -68,12 +63,46 @@ impl Session {
             let own = class.filter(|_| at == 0);
             self.forward_one(header, body, own, link, context, &mut writer);
             at += take;
+            last = Some(header.tag);
             self.stream = Stream {
                 left: header.total() - take,
                 drop: false,
             };
         }
+        // A Query behind other messages is skipped with them, and then the unit has no end.
+        let is_whole = last == Some(b'S') || (last == Some(b'Q') && bytes.first() == last.as_ref());
+        if bounces && !(is_whole && self.stream.left == 0) {
+            Session::bounces_no_more(link);
+        }
         writer.finish()
+    }
+
+    /// Keeps the bytes if they may have to be sent again. True if that may be on another connection.
+    fn keep(
+        &mut self,
+        bytes: &[u8],
+        class: Option<Class>,
+        link: &mut Link,
+        context: Context<'_>,
+    ) -> bool {
+        if !link.replay.is_empty() && link.guarded {
+            // The data of a COPY, which is kept.
+            return false;
+        }
+        if link.replay.is_empty()
+            && let Some(cold) = &mut self.cold
+        {
+            cold.confirmed.clear();
+        }
+        // What is on its way must be kept, too, or its order would be lost.
+        let is_next = !link.replay.is_empty() || !link.owing.owes_client();
+        let bounces = is_next && self.may_bounce(bytes, class, link, context);
+        if is_next && (bounces || link.replans || link.guarded) {
+            link.replay.keep(bytes, bounces);
+        } else {
+            link.replay.give_up();
+        }
+        bounces
     }
 
     /// Whether these bytes are a group that runs one prepared statement and asks for the description of its rows, as libpq
@@ -232,8 +261,11 @@ impl Session {
         } else {
             sets += self.effect(class, text, link, context);
         }
+        if !bounce::only_reads(class) {
+            Session::bounces_no_more(link);
+        }
         self.group = Group::default();
-        self.unnamed = None;
+        self.set_unnamed(None, link);
         link.unnamed = None;
         link.owing.push(Owed::Query { write, sets });
     }
@@ -308,7 +340,7 @@ impl Session {
                 writer.replace(at, |out| frontend::put_parse(b"", &content, out));
                 writer.sent = body.end;
             }
-            self.unnamed = Some(statement);
+            self.set_unnamed(Some(statement), link);
             link.unnamed = Some(id);
             link.owing.push(Owed::Parse {
                 swallow: false,
@@ -400,6 +432,9 @@ impl Session {
             let class = self.class_of(&statement, context);
             self.note_in_block(class, statement.text(), false);
             self.group.write |= class.access == Access::Write;
+            if !bounce::only_reads(class) {
+                Session::bounces_no_more(link);
+            }
             let change = change(statement.class, statement.text());
             link.changes_catalog = link.changes_catalog.max(change);
             link.committing |= statement.class.tx == TxEffect::End;
@@ -530,7 +565,7 @@ impl Session {
         let at = body.start - HEADER;
         match frontend::target(&writer.bytes[body]) {
             Some(Target::Statement(b"")) => {
-                self.unnamed = None;
+                self.set_unnamed(None, link);
                 link.unnamed = None;
             }
             Some(Target::Statement(name)) if self.prepared(name).is_some() => {
@@ -554,6 +589,11 @@ impl Session {
             _ => {}
         }
         link.owing.push(Owed::Close { swallow: false });
+    }
+
+    fn set_unnamed(&mut self, statement: Option<Arc<Statement>>, link: &mut Link) {
+        link.replay
+            .replaced(std::mem::replace(&mut self.unnamed, statement));
     }
 
     /// What a server is given for a statement that it lacks: DEALLOCATE of a name that the session has, or has just given up,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::back::mixed_pipeline;
 use super::forward::MAX_REPLAY;
 use super::transaction::put_refusal;
-use super::{Group, Session, between_units};
+use super::{Group, Session, between_units, bounce};
 use crate::config::Route;
 use crate::link::{Link, Local, Owed, Statement, Statements};
 use crate::sql::catalog::Catalog;
@@ -204,8 +204,10 @@ impl Session {
         held: Option<(&Link, bool)>,
         context: Context<'_>,
     ) -> Next {
+        // Only what does nothing but read can be taken back from a standby that refuses it.
+        let beside = class.access == Access::Read && !bounce::only_reads(class);
         let mut class = self.class_in_block(unit, class, held, context);
-        if self.serializable.now && class.access == Access::Read {
+        if beside || (self.serializable.now && class.access == Access::Read) {
             class = Class {
                 access: Access::Primary,
                 reason: Reason::Transaction,
@@ -611,6 +613,10 @@ fn merge(a: Class, b: Class) -> Class {
         (TxEffect::None, tx) | (tx, TxEffect::None) => tx,
         _ => TxEffect::Mixed,
     };
+    let session = match (a.session, b.session) {
+        (SessionEffect::None, session) | (session, SessionEffect::None) => session,
+        _ => SessionEffect::Unknown,
+    };
     let hint = match (a.access, b.access) {
         (Access::Empty, _) => b.hint,
         (_, Access::Empty) => a.hint,
@@ -624,6 +630,7 @@ fn merge(a: Class, b: Class) -> Class {
     };
     Class {
         tx,
+        session,
         hint,
         shape,
         ..stronger
@@ -657,6 +664,7 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                     || link.preparing
                     || link.steering
                     || link.guarded
+                    || link.replay.is_draining()
                     || link.doubtful) =>
         {
             Next::Drain
@@ -666,6 +674,8 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
         {
             Next::Drain
         }
+        // It must not be sent twice, as what is before it may have to be.
+        Some((link, true)) if !link.replay.is_empty() && !bounce::only_reads(class) => Next::Drain,
         Some(_) => Next::Forward {
             len,
             class: Some(class),

@@ -16,6 +16,7 @@
 //! up to its Sync or Flush. Once a group is placed it stays where it is up to its Sync.
 
 mod back;
+mod bounce;
 mod explain;
 mod forward;
 mod front;
@@ -129,6 +130,8 @@ struct Cold {
     prepared: Names,
     /// Names whose Parse or Close has not been answered yet, in order. What an error skips is undone.
     unconfirmed: VecDeque<(Box<[u8]>, NameChange)>,
+    /// Those that have been answered, of a unit that may still be taken back.
+    confirmed: Vec<(Box<[u8]>, NameChange)>,
     /// What a DEALLOCATE or DISCARD ALL that has not been done yet is taking away.
     taken: Names,
     /// After a RESET: the values of the startup packet follow with the next unit, and may be news.
@@ -198,7 +201,7 @@ impl Session {
     /// unit must wait until they are there, because the server may refuse them, and the unit must not run without them.
     ///
     /// A `unit` that ends no transaction need not wait: the settings go in a transaction of their own, and where that
-    /// fails it stays open, so that the server refuses the unit, too. Then it is kept in [`Link::replay`].
+    /// fails it stays open, so that the server refuses the unit, too. Then [`Session::take_back`] has it.
     pub fn begin(
         &mut self,
         link: &mut Link,
@@ -220,26 +223,24 @@ impl Session {
             inject(&encoding, link, out);
         }
         link.params = self.params.clone();
-        let Some((unit, _)) =
-            unit.filter(|(unit, class)| refusable && front::is_refused_with(unit, *class))
-        else {
+        if !(refusable && unit.is_some_and(|(unit, class)| front::is_refused_with(unit, class))) {
             inject(&sql, link, out);
             return refusable;
-        };
+        }
         inject(&[b"BEGIN;", &sql[..], b"\n;COMMIT"].concat(), link, out);
         link.guarded = true;
-        link.replay.clear();
-        link.replay.extend_from_slice(unit);
         false
     }
 
-    /// The settings of a unit that was sent with them have been refused, and so was the unit. Returns the unit as the client
-    /// sent it.
-    pub fn take_back(&mut self, link: &mut Link) -> Vec<u8> {
+    /// The connection is lost with the units on their way, which are sent again: the settings of the one that was sent with
+    /// them have been refused, and so was the unit; or it was a standby's, and the client has seen nothing. Returns their
+    /// bytes as the client sent them, and how many are the first unit's.
+    pub fn take_back(&mut self, link: &mut Link) -> (Vec<u8>, usize) {
         self.unsend_block();
         self.lost(link);
         self.stream.drop = false;
-        std::mem::take(&mut link.replay)
+        self.undo_units(link);
+        link.replay.take()
     }
 
     /// Instead of [`Session::begin`], for a statement that mends settings which the server refuses: takes the connection to

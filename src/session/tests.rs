@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::front::Violation;
 use super::*;
 use crate::config::{Hints, Route};
-use crate::link::{Statements, Value};
+use crate::link::{Again, Refusal, Statements, Value};
 use crate::route::Ground;
 use crate::sql::catalog::Change;
 use crate::sql::{Access, Class, Classifier};
@@ -44,6 +44,12 @@ struct Script {
     told: Vec<u8>,
     wrote: bool,
     refused: bool,
+    /// How a standby has refused a unit that ran elsewhere.
+    bounced: Option<Refusal>,
+    /// The unit in front goes to the primary.
+    detour: bool,
+    /// What a standby refuses runs elsewhere.
+    bouncing: bool,
     missed: bool,
     /// How often plans were made void.
     catalog_changes: usize,
@@ -72,6 +78,9 @@ impl Script {
             told: Vec::new(),
             wrote: false,
             refused: false,
+            bounced: None,
+            detour: false,
+            bouncing: false,
             missed: false,
             catalog_changes: 0,
             ended: None,
@@ -102,7 +111,14 @@ impl Script {
                 }
                 self.wrote |= received.wrote;
                 self.refused |= received.refused;
-                assert!(!received.again, "no server of these scripts refuses a plan");
+                if let Some(again) = received.again {
+                    let (units, first) = link.replay.take();
+                    self.sent_again(again, units, first);
+                }
+                if let Some((_, unit)) = received.learned {
+                    let context = context(&self.classifier, &self.statements);
+                    self.session.learn_refusal(&unit, true, context);
+                }
                 self.missed |= received.missed;
                 self.catalog_changes += usize::from(received.catalog_changed != Change::None);
             }
@@ -111,7 +127,7 @@ impl Script {
                 self.broken = Some(error);
                 let link = &mut self.links[node as usize];
                 if link.guarded {
-                    let unit = self.session.take_back(link);
+                    let (unit, _) = self.session.take_back(link);
                     self.input.splice(0..0, unit);
                 }
                 self.lost();
@@ -119,6 +135,32 @@ impl Script {
             }
         }
         self.release();
+        self.pump();
+    }
+
+    /// The held connection is done with units that run elsewhere.
+    fn sent_again(&mut self, again: Again, units: Vec<u8>, first: usize) {
+        let Again::Bounced(refusal) = again else {
+            panic!("no server of these scripts refuses a plan");
+        };
+        if refusal.learned {
+            let context = context(&self.classifier, &self.statements);
+            self.session.learn_refusal(&units[..first], false, context);
+        }
+        self.input.splice(0..0, units);
+        self.bounced = Some(refusal);
+        self.detour = true;
+    }
+
+    /// The held server vanishes, and what it was doing runs elsewhere.
+    fn vanished(&mut self) {
+        let node = self.held.take().expect("a server vanishes that was held");
+        let link = &mut self.links[node as usize];
+        let refusal = link.replay.lost().expect("the client has seen nothing");
+        let (units, first) = self.session.take_back(link);
+        self.links[node as usize] = Link::new(self.max_prepared);
+        self.draining = false;
+        self.sent_again(Again::Bounced(refusal), units, first);
         self.pump();
     }
 
@@ -242,8 +284,10 @@ impl Script {
         }
         let placed = std::mem::take(&mut self.placed);
         if !placed && (self.session.pin().is_none() || self.held.is_none()) {
+            let detour = std::mem::take(&mut self.detour);
             self.held = Some(match (self.session.policy(class).route, class.access) {
-                (Route::Standby, _) | (Route::Split, Access::Read) => Node::Standby,
+                (Route::Standby, _) => Node::Standby,
+                (Route::Split, Access::Read) if !detour => Node::Standby,
                 _ => Node::Primary,
             });
         }
@@ -261,13 +305,8 @@ impl Script {
             self.sent[node as usize].extend_from_slice(&out);
             return false;
         }
-        let context = Context {
-            catalog: &crate::sql::catalog::TABLES,
-            classifier: &self.classifier,
-            statements: &self.statements,
-            pipeline_buffer: PIPELINE_BUFFER,
-            max_message: MAX_MESSAGE,
-        };
+        link.bounces = node == Node::Standby && self.bouncing;
+        let context = context(&self.classifier, &self.statements);
         if self.session.forward(bytes, class, link, context, &mut out) {
             out.extend_from_slice(bytes);
         }
@@ -292,7 +331,7 @@ impl Script {
         for line in lines {
             let (who, what) = line.split_once(':').expect("every line says who speaks");
             let what = what.trim();
-            if matches!(who, "client" | "server" | "lost" | "down") {
+            if matches!(who, "client" | "server" | "lost" | "vanished" | "down") {
                 self.everything_was_expected(line);
             }
             match who {
@@ -301,6 +340,11 @@ impl Script {
                 "lost" => {
                     let in_doubt = self.lost();
                     assert_eq!(in_doubt, what == "in doubt", "{line}");
+                }
+                "vanished" => self.vanished(),
+                "bounced" => {
+                    let bounced = self.bounced.take().map(|refusal| refusal.bounce.as_str());
+                    assert_eq!(bounced, Some(what), "{line}\n{transcript}");
                 }
                 "down" => self.down = what == "yes",
                 "primary" | "standby" => {
@@ -353,6 +397,16 @@ const SERVER: bool = false;
 
 fn play(transcript: &str) {
     Script::new().play(transcript);
+}
+
+fn context<'a>(classifier: &'a Classifier, statements: &'a Statements) -> Context<'a> {
+    Context {
+        catalog: &crate::sql::catalog::TABLES,
+        classifier,
+        statements,
+        pipeline_buffer: PIPELINE_BUFFER,
+        max_message: MAX_MESSAGE,
+    }
 }
 
 /// Messages to bytes.
@@ -3347,4 +3401,224 @@ fn a_mixed_pipeline_fails_its_transaction() {
          server: E 42601 / Z E
          told: E 0A000 / Z E"
     ));
+}
+
+// ── what a standby refuses ───────────────────────────────────────────────────────────────────────────────────────────
+
+/// Plays a transcript in which what a standby refuses runs elsewhere.
+fn bounce(transcript: &str) -> Script {
+    let mut script = Script::new();
+    script.bouncing = true;
+    script.play(transcript);
+    script
+}
+
+#[test]
+fn what_a_standby_refuses_runs_on_the_primary() {
+    let script = bounce(
+        "client: Q select a from v
+         standby: Q select a from v
+         server: T
+         server: E 25006 / Z I
+         bounced: read_only
+         primary: Q select a from v
+         held: primary
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         wrote: yes
+         client: Q select a from v
+         primary: Q select a from v
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         wrote: yes",
+    );
+    assert_eq!(script.classifier.learned(), 1);
+    bounce(
+        "client: P - select a from v / B - / D - / E / S
+         standby: P - select a from v / B - / D - / E / S
+         server: 1 / 2 / T
+         server: E 25006 / Z I
+         bounced: read_only
+         primary: P - select a from v / B - / D - / E / S
+         server: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         told: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         wrote: yes",
+    );
+}
+
+#[test]
+fn what_is_not_there_yet_is_not_learned() {
+    bounce(
+        "client: P s select a from t / D s / S
+         standby: P pgw_1 select a from t / D pgw_1 / S
+         server: E 42P01 / Z I
+         bounced: undefined
+         primary: P pgw_1 select a from t / D pgw_1 / S
+         server: 1 / t / T / Z I
+         told: 1 / t / T / Z I
+         client: B s / E / S
+         standby: P pgw_1 select a from t / B pgw_1 / E / S
+         server: 1 / 2 / C SELECT 0 / Z I
+         told: 2 / C SELECT 0 / Z I",
+    );
+}
+
+/// The client's name was given, or taken, by an answer that it has not seen.
+#[test]
+fn names_are_given_again() {
+    let script = bounce(
+        "client: P s select a from v / B s / E / S
+         standby: P pgw_1 select a from v / B pgw_1 / E / S
+         server: 1 / 2
+         server: E 25006 / Z I
+         bounced: read_only
+         primary: P pgw_1 select a from v / B pgw_1 / E / S
+         server: 1 / 2 / C SELECT 0 / Z I
+         told: 1 / 2 / C SELECT 0 / Z I
+         wrote: yes
+         client: P t select 1 / S
+         standby: P pgw_2 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: C t / P t select b from v / B t / E / S
+         standby: P pgw_3 select b from v / B pgw_3 / E / S
+         server: 1 / 2
+         server: E 42P01 / Z I
+         bounced: undefined
+         primary: P pgw_3 select b from v / B pgw_3 / E / S
+         told: 3
+         server: 1 / 2 / C SELECT 0 / Z I
+         told: 1 / 2 / C SELECT 0 / Z I",
+    );
+    let text = script.session.prepared(b"t").map(|known| known.text());
+    assert_eq!(text, Some(&b"select b from v"[..]));
+}
+
+/// The unnamed statement of the unit behind is not the one that the unit in front runs.
+#[test]
+fn the_unnamed_statement_is_the_one_of_its_time() {
+    bounce(
+        "client: P - select 1 / S
+         standby: P - select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B - / E / S / P - select 2 / S / B - / E / S
+         standby: B - / E / S / P - select 2 / S / B - / E / S
+         server: 2 / E 40001 / Z I / 1 / Z I / 2 / C SELECT 2 / Z I
+         bounced: conflict
+         primary: P - select 1 / B - / E / S / P - select 2 / S / B - / E / S
+         server: 1 / 2 / C SELECT 1 / Z I / 1 / Z I / 2 / C SELECT 2 / Z I
+         told: 2 / C SELECT 1 / Z I / 1 / Z I / 2 / C SELECT 2 / Z I",
+    );
+}
+
+#[test]
+fn what_has_been_shown_stays() {
+    bounce(
+        "client: Q select a from v
+         standby: Q select a from v
+         server: T / D 1
+         told: T / D 1
+         server: E 25006 / Z I
+         told: E 25006 / Z I
+         client: Q select a from v
+         primary: Q select a from v
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         wrote: yes",
+    );
+    // Of two statements the first has been answered; copied data; an error that is the same anywhere.
+    for (unit, replies) in [
+        ("Q select 1; select 2", "T / C SELECT 1 / E 40001 / Z I"),
+        ("Q select 1", "H / E 40001 / Z I"),
+        ("Q select 1", "T / E 22012 / Z I"),
+        ("Q select 1", "I / Z I"),
+    ] {
+        bounce(&format!(
+            "client: {unit}
+             standby: {unit}
+             server: {replies}
+             told: {replies}
+             held: nothing"
+        ));
+    }
+}
+
+/// What is behind a refused unit has not been answered either; its order stays.
+#[test]
+fn a_pipeline_keeps_its_order() {
+    bounce(
+        "client: Q select 1 / P s select a from v / B s / E / S / Q select 3
+         standby: Q select 1 / P pgw_1 select a from v / B pgw_1 / E / S / Q select 3
+         server: T / D 1 / C SELECT 1 / Z I / 1 / 2
+         told: T / D 1 / C SELECT 1 / Z I
+         client: Q select 4
+         standby: Q select 4
+         server: E 42P01 / Z I / T / D 3
+         client: Q insert into t
+         server: C SELECT 1 / Z I / T / D 4 / C SELECT 1 / Z I
+         bounced: undefined
+         primary: P pgw_1 select a from v / B pgw_1 / E / S / Q select 3 / Q select 4 / Q insert into t
+         server: 1 / 2 / C SELECT 0 / Z I / T / D 3 / C SELECT 1 / Z I
+         told: 1 / 2 / C SELECT 0 / Z I / T / D 3 / C SELECT 1 / Z I
+         server: T / D 4 / C SELECT 1 / Z I / C INSERT 0 1 / Z I
+         told: T / D 4 / C SELECT 1 / Z I / C INSERT 0 1 / Z I
+         wrote: yes",
+    );
+}
+
+#[test]
+fn a_standby_that_vanishes_before_its_first_row() {
+    bounce(
+        "client: P s select 1 / B s / D s / E / S
+         standby: P pgw_1 select 1 / B pgw_1 / D pgw_1 / E / S
+         server: 1 / 2 / T
+         vanished:
+         bounced: lost
+         primary: P pgw_1 select 1 / B pgw_1 / D pgw_1 / E / S
+         server: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         told: 1 / 2 / T / D 1 / C SELECT 1 / Z I",
+    );
+    bounce(
+        "client: Q select 1
+         standby: Q select 1
+         server: T / F 57P01
+         vanished:
+         bounced: shutdown
+         primary: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
+/// What is news whatever becomes of a unit is not held back with it.
+#[test]
+fn parameters_do_not_wait_for_a_row() {
+    bounce(
+        "client: Q select 1
+         standby: Q select 1
+         server: T / S TimeZone UTC / S in_hot_standby on
+         told: S TimeZone UTC
+         server: D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I",
+    );
+}
+
+/// A unit that is not kept, because it does not fit or asks for an answer by Flush, leaves those before it where they are.
+#[test]
+fn what_is_not_kept_does_not_move() {
+    let long = format!("Q select '{}'", "x".repeat(PIPELINE_BUFFER));
+    for behind in [&long[..], "P - select 2 / B - / E / H"] {
+        let mut script = Script::new();
+        script.bouncing = true;
+        script.play(
+            "client: Q select 1
+             standby: Q select 1
+             server: T",
+        );
+        script.client(&write(behind, CLIENT));
+        script.sent = Default::default();
+        script.server(&write("E 40001 / Z I", SERVER));
+        assert_eq!(show(&script.told, SERVER), "T / E 40001 / Z I", "{behind}");
+    }
 }

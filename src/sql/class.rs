@@ -91,6 +91,8 @@ labelled! {
         SeveralStatements = "several_statements",
         /// A hint in the comment before it.
         Hint = "hint",
+        /// A standby has refused it, or a statement of its shape.
+        Refused = "refused",
         /// No statement at all.
         Empty = "empty",
     }
@@ -208,6 +210,16 @@ impl Class {
             uncertain: false,
             hint: Hint::NONE,
             shape: ShapeId::NONE,
+        }
+    }
+
+    /// The same for what a standby has refused: it may write.
+    #[must_use]
+    pub const fn refused(self) -> Class {
+        Class {
+            access: Access::Write,
+            reason: Reason::Refused,
+            ..self
         }
     }
 

@@ -15,6 +15,7 @@ use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 use super::explain::{Basis, Explanation};
 use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
+use super::learned::Learned;
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
 use super::rewrite::rewrite;
@@ -58,6 +59,7 @@ impl Default for Lexing {
 #[derive(Debug)]
 pub struct Classifier {
     cache: Cache<Box<[u8]>, Class, ByBytes, foldhash::fast::RandomState>,
+    learned: Learned,
     hits: AtomicU64,
     misses: AtomicU64,
     shapes: Shapes,
@@ -85,6 +87,7 @@ impl Classifier {
         let hasher = foldhash::fast::RandomState::default();
         Classifier {
             cache: Cache::with(items, bytes, ByBytes, hasher, Default::default()),
+            learned: Learned::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             shapes: Shapes::new(0),
@@ -123,6 +126,29 @@ impl Classifier {
         explanation.class.hint = hint::leading(text);
         explanation.class = explanation.class.hinted();
         explanation
+    }
+
+    /// A standby has refused this text as a write: all texts of its shape go to the primary from now on. A text that was
+    /// not taken for a read has nothing to be learned.
+    pub fn learn(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) {
+        if self.classify(text, lexing, catalog).access != Access::Read {
+            return;
+        }
+        LEXED.with_borrow_mut(|lexed| {
+            if lexed.lex(text).is_ok() {
+                self.learned.insert(&lexed.key);
+                let mut class = refused(lexed);
+                class.shape = self.shapes.of(&lexed.key, class);
+                // By this catalog; under others it is looked for among what has been learned.
+                lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
+                self.cache.insert(lexed.key.as_slice().into(), class);
+            }
+        });
+    }
+
+    /// How many shapes have been learned to be no reads.
+    pub fn learned(&self) -> usize {
+        self.learned.len()
     }
 
     /// Verdicts found in the cache.
@@ -226,19 +252,11 @@ impl Classifier {
             self.misses.fetch_add(1, Ordering::Relaxed);
             // Its words are looked at.
             lexed.key.truncate(length);
-            let is_good = |look| look == Look::Good;
             let explains = basis.is_some();
-            let class = match plain_operators(text, &lexed.operators, catalog, is_good) {
-                Ok(text) => parse(&text, lexed, catalog, basis),
-                Err(operator) => {
-                    if let Some(basis) = basis {
-                        *basis = Basis::operator(text, operator);
-                    }
-                    Class {
-                        uncertain: is_uncertain_but_for_operators(text, lexed, catalog),
-                        ..Class::plain(Access::Write, Reason::Operator)
-                    }
-                }
+            let class = if self.learned.contains(&lexed.key) {
+                refused(lexed)
+            } else {
+                Classifier::parsed(text, lexed, catalog, basis)
             };
             let mut class = Class {
                 statements,
@@ -254,6 +272,23 @@ impl Classifier {
         };
         lexed.key.truncate(length);
         class
+    }
+
+    /// The class that the parser and the catalog give.
+    fn parsed(text: &[u8], lexed: &Lexed, catalog: &Catalog, basis: Option<&mut Basis>) -> Class {
+        let is_good = |look| look == Look::Good;
+        match plain_operators(text, &lexed.operators, catalog, is_good) {
+            Ok(text) => parse(&text, lexed, catalog, basis),
+            Err(operator) => {
+                if let Some(basis) = basis {
+                    *basis = Basis::operator(text, operator);
+                }
+                Class {
+                    uncertain: is_uncertain_but_for_operators(text, lexed, catalog),
+                    ..Class::plain(Access::Write, Reason::Operator)
+                }
+            }
+        }
     }
 
     /// Several statements in one text are one implicit transaction: they go to one place (routing.md §2.1, M).
@@ -323,6 +358,14 @@ impl Classifier {
             hint: Hint::NONE,
             shape: ShapeId::NONE,
         }
+    }
+}
+
+/// The class of a text that starts like a read and is none.
+fn refused(lexed: &Lexed) -> Class {
+    Class {
+        statements: u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX),
+        ..Class::plain(Access::Write, Reason::Refused)
     }
 }
 

@@ -16,6 +16,7 @@ mod explain;
 mod function;
 mod hint;
 mod keyword;
+mod learned;
 mod lexer;
 mod listen;
 mod pins;

@@ -37,3 +37,4 @@ mod timeouts_end_what_takes_too_long;
 mod transactions_begin_with_their_first_statement;
 mod traps_never_run_on_a_standby;
 mod two_clients_alternate_on_one_connection;
+mod what_a_standby_refuses_is_answered_by_the_primary;

@@ -417,6 +417,21 @@ fn faithful(clients: [&[Turn]; 2], events: &[(bool, Event)], site: &std::rc::Rc<
     }
 }
 
+/// The standbys of [`Site::refusing`] do refuse, and vanish.
+#[test]
+fn refusals_are_met() {
+    let site = Site::refusing();
+    let turns = [Turn::Group(vec![Step::Once("select 1")])];
+    let ask = |_| {
+        let mut client = Client::new(&site, &turns);
+        client.finish();
+        assert_eq!(spell(&client.rig.output), spell(&client.expected));
+        client.rig.bounces
+    };
+    // The second is a write, and from then on the statement is known for one.
+    assert_eq!((0..12).map(ask).sum::<usize>(), 2);
+}
+
 /// Some seconds' worth of cases, the same each time; PROPTEST_CASES asks for so many others.
 fn config() -> ProptestConfig {
     let said = std::env::var("PROPTEST_CASES").ok();
@@ -445,6 +460,16 @@ proptest! {
     ) {
         let (one, two) = (without_leftovers(one), without_leftovers(two));
         faithful([&one, &two], &events, &Site::new(4096, true));
+    }
+
+    /// Standbys refuse what they are given, or vanish: nobody hears of it.
+    #[test]
+    fn standbys_refuse(
+        one in vec(turn(Flow::Whole), 0..8),
+        two in vec(turn(Flow::Whole), 0..8),
+        events in vec((any::<bool>(), event()), 0..60),
+    ) {
+        faithful([&one, &two], &events, &Site::refusing());
     }
 
     /// Groups are cut by Flush, are sent before they are whole, and have a Query inside.
