@@ -385,3 +385,26 @@ fn the_event_trigger_tells_of_ddl() {
         logged(standby, "SELECT good(91)") == before
     });
 }
+
+/// An administrator vouches for a function that is declared volatile, and trusts no declaration.
+#[test]
+fn trust_is_configured() {
+    let cluster = pgweir::testbed::Cluster::builder()
+        .standbys(1)
+        .setting("log_statement", "all");
+    let rig = Rig::with(cluster, |config| {
+        config.clusters[0].reads.trust_declared_volatility = false;
+        config.clusters[0].standby_functions = vec!["estimate".to_owned()];
+    });
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    primary.execute(OBJECTS).expect("the objects");
+    let estimate = "CREATE FUNCTION estimate() RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1'";
+    primary.execute(estimate).expect("a function");
+    rig.cluster.wait_caught_up().expect("the standby");
+    rig.learn("postgres");
+    let mut client = rig.client("postgres");
+    assert_eq!(value(&mut client, "SELECT estimate()"), "1");
+    assert_eq!(value(&mut client, "SELECT good(1)"), "1");
+    assert_eq!(logged(standby, "SELECT estimate()"), 1);
+    assert_eq!(logged(standby, "SELECT good(1)"), 0);
+}
