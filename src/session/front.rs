@@ -9,7 +9,9 @@ use super::{Group, Session, between_units, bounce};
 use crate::config::Route;
 use crate::link::{Link, Local, Owed, Statement, Statements};
 use crate::sql::catalog::Catalog;
-use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, ShapeId, TxEffect};
+use crate::sql::{
+    Access, Class, Classifier, Lexing, Listening, Reason, SessionEffect, ShapeId, TxEffect,
+};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
 use crate::wire::{ClientFacing, Notice, SqlState};
@@ -454,6 +456,16 @@ impl Session {
             }
             class
         });
+        // Prepared when backslashes were something else: what servers make of it now is not known.
+        let class = if self.lexing == Lexing::default() || self.lexing.is_alike(statement.text()) {
+            class
+        } else {
+            Class {
+                access: Access::Write,
+                reason: Reason::UnsafeText,
+                ..class
+            }
+        };
         self.steered(class)
     }
 

@@ -16,7 +16,8 @@ use super::{Group, Session, between_units, inject};
 use crate::link::{Link, Owed, Params, Statement, Value};
 use crate::sql::setting::{self, Change, Parsed};
 use crate::sql::{
-    self, Access, Class, Control, Isolation, Modes, Reason, SessionEffect, TxEffect, mentions,
+    self, Access, Class, Control, HintedPlace, Isolation, Modes, Reason, SessionEffect, TxEffect,
+    mentions,
 };
 use crate::wire::frame::{HEADER, put_header, split_cstr};
 use crate::wire::frontend::{self, Target};
@@ -158,6 +159,12 @@ struct Reading<'a> {
     parsed: Option<(&'a [u8], Option<Control>)>,
     /// The unnamed portal, until it is executed.
     bound: Option<Control>,
+    /// A name has been prepared. Another in the same group is the server's to judge.
+    named: bool,
+    /// A statement has been closed: what names stand for behind it is the server's to say.
+    closed: bool,
+    /// All of the group can be answered.
+    sure: bool,
 }
 
 impl Session {
@@ -312,9 +319,10 @@ impl Session {
         held: Option<(&Link, bool)>,
         replies: &mut Vec<u8>,
     ) -> Option<Next> {
-        if self.block == Block::None
-            && (self.lateness.now.is_none() || class.tx == TxEffect::None || !self.is_free(held))
-        {
+        // One that asks for the primary begins there.
+        let is_placed = class.hint.place == Some(HintedPlace::Primary);
+        let is_late = self.lateness.now.is_some() && class.tx != TxEffect::None && !is_placed;
+        if self.block == Block::None && (!is_late || !self.is_free(held)) {
             return self.on_standby(unit, class, held);
         }
         if let Block::Sent(_) = self.block {
@@ -561,19 +569,33 @@ impl Session {
         let Block::Sent(begun) = self.block else {
             return Verdict::Refused;
         };
+        let text = whole_query(unit);
         if link.status == Status::Failed {
-            return Verdict::Refused;
+            // A text that begins with ROLLBACK is given something to roll back, where all of it may run.
+            let first = text.and_then(|text| sql::statements(text).into_iter().next());
+            return match first.and_then(sql::control) {
+                Some(Control::End {
+                    commit: false,
+                    chain: false,
+                }) if class.statements > 1 => Verdict::Moves,
+                _ => Verdict::Refused,
+            };
         }
         if !begun.has_read && begun.is_movable() {
             return Verdict::Moves;
         }
         // From here on the server would refuse to change what the transaction is.
-        let text = whole_query(unit).filter(|_| class.statements == 1);
-        if let Some(Control::Set(modes)) = text.and_then(sql::control) {
-            return match modes.read_only {
-                Some(false) => Verdict::Refused,
-                _ => Verdict::Stays,
-            };
+        match text
+            .filter(|_| class.statements == 1)
+            .and_then(sql::control)
+        {
+            Some(Control::Set(modes)) if modes.read_only == Some(false) => return Verdict::Refused,
+            Some(Control::Set(_)) => return Verdict::Stays,
+            // The server warns.
+            Some(Control::Begin { modes, .. }) if modes == Modes::default() => {
+                return Verdict::Stays;
+            }
+            _ => {}
         }
         if begun.is_movable() && !self.changes_transaction(unit) {
             Verdict::Moves
@@ -742,6 +764,9 @@ impl Session {
             block: self.block,
             parsed: None,
             bound: None,
+            named: false,
+            closed: false,
+            sure: false,
         };
         let mut trial = reading();
         let mut frames = Frames(group);
@@ -753,7 +778,10 @@ impl Session {
         if !known || !frames.0.is_empty() || trial.bound.is_some() {
             return false;
         }
-        let mut reading = reading();
+        let mut reading = Reading {
+            sure: true,
+            ..reading()
+        };
         for (header, body) in Frames(group) {
             let answer = self.answer_to(&mut reading, header.tag, body, context);
             self.block = reading.block;
@@ -807,8 +835,11 @@ impl Session {
         match tag {
             b'P' => {
                 let parse = frontend::parse(body)?;
-                if !parse.name.is_empty() && self.prepared(parse.name).is_some() {
-                    return None;
+                if !parse.name.is_empty() {
+                    if reading.named || reading.closed || self.prepared(parse.name).is_some() {
+                        return None;
+                    }
+                    reading.named = true;
                 }
                 let statement = self.intern(parse, context);
                 let control = control_of(&statement).filter(|_| late);
@@ -847,12 +878,23 @@ impl Session {
                 reading.block = block;
                 Some(Answer::Completed(tag))
             }
-            b'C' => match frontend::target(body)? {
-                Target::Statement(name) if self.prepared(name).is_some() => {
-                    Some(Answer::Closed(Target::Statement(name)))
-                }
-                target => (reading.block != Block::None).then_some(Answer::Closed(target)),
-            },
+            b'C' => {
+                let target = frontend::target(body)?;
+                let known = match target {
+                    Target::Statement(name) => {
+                        reading.closed = true;
+                        self.prepared(name).is_some()
+                    }
+                    Target::Portal(name) => {
+                        if name.is_empty() {
+                            reading.bound = None;
+                        }
+                        false
+                    }
+                };
+                let answered = known || reading.sure || reading.block != Block::None;
+                answered.then_some(Answer::Closed(target))
+            }
             b'S' => Some(Answer::Ready),
             b'H' => Some(Answer::Nothing),
             _ => None,
@@ -862,7 +904,8 @@ impl Session {
     /// What a name stands for, if it is transaction control.
     fn named_control(&self, reading: &Reading<'_>, name: &[u8]) -> Option<Control> {
         match reading.parsed {
-            Some((parsed, control)) if parsed == name => control,
+            Some((parsed, control)) if parsed == name && !reading.closed => control,
+            _ if reading.closed => None,
             _ => control_of(self.statement(name)?),
         }
     }
@@ -893,7 +936,12 @@ fn failed_transaction() -> Notice {
 fn control_of(statement: &Statement) -> Option<Control> {
     let concerned =
         statement.class.tx != TxEffect::None || statement.class.session == SessionEffect::Set;
-    if !concerned || statement.class.statements != 1 || !statement.content().ends_with(NO_TYPES) {
+    let is_placed = statement.class.hint.place == Some(HintedPlace::Primary);
+    if !concerned
+        || is_placed
+        || statement.class.statements != 1
+        || !statement.content().ends_with(NO_TYPES)
+    {
         return None;
     }
     sql::control(statement.text())

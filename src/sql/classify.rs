@@ -46,6 +46,15 @@ pub struct Lexing {
     pub safe_encoding: bool,
 }
 
+impl Lexing {
+    /// Whether the server splits this text as we do. Backslashes matter only without standard-conforming strings, and
+    /// bytes above 127 only in encodings where a part of a character may look like ASCII.
+    pub fn is_alike(self, text: &[u8]) -> bool {
+        (self.standard_conforming_strings || !text.contains(&b'\\'))
+            && (self.safe_encoding || text.is_ascii())
+    }
+}
+
 impl Default for Lexing {
     fn default() -> Lexing {
         Lexing {
@@ -170,7 +179,7 @@ impl Classifier {
         basis: Option<&mut Basis>,
     ) -> Class {
         let explains = basis.is_some();
-        if !is_lexed_alike(text, lexing) {
+        if !lexing.is_alike(text) {
             let class = Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
             return self.unlexed(class);
         }
@@ -437,13 +446,6 @@ fn unread(text: &[u8]) -> SessionEffect {
     } else {
         SessionEffect::Unknown
     }
-}
-
-/// Whether the server splits this text as we do. Backslashes matter only without standard-conforming strings, and
-/// bytes above 127 only in encodings where a part of a character may look like ASCII.
-fn is_lexed_alike(text: &[u8], lexing: Lexing) -> bool {
-    (lexing.standard_conforming_strings || !text.contains(&b'\\'))
-        && (lexing.safe_encoding || text.is_ascii())
 }
 
 fn bailed(bail: Bail, length: usize) -> Class {

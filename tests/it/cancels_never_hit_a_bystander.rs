@@ -122,7 +122,8 @@ fn volley(
 ) -> bool {
     let last = format!("{STATEMENT}; COMMIT");
     if at_server {
-        client.query("BEGIN").unwrap();
+        // BEGIN alone takes no connection.
+        client.query("BEGIN; SELECT 1").unwrap();
     }
     let sql = if at_server { &last } else { STATEMENT };
     client.send(&request::query(sql)).unwrap();

@@ -318,7 +318,7 @@ fn who_waits_is_shown() {
         config.databases[0].pool.size = 1;
     });
     let mut holder = rig.client("postgres");
-    execute(&mut holder, "BEGIN");
+    execute(&mut holder, "BEGIN; SELECT 1");
     let mut waiter = rig.client("postgres");
     waiter.send(&request::query("SELECT 1")).unwrap();
     let mut console = rig.client("pgweir");
