@@ -177,8 +177,8 @@ impl Relay {
     pub(super) fn checkout_failed(&mut self, waiting: &Waiting, error: &CheckoutError) {
         self.shared.count_checkout(error);
         let avoid = waiting.avoid | 1 << waiting.node;
-        if let CheckoutError::Server(server) = error
-            && server.node_is_away()
+        // Nothing has been sent, so whatever keeps a standby from taking it, another node may.
+        if matches!(error, CheckoutError::Server(_))
             && waiting.standby
             && let Ok(there) = self.obtain(waiting.unit, avoid)
         {

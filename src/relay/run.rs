@@ -617,10 +617,14 @@ impl Relay {
             };
         }
         let is_full = |waiting: &Waiting| self.input.len() >= waiting.unit.len + MAX_AHEAD;
+        // It is read on all the same: a client that leaves now must be noticed.
+        let ahead = self.placed.map_or(0, |unit| unit.len) + MAX_AHEAD;
+        let is_draining =
+            self.flags.draining_link && (self.input.is_empty() || self.input.len() >= ahead);
         let blocked = self.waiting.as_deref().is_some_and(is_full)
             || self.waits_to_listen()
             || self.awaits_cancel()
-            || self.flags.draining_link
+            || is_draining
             || self.output.len() > MAX_OUTPUT
             || self
                 .held
@@ -650,7 +654,7 @@ impl Relay {
         match read {
             Poll::Pending => Ok(moved),
             Poll::Ready(more) => {
-                if more && self.waiting.is_none() {
+                if more && self.waiting.is_none() && !self.flags.draining_link {
                     self.process_input(cx)?;
                 }
                 Ok(true)

@@ -757,6 +757,7 @@ impl Session {
             }
             b"client_encoding" => {
                 self.lexing.safe_encoding = safe_encoding(value);
+                self.lexing.utf8 = super::is_utf8(value);
                 self.sharing.encoding(value);
             }
             _ => {}

@@ -423,7 +423,11 @@ impl Session {
         context: Context<'_>,
     ) -> Arc<Statement> {
         // A text that this session's server lexes in another way must not share a verdict with the others.
-        if self.lexing == Default::default() {
+        let is_shared = Lexing {
+            utf8: self.lexing.utf8 || parse.text.is_ascii(),
+            ..self.lexing
+        } == Lexing::default();
+        if is_shared {
             let classify = || self.classify(parse.text, context);
             return context.statements.intern(parse.content, classify);
         }

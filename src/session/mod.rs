@@ -395,7 +395,10 @@ pub fn lexing_of<'a>(reported: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
     for (name, value) in reported {
         match name {
             "standard_conforming_strings" => lexing.standard_conforming_strings = value == "on",
-            "client_encoding" => lexing.safe_encoding = back::safe_encoding(value.as_bytes()),
+            "client_encoding" => {
+                lexing.safe_encoding = back::safe_encoding(value.as_bytes());
+                lexing.utf8 = is_utf8(value.as_bytes());
+            }
             _ => {}
         }
     }

@@ -44,6 +44,8 @@ pub struct Lexing {
     pub standard_conforming_strings: bool,
     /// `client_encoding` is one in which bytes below 128 are ASCII and nothing else.
     pub safe_encoding: bool,
+    /// `client_encoding` is UTF8: what is not ASCII can be told from the catalog's names.
+    pub utf8: bool,
 }
 
 impl Lexing {
@@ -60,6 +62,7 @@ impl Default for Lexing {
         Lexing {
             standard_conforming_strings: true,
             safe_encoding: true,
+            utf8: true,
         }
     }
 }
@@ -199,9 +202,9 @@ impl Classifier {
             }
             1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
                 Verdict::Class(class) => class,
-                Verdict::Parse => self.read(text, lexed, catalog, basis),
+                Verdict::Parse => self.read(text, lexing, lexed, catalog, basis),
             },
-            _ => self.several(text, lexed, catalog, basis),
+            _ => self.several(text, lexing, lexed, catalog, basis),
         };
         let class = hidden(flagged(class, text, lexed), lexed, text);
         if explains {
@@ -224,6 +227,7 @@ impl Classifier {
     fn read(
         &self,
         text: &[u8],
+        lexing: Lexing,
         lexed: &mut Lexed,
         catalog: &Catalog,
         basis: Option<&mut Basis>,
@@ -237,7 +241,7 @@ impl Classifier {
         }
         // Before the cache: its key has no literals, so one text that is not UTF-8 must not decide for all that differ
         // from it in a literal only.
-        if !text.is_ascii() && std::str::from_utf8(text).is_err() {
+        if !text.is_ascii() && !(lexing.utf8 && std::str::from_utf8(text).is_ok()) {
             if let Some(basis) = basis {
                 *basis = Basis::said("not UTF-8");
             }
@@ -313,6 +317,7 @@ impl Classifier {
     fn several(
         &self,
         text: &[u8],
+        lexing: Lexing,
         lexed: &mut Lexed,
         catalog: &Catalog,
         basis: Option<&mut Basis>,
@@ -339,7 +344,7 @@ impl Classifier {
             }
         }
         let Some(merged) = merged else {
-            return self.read(text, lexed, catalog, basis);
+            return self.read(text, lexing, lexed, catalog, basis);
         };
         // What the others are is not looked at: they run beside something that does not belong on a standby.
         let reason = if merged.access == Access::Write {

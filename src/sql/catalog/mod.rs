@@ -340,6 +340,9 @@ impl Catalog {
     }
 }
 
+/// Functions of extensions, by how their names begin, that run SQL text whatever they are declared as.
+const RUN_TEXT: [&str; 3] = ["crosstab", "connectby", "xpath_table"];
+
 /// Operators that a statement may use without naming them, or that the parser's tree has no operator for: IN, BETWEEN, LIKE,
 /// GROUP BY, UNION, JOIN USING and their like.
 const IMPLICIT: [&str; 14] = [
@@ -422,6 +425,8 @@ impl Names {
             (_, b'p') => Some("a procedure"),
             // These run statements on other servers, whatever they are declared as.
             _ if name.starts_with("dblink") => Some("runs statements elsewhere"),
+            // tablefunc and xml2 run the text that they are given.
+            _ if RUN_TEXT.iter().any(|family| name.starts_with(family)) => Some("runs statements"),
             _ if trusted => None,
             (b'i' | b's', _) if trust.declared => None,
             (b'i' | b's', _) => Some("not trusted"),
