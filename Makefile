@@ -1,5 +1,5 @@
 # The one entry. Rules are thin: the work is in the program or in scripts/.
-.PHONY: demo test check bench soak fuzz build
+.PHONY: demo test check bench soak fuzz oracle build
 
 # A throw-away primary and two standbys, the proxy before them, a little traffic. ARGS="--for 20s" ends by itself.
 demo:
@@ -37,3 +37,7 @@ soak:
 # Each fuzz target for FUZZ_SECONDS (default 60).
 fuzz:
 	scripts/fuzz
+
+# pgweir's verdicts beside PostgreSQL's own parser, over its regression tests and ORACLE_COUNT generated statements.
+oracle:
+	scripts/oracle

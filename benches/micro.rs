@@ -10,9 +10,9 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use pgweir::cluster::{Lsn, NodeState, Position, Sample, Timeline, View};
 use pgweir::link::{Link, Params, Statements};
-use pgweir::route::{Decision, Floor, Need, decide};
+use pgweir::route::{Decision, Floor, Need, Policy, decide};
 use pgweir::session::{Context, Next, Session};
-use pgweir::sql::{Class, Classifier, Lexing};
+use pgweir::sql::{Call, Class, Classifier, Lexing};
 use pgweir::wire::frame::put_header;
 
 fn main() {
@@ -73,6 +73,21 @@ fn classify_seen(bencher: Bencher, statement: &Statement) {
     let classifier = Classifier::new(CACHE);
     classify(&classifier, statement);
     bencher.bench_local(|| classify(&classifier, statement));
+}
+
+/// The same, and it is counted by its shape.
+#[divan::bench(args = OLTP)]
+fn classify_counted(bencher: Bencher, statement: &Statement) {
+    let classifier = Classifier::new(CACHE).with_shapes(1000);
+    let call = Call {
+        standby: true,
+        nanoseconds: 50_000,
+        bytes: 100,
+    };
+    bencher.bench_local(|| {
+        let class = classify(&classifier, statement);
+        classifier.shapes().count(class.shape, black_box(call));
+    });
 }
 
 /// The shape is new: what starts like a read is parsed.
@@ -308,7 +323,8 @@ fn bench_decide(bencher: Bencher, need: Need, floor: impl Fn(Instant) -> Floor) 
     bencher.bench_local(|| {
         turn += 1;
         let mut floor = floor(now);
-        let decision = decide(need, &mut floor, black_box(&view), now, |_| 3, turn);
+        let policy = black_box(Policy::default());
+        let decision = decide(need, policy, &mut floor, black_box(&view), now, |_| 3, turn);
         assert!(
             matches!(decision, Decision::Node { .. }),
             "every node is up"

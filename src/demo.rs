@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::config::{
-    Address, Admin, Auth, AuthMethod, Cluster as ClusterConfig, Config, Database, Limits, Log,
-    LogFormat, LogLevel, Monitor, Node as NodeConfig, Pool, Reads, Timeouts,
+    Address, Admin, Auth, AuthMethod, Cluster as ClusterConfig, Config, Consistency, Database,
+    Limits, Log, LogFormat, LogLevel, Monitor, Node as NodeConfig, Pool, Reads, Routing, Timeouts,
 };
 use crate::proxy::{self, NodeStatements, Proxy};
 use crate::testbed::{self, Cluster, RawClient};
@@ -92,6 +92,7 @@ async fn show(
             "  status: http://{status}/readyz   metrics: http://{status}/metrics\n"
         ))?;
     }
+    say("  console: database pgweir at the same address; SHOW HELP lists what it answers\n")?;
     for node in cluster.nodes() {
         say(&format!("  {}: {}\n", node.name(), node.address()))?;
     }
@@ -144,12 +145,13 @@ fn configuration(cluster: &Cluster) -> Config {
     };
     Config {
         workers: 1,
-        listeners: vec![local(PORT)],
+        listeners: vec![local(PORT).into()],
         clusters: vec![ClusterConfig {
             name: "demo".to_owned(),
             nodes: cluster.nodes().iter().map(node).collect(),
             monitor,
             reads: Reads {
+                consistency: Consistency::Session,
                 max_lag: Duration::from_secs(10),
                 catalog_ttl: Duration::from_secs(60),
                 trust_declared_volatility: true,
@@ -161,6 +163,7 @@ fn configuration(cluster: &Cluster) -> Config {
             dbname: None,
             max_connections: None,
             max_clients: None,
+            routing: Routing::default(),
             pool: Pool::default(),
         }],
         users: Vec::new(),
@@ -169,6 +172,8 @@ fn configuration(cluster: &Cluster) -> Config {
             users: None,
         },
         admin: Admin {
+            users: vec!["postgres".to_owned()],
+            queries: 1000,
             http: Some(local(STATUS_PORT)),
         },
         limits: Limits {

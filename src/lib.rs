@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod cluster;
 pub mod config;
+pub mod console;
 pub mod link;
 pub mod route;
 pub mod session;

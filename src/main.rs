@@ -10,7 +10,7 @@ use pgweir::config::{Config, Faults, LogFormat, LogLevel, Sources};
 use pgweir::demo;
 use pgweir::proxy::Proxy;
 use pgweir::sql::catalog::TABLES;
-use pgweir::sql::{Access, Classifier, Lexing};
+use pgweir::sql::{Classifier, Explanation, Lexing};
 
 /// A proxy between applications and a PostgreSQL cluster: pools server connections, sends writes to the
 /// primary, spreads reads over the standbys by measured lag, and lets every session read its own writes.
@@ -178,12 +178,16 @@ fn start_log(level: LogLevel, format: LogFormat) {
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_target(false);
-    match format {
-        LogFormat::Text => log
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
-        LogFormat::Json => log.json().init(),
-    }
+    // Not by `init`, which also takes what libraries write by the crate `log`: at debug level the SQL parser writes each
+    // statement there, with its literals.
+    let set = match format {
+        LogFormat::Text => tracing::subscriber::set_global_default(
+            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .finish(),
+        ),
+        LogFormat::Json => tracing::subscriber::set_global_default(log.json().finish()),
+    };
+    set.expect("the log is started once, by the command that runs");
 }
 
 fn check(file: &Path) -> Result<(), Failure> {
@@ -224,25 +228,30 @@ fn explain(explain: &Explain) -> Result<(), Failure> {
     let classifier = Classifier::new(1 << 20);
     for text in texts {
         let explanation = classifier.explain(text.as_bytes(), Lexing::default(), &TABLES);
-        let class = explanation.class;
-        let place = match class.access {
-            Access::Read => "standby",
-            Access::Primary | Access::Write => "primary",
-            Access::Neutral => "current place",
-            Access::Empty => "nowhere",
-        };
-        let detail = if explanation.detail.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", explanation.detail)
-        };
         say(&format!(
-            "{place} ({}, {}{detail})  {text}\n",
-            class.access.as_str(),
-            class.reason.as_str()
+            "{explanation}  {text}\n{}",
+            rests_on(&explanation, &text)
         ))?;
     }
     Ok(())
+}
+
+/// The place in the text that decided, and by way of what.
+fn rests_on(explanation: &Explanation, text: &str) -> String {
+    let mut lines = String::new();
+    if let Some(place) = explanation.place {
+        let at = format!("    {}:{}: ", place.line, place.column);
+        let indent = " ".repeat(at.len());
+        for (n, line) in place.excerpt(text).lines().enumerate() {
+            lines.push_str(if n == 0 { &at } else { &indent });
+            lines.push_str(line);
+            lines.push('\n');
+        }
+    }
+    if !explanation.chain.is_empty() {
+        lines.push_str(&format!("    by way of: {}\n", explanation.chain_text()));
+    }
+    lines
 }
 
 fn read_statements(file: &Path) -> std::io::Result<String> {

@@ -3,6 +3,7 @@
 mod accept;
 mod build;
 mod catalogs;
+mod console;
 mod peers;
 mod status;
 
@@ -69,7 +70,7 @@ impl Proxy {
         let mut listeners = JoinSet::new();
         let mut addresses = Vec::new();
         let tcp = build::tcp(config);
-        for address in &config.listeners {
+        for crate::config::Listener { address, route } in &config.listeners {
             let listener =
                 Listener::bind(address, tcp)
                     .await
@@ -77,10 +78,11 @@ impl Proxy {
                         address: address.to_string(),
                         error,
                     })?;
-            tracing::info!(address = %listener.address(), "listening");
+            tracing::info!(address = %listener.address(), route = route.as_str(), "listening");
             addresses.push(listener.address());
             listeners.spawn(accept::accept(
                 listener,
+                *route,
                 built.clone(),
                 sessions.clone(),
                 stopped.clone(),

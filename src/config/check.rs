@@ -7,8 +7,9 @@ use super::raw::{Named, Table, nearest};
 use super::shape::Shape;
 use super::users;
 use super::{
-    Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Fault, Limits, Log, Monitor, Node,
-    Peer, PeerId, Peering, Pool, Reads, Secret, Sources, Timeouts, User, Users, keys,
+    Address, Admin, Auth, AuthMethod, Cluster, Config, Database, Fault, Limits, Listener, Log,
+    Monitor, Node, Peer, PeerId, Peering, Pool, Reads, Routing, Secret, Sources, Timeouts, User,
+    Users, keys,
 };
 
 /// Reads the whole file. The value counts only if nothing was reported, and the faults of the users
@@ -36,7 +37,7 @@ pub(super) fn config(root: &Table<'_>, sources: &dyn Sources) -> (Config, Vec<Fa
     (config, faults)
 }
 
-fn listeners(root: &Table<'_>) -> Vec<Address> {
+fn listeners(root: &Table<'_>) -> Vec<Listener> {
     let tables = root.array("listener");
     if tables.is_empty() && !root.mistyped_array("listener") {
         root.missing(
@@ -59,7 +60,10 @@ fn listeners(root: &Table<'_>) -> Vec<Address> {
             }
             None => _ = first.insert(address.value.clone(), index),
         }
-        listeners.push(address.value);
+        listeners.push(Listener {
+            address: address.value,
+            route: table.get(&keys::LISTENER_ROUTE),
+        });
     }
     listeners
 }
@@ -90,6 +94,7 @@ fn cluster(named: &Named<'_>, sources: &dyn Sources) -> Cluster {
 
 fn reads(table: &Table<'_>) -> Reads {
     Reads {
+        consistency: table.get(&keys::CONSISTENCY),
         max_lag: table.get(&keys::MAX_LAG),
         catalog_ttl: table.get(&keys::CATALOG_TTL),
         trust_declared_volatility: table.get(&keys::TRUST_DECLARED_VOLATILITY),
@@ -219,6 +224,10 @@ fn databases(root: &Table<'_>, clusters: &[Named<'_>]) -> Vec<Database> {
     }
     for database in &databases {
         check_name(root, "database", database);
+        if keys::CONSOLE.contains(&database.name.as_str()) {
+            let message = "is the name of the console; give the database another name, with dbname";
+            root.fault(database.at, "database", message);
+        }
     }
     databases
         .iter()
@@ -239,6 +248,12 @@ fn database(named: &Named<'_>, clusters: &[Named<'_>]) -> Database {
         dbname: dbname.map(|dbname| dbname.value),
         max_connections: maybe(table, &keys::DATABASE_MAX_CONNECTIONS),
         max_clients: maybe(table, &keys::DATABASE_MAX_CLIENTS),
+        routing: Routing {
+            route: maybe(table, &keys::DATABASE_ROUTE),
+            consistency: maybe(&table.table("reads"), &keys::DATABASE_CONSISTENCY),
+            max_lag: maybe(&table.table("reads"), &keys::DATABASE_MAX_LAG),
+            hints: Some(table.get(&keys::DATABASE_HINTS)),
+        },
         pool: pool(&table.table("pool")),
     }
 }
@@ -257,6 +272,12 @@ fn special_users(root: &Table<'_>) -> Vec<User> {
             name: named.name.clone(),
             max_connections: maybe(table, &keys::USER_MAX_CONNECTIONS),
             max_clients: maybe(table, &keys::USER_MAX_CLIENTS),
+            routing: Routing {
+                route: maybe(table, &keys::USER_ROUTE),
+                consistency: maybe(&table.table("reads"), &keys::USER_CONSISTENCY),
+                max_lag: maybe(&table.table("reads"), &keys::USER_MAX_LAG),
+                hints: maybe(table, &keys::USER_HINTS),
+            },
             mode: maybe(&pool, &keys::USER_POOL_MODE),
             size: maybe(&pool, &keys::USER_POOL_SIZE),
             min: maybe(&pool, &keys::USER_POOL_MIN),
@@ -328,6 +349,7 @@ fn pool(table: &Table<'_>) -> Pool {
         connect_query: maybe(table, &keys::POOL_CONNECT_QUERY),
         reset_query: maybe(table, &keys::POOL_RESET_QUERY),
         listen: table.get(&keys::POOL_LISTEN),
+        deferred_begin: table.get(&keys::POOL_DEFERRED_BEGIN),
     };
     check_min(table, pool.min, pool.size);
     pool
@@ -362,7 +384,9 @@ fn users_of(table: &Table<'_>, sources: &dyn Sources) -> (Option<Users>, Vec<Fau
 
 fn admin(table: &Table<'_>) -> Admin {
     Admin {
+        users: table.get(&keys::ADMIN_USERS),
         http: maybe(table, &keys::ADMIN_HTTP),
+        queries: table.get(&keys::ADMIN_QUERIES),
     }
 }
 

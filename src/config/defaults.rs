@@ -20,6 +20,7 @@ impl Default for Pool {
             connect_query: None,
             reset_query: None,
             listen: default(&keys::POOL_LISTEN),
+            deferred_begin: default(&keys::POOL_DEFERRED_BEGIN),
         }
     }
 }

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use super::shape::{
-    Bound, Choice, Count, Maybe, PeerNumber, Place, Shape, Size, Text, TextOr, Time,
+    Bound, Choice, Count, Maybe, Names, PeerNumber, Place, Shape, Size, Text, TextOr, Time,
 };
-use super::{AuthMethod, ListenPolicy, LogFormat, LogLevel, PoolMode};
+use super::{AuthMethod, Consistency, Hints, ListenPolicy, LogFormat, LogLevel, PoolMode, Route};
 
 /// One key of the file.
 pub(super) struct Key<S> {
@@ -86,6 +86,7 @@ impl<S: Shape + Sync> Described for Key<S> {
 pub(super) static KEYS: &[&dyn Described] = &[
     &WORKERS,
     &LISTENER_ADDRESS,
+    &LISTENER_ROUTE,
     &NODE_ADDRESS,
     &NODE_NAME,
     &NODE_MAX_CONNECTIONS,
@@ -96,6 +97,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &MONITOR_DATABASE,
     &MONITOR_INTERVAL,
     &MONITOR_TIMEOUT,
+    &CONSISTENCY,
     &MAX_LAG,
     &CATALOG_TTL,
     &TRUST_DECLARED_VOLATILITY,
@@ -103,6 +105,10 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &DATABASE_DBNAME,
     &DATABASE_MAX_CONNECTIONS,
     &DATABASE_MAX_CLIENTS,
+    &DATABASE_ROUTE,
+    &DATABASE_HINTS,
+    &DATABASE_CONSISTENCY,
+    &DATABASE_MAX_LAG,
     &POOL_MODE,
     &POOL_SIZE,
     &POOL_MIN,
@@ -113,8 +119,13 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &POOL_CONNECT_QUERY,
     &POOL_RESET_QUERY,
     &POOL_LISTEN,
+    &POOL_DEFERRED_BEGIN,
     &USER_MAX_CONNECTIONS,
     &USER_MAX_CLIENTS,
+    &USER_ROUTE,
+    &USER_HINTS,
+    &USER_CONSISTENCY,
+    &USER_MAX_LAG,
     &USER_POOL_MODE,
     &USER_POOL_SIZE,
     &USER_POOL_MIN,
@@ -125,7 +136,9 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &USER_QUERY,
     &AUTH_METHOD,
     &AUTH_USERS_FILE,
+    &ADMIN_USERS,
     &ADMIN_HTTP,
+    &ADMIN_QUERIES,
     &MAX_CLIENTS,
     &PIPELINE_BUFFER,
     &MAX_MESSAGE,
@@ -182,6 +195,24 @@ pub(super) static LISTENER_ADDRESS: Key<Place> = Key {
     needed: Needed::Yes,
     does: "Where clients connect. `0.0.0.0` and `[::]` stand for every interface. Port `0` leaves \
            the choice to the system, which is of use in tests only.",
+};
+
+const ROUTES: Choice<Route> = Choice {
+    default: Route::Split,
+    names: &Route::NAMES,
+};
+
+pub(super) static LISTENER_ROUTE: Key<Choice<Route>> = Key {
+    path: "listener[].route",
+    shape: ROUTES,
+    needed: Needed::No,
+    does: "Where statements go. `split`: reads to standbys, everything else to the primary. `primary`: \
+           everything to the primary. `standby`: everything to standbys, as on a plain read-only port: they \
+           refuse what writes (`25006`), clients are told `in_hot_standby = on`, and while no standby is within \
+           the bound on lag statements fail with `57P03`; nothing goes to the primary. `observe`: everything to \
+           the primary, and `pgweir_would_have_moved_total` counts what `split` would have moved. All but \
+           `split` hold for every client of the listener, whatever its database, its user, its settings \
+           or its hints say.",
 };
 
 pub(super) static NODE_ADDRESS: Key<Place> = Key {
@@ -276,13 +307,29 @@ pub(super) static MONITOR_TIMEOUT: Key<Time> = Key {
            declare a busy node silent; long ones notice a dead one late.",
 };
 
+const CONSISTENCIES: Choice<Consistency> = Choice {
+    default: Consistency::Session,
+    names: &Consistency::NAMES,
+};
+
+pub(super) static CONSISTENCY: Key<Choice<Consistency>> = Key {
+    path: "cluster.<name>.reads.consistency",
+    shape: CONSISTENCIES,
+    needed: Needed::No,
+    does: "What a read shows. `session`: all that its own session has written; until a standby has it, the \
+           session's reads go to the primary. `eventual`: no more than `max_lag` says. A database, a user and a session \
+           (`SET pgweir.consistency`) may have it otherwise.",
+};
+
+const LAG: Time = Time {
+    default: Duration::from_secs(10),
+    least: Duration::ZERO,
+    most: Duration::from_secs(86_400),
+};
+
 pub(super) static MAX_LAG: Key<Time> = Key {
     path: "cluster.<name>.reads.max_lag",
-    shape: Time {
-        default: Duration::from_secs(10),
-        least: Duration::ZERO,
-        most: Duration::from_secs(86_400),
-    },
+    shape: LAG,
     needed: Needed::No,
     does: "The most that a standby may be behind the primary and still be read. Beyond it, reads \
            go to the other standbys, or to the primary. `\"0s\"` reads only standbys that were seen \
@@ -345,6 +392,46 @@ pub(super) static DATABASE_MAX_CLIENTS: Key<Maybe<Count>> = Key {
     needed: Needed::No,
     does: "Most clients of the database at once; the next one is refused with SQLSTATE 53300. Only \
            `limits.max_clients` counts if absent. In `\"*\"` it holds for each name by itself.",
+};
+
+const HINTS: Choice<Hints> = Choice {
+    default: Hints::Allow,
+    names: &[("allow", Hints::Allow), ("ignore", Hints::Ignore)],
+};
+
+pub(super) static DATABASE_ROUTE: Key<Maybe<Choice<Route>>> = Key {
+    path: "database.<name>.route",
+    shape: Maybe(ROUTES),
+    needed: Needed::No,
+    does: "Where statements go, as at `listener[].route`, for clients of a listener that splits; `split` if \
+           absent. A second name for a database with `route = \"standby\"` and `dbname` is one for readers. A session \
+           may choose otherwise with `SET pgweir.route`, unless `hints` forbids that, or this is `observe`, which \
+           holds.",
+};
+
+pub(super) static DATABASE_HINTS: Key<Choice<Hints>> = Key {
+    path: "database.<name>.hints",
+    shape: HINTS,
+    needed: Needed::No,
+    does: "`ignore`: hints in comments are comments like others, and the settings `pgweir.route`, \
+           `pgweir.consistency` and `pgweir.max_lag` are refused (`42501`), for users whose SQL is not \
+           trusted. `standby` in a hint may send a function there that pgweir does not know.",
+};
+
+pub(super) static DATABASE_CONSISTENCY: Key<Maybe<Choice<Consistency>>> = Key {
+    path: "database.<name>.reads.consistency",
+    shape: Maybe(CONSISTENCIES),
+    needed: Needed::No,
+    does: "As `cluster.<name>.reads.consistency`, for this database; that of its cluster if absent.",
+};
+
+pub(super) static DATABASE_MAX_LAG: Key<Maybe<Time>> = Key {
+    path: "database.<name>.reads.max_lag",
+    shape: Maybe(LAG),
+    needed: Needed::No,
+    does: "As `cluster.<name>.reads.max_lag`, for this database; that of its cluster if absent. It may be less or more \
+           than that, and is held to the newest measurement, without the two answers and three answers by which \
+           a cluster's bound is kept from flapping.",
 };
 
 const MODES: Choice<PoolMode> = Choice {
@@ -489,6 +576,34 @@ pub(super) static USER_MAX_CLIENTS: Key<Maybe<Count>> = Key {
            Only the other bounds count if absent.",
 };
 
+pub(super) static USER_ROUTE: Key<Maybe<Choice<Route>>> = Key {
+    path: "user.<name>.route",
+    shape: Maybe(ROUTES),
+    needed: Needed::No,
+    does: "Where statements of the user go, whatever the database says; as `database.<name>.route`.",
+};
+
+pub(super) static USER_HINTS: Key<Maybe<Choice<Hints>>> = Key {
+    path: "user.<name>.hints",
+    shape: Maybe(HINTS),
+    needed: Needed::No,
+    does: "Whether hints and the settings `pgweir.…` are for the user, whatever the database says.",
+};
+
+pub(super) static USER_CONSISTENCY: Key<Maybe<Choice<Consistency>>> = Key {
+    path: "user.<name>.reads.consistency",
+    shape: Maybe(CONSISTENCIES),
+    needed: Needed::No,
+    does: "What reads of the user show, whatever the database says.",
+};
+
+pub(super) static USER_MAX_LAG: Key<Maybe<Time>> = Key {
+    path: "user.<name>.reads.max_lag",
+    shape: Maybe(LAG),
+    needed: Needed::No,
+    does: "The bound on lag for the user, whatever the database says.",
+};
+
 pub(super) static USER_POOL_MODE: Key<Maybe<Choice<PoolMode>>> = Key {
     path: "user.<name>.pool.mode",
     shape: Maybe(MODES),
@@ -559,6 +674,22 @@ pub(super) static POOL_LISTEN: Key<Choice<ListenPolicy>> = Key {
            `\"pin\"`: the session keeps its server connection until `UNLISTEN`.",
 };
 
+pub(super) static POOL_DEFERRED_BEGIN: Key<Choice<bool>> = Key {
+    path: "database.<name>.pool.deferred_begin",
+    shape: Choice {
+        default: true,
+        names: &[("on", true), ("off", false)],
+    },
+    needed: Needed::No,
+    does: "Whether `BEGIN` waits for what follows it. `\"on\"`: the proxy answers it, and sends it in one flight with \
+           the first statement, which saves a round trip, lets a `READ ONLY` transaction that begins with a read run \
+           on a standby, and takes no server connection for a transaction without a statement. `now()` is then the \
+           time of the first statement. `\"off\"`: it goes to the primary at once, and the transaction with it. \
+           Sessions that set `idle_in_transaction_session_timeout` or `transaction_timeout` themselves begin at once \
+           anyway; a value from `ALTER ROLE`, `ALTER DATABASE` or postgresql.conf counts from the first statement, \
+           and `timeouts.idle_in_transaction` from `BEGIN`. In statement pooling there are no transaction blocks.",
+};
+
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {
     path: "auth.method",
     shape: Choice {
@@ -583,6 +714,31 @@ pub(super) static AUTH_USERS_FILE: Key<Text> = Key {
            as in `pg_authid`; no password fits an empty one. Of a user listed twice the last \
            secret counts, as in PgBouncer. MD5 secrets are refused. A relative path starts at \
            the directory of proxy.toml.",
+};
+
+/// Names that no database can have, because they are the console's.
+pub(super) const CONSOLE: [&str; 2] = ["pgweir", "pgbouncer"];
+
+pub(super) static ADMIN_USERS: Key<Names> = Key {
+    path: "admin.users",
+    shape: Names,
+    needed: Needed::No,
+    does: "Who may use the console: the database `pgweir`, or `pgbouncer`, of pgweir itself. They log in \
+           as to any database. Others are refused with SQLSTATE 28000, which is everybody if the list \
+           is empty.",
+};
+
+pub(super) static ADMIN_QUERIES: Key<Count> = Key {
+    path: "admin.queries",
+    shape: Count {
+        default: 1000,
+        least: 0,
+        most: 60_000,
+    },
+    needed: Needed::No,
+    does: "How many statements `SHOW QUERIES` tells apart, by their text without literals. Each takes \
+           about 1 KiB. Beyond that those that were called least of late are counted together. `0` counts \
+           none, and saves a look-up and readings of the clock for each statement.",
 };
 
 pub(super) static ADMIN_HTTP: Key<Place> = Key {

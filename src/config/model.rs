@@ -12,7 +12,7 @@ pub struct Config {
     /// Worker threads.
     pub workers: usize,
     /// Where clients connect; at least one.
-    pub listeners: Vec<Address>,
+    pub listeners: Vec<Listener>,
     /// The clusters; at least one.
     pub clusters: Vec<Cluster>,
     /// The databases; at least one.
@@ -50,6 +50,113 @@ impl std::fmt::Display for Address {
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// One place where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it is.
+    pub address: Address,
+    /// Where statements of its clients go. Whatever is not `Split` holds for all of them, whatever they ask for.
+    pub route: Route,
+}
+
+/// One that splits.
+impl From<Address> for Listener {
+    fn from(address: Address) -> Listener {
+        Listener {
+            address,
+            route: Route::Split,
+        }
+    }
+}
+
+/// Where statements go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// Reads to standbys, everything else to the primary.
+    #[default]
+    Split,
+    /// Everything to the primary.
+    Primary,
+    /// Everything to standbys, which refuse what writes.
+    Standby,
+    /// Everything to the primary, and what `Split` would have moved is counted.
+    Observe,
+}
+
+impl Route {
+    /// Every value with its word.
+    pub const NAMES: [(&'static str, Route); 4] = [
+        ("split", Route::Split),
+        ("primary", Route::Primary),
+        ("standby", Route::Standby),
+        ("observe", Route::Observe),
+    ];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        Route::NAMES[self as usize].0
+    }
+}
+
+/// What a read must show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// No more than the bound on lag says.
+    Eventual,
+    /// What its session has written.
+    #[default]
+    Session,
+}
+
+impl Consistency {
+    /// Every value with its word.
+    pub const NAMES: [(&'static str, Consistency); 2] = [
+        ("eventual", Consistency::Eventual),
+        ("session", Consistency::Session),
+    ];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        Consistency::NAMES[self as usize].0
+    }
+}
+
+/// What sessions of a database, or of a user, have instead of what holds otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// Where statements go.
+    pub route: Option<Route>,
+    /// What a read must show.
+    pub consistency: Option<Consistency>,
+    /// The most that a standby may lag.
+    pub max_lag: Option<Duration>,
+    /// What becomes of hints in comments and of the settings `pgweir.…`.
+    pub hints: Option<Hints>,
+}
+
+impl Routing {
+    /// This where it says something, the other where it does not.
+    #[must_use]
+    pub fn or(self, other: Routing) -> Routing {
+        Routing {
+            route: self.route.or(other.route),
+            consistency: self.consistency.or(other.consistency),
+            max_lag: self.max_lag.or(other.max_lag),
+            hints: self.hints.or(other.hints),
+        }
+    }
+}
+
+/// What becomes of hints in comments and of the settings `pgweir.…`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Hints {
+    /// They are followed.
+    #[default]
+    Allow,
+    /// Hints are comments like others, and the settings are refused.
+    Ignore,
 }
 
 /// One cluster: a primary and its standbys.
@@ -94,6 +201,8 @@ pub struct Monitor {
 /// Which standbys are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reads {
+    /// What a read must show.
+    pub consistency: Consistency,
     /// The most that a standby may lag.
     pub max_lag: Duration,
     /// How late a change of the catalog is noticed that the proxy did not see.
@@ -115,6 +224,8 @@ pub struct Database {
     pub max_connections: Option<usize>,
     /// Most clients.
     pub max_clients: Option<usize>,
+    /// How its statements are routed, if otherwise than in its cluster.
+    pub routing: Routing,
     /// Its pools.
     pub pool: Pool,
 }
@@ -128,6 +239,8 @@ pub struct User {
     pub max_connections: Option<usize>,
     /// Most clients.
     pub max_clients: Option<usize>,
+    /// How its statements are routed, if otherwise than in the database.
+    pub routing: Routing,
     /// When a server connection goes back, if otherwise than the database has it; so the next three.
     pub mode: Option<PoolMode>,
     /// Most server connections of one pool.
@@ -169,6 +282,8 @@ pub struct Pool {
     pub reset_query: Option<String>,
     /// What LISTEN does to its session.
     pub listen: ListenPolicy,
+    /// BEGIN waits for the first statement.
+    pub deferred_begin: bool,
 }
 
 /// What LISTEN does to its session, where that does not keep a server connection anyway.
@@ -273,8 +388,12 @@ impl std::fmt::Debug for Secret {
 /// Administration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
+    /// Who may use the console.
+    pub users: Vec<String>,
     /// Where HTTP is answered; nowhere if absent.
     pub http: Option<Address>,
+    /// Statements that are told apart to be counted; none are counted if 0.
+    pub queries: usize,
 }
 
 /// Bounds.

@@ -307,12 +307,12 @@ mod tests {
             "",
             "process listener cluster database user auth admin limits timeouts peering log",
         );
-        check("listener[]", "address");
+        check("listener[]", "address route");
         check("cluster.<name>", "nodes monitor reads");
         check("cluster.<name>.nodes[]", "address name max_connections");
         check(
             "database.<name>.pool",
-            "mode size min reserve reserve_after wait_timeout max_prepared connect_query reset_query listen",
+            "mode size min reserve reserve_after wait_timeout max_prepared connect_query reset_query listen deferred_begin",
         );
         check("peering", "id peers");
         check("log", "level format");

@@ -333,6 +333,39 @@ impl Shape for Text {
     }
 }
 
+/// Names, each of them a text but the empty one; none by default.
+pub(super) struct Names;
+
+impl Shape for Names {
+    type Value = Vec<String>;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
+        let Some(elements) = value.get_ref().as_array() else {
+            let found = with_article(value);
+            return Err(format!("expected an array of strings, not {found}"));
+        };
+        elements.iter().map(|element| Text.read(element)).collect()
+    }
+
+    fn kind(&self) -> &'static str {
+        "array of strings"
+    }
+
+    fn default_text(&self) -> Option<String> {
+        Some("[]".to_owned())
+    }
+
+    fn range_text(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Filled for Names {
+    fn filled(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
 /// Any text but the empty one, and the default.
 pub(super) struct TextOr(pub(super) &'static str);
 

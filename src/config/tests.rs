@@ -59,7 +59,10 @@ fn check_faults(text: &str, expected: &[&str]) {
 fn the_smallest_file_has_the_defaults() {
     let config = parse(&smallest());
     assert_eq!(config.workers, 1);
-    assert_eq!(config.listeners, [Address::Tcp("127.0.0.1".into(), 6432)]);
+    assert_eq!(
+        config.listeners,
+        [Address::Tcp("127.0.0.1".into(), 6432).into()]
+    );
     let cluster = &config.clusters[0];
     assert_eq!(cluster.name, "main");
     let address = Address::Tcp("pg1".into(), 5432);
@@ -81,6 +84,7 @@ fn the_smallest_file_has_the_defaults() {
     assert_eq!(
         cluster.reads,
         Reads {
+            consistency: Consistency::Session,
             max_lag: Duration::from_secs(10),
             catalog_ttl: Duration::from_secs(60),
             trust_declared_volatility: true,
@@ -97,6 +101,7 @@ fn the_smallest_file_has_the_defaults() {
         connect_query: None,
         reset_query: None,
         listen: ListenPolicy::Shared,
+        deferred_begin: true,
     };
     assert_eq!(pool, Pool::default());
     let any = Database {
@@ -105,12 +110,21 @@ fn the_smallest_file_has_the_defaults() {
         dbname: None,
         max_connections: None,
         max_clients: None,
+        routing: Routing {
+            hints: Some(Hints::Allow),
+            ..Routing::default()
+        },
         pool,
     };
     assert_eq!(config.databases, [any]);
     assert_eq!(config.auth.method, AuthMethod::Trust);
     assert!(config.auth.users.is_none());
-    assert_eq!(config.admin, Admin { http: None });
+    let admin = Admin {
+        users: Vec::new(),
+        http: None,
+        queries: 1000,
+    };
+    assert_eq!(config.admin, admin);
     let limits = Limits {
         max_clients: 10_000,
         pipeline_buffer: 1 << 20,
@@ -171,7 +185,9 @@ fn every_key_is_read() {
         [auth]
         users_file = "userlist.txt"
         [admin]
+        users = ["ops", "o'hara"]
         http = "127.0.0.1:9632"
+        queries = 0
         [limits]
         max_clients = 1
         pipeline_buffer = "16KiB"
@@ -240,6 +256,8 @@ fn every_key_is_read() {
         config.admin.http,
         Some(Address::Tcp("127.0.0.1".into(), 9632))
     );
+    assert_eq!(config.admin.users, ["ops", "o'hara"]);
+    assert_eq!(config.admin.queries, 0);
     let limits = Limits {
         max_clients: 1,
         pipeline_buffer: 16 << 10,
@@ -357,10 +375,10 @@ fn unknown_keys() {
         &["proxy.toml:2:1: process.threads: unknown key; known here: workers"],
     );
     check(
-        "[limits]\nmax_lag = \"1s\"",
+        "[limits]\ninterval = \"1s\"",
         &[
-            "proxy.toml:2:1: limits.max_lag: unknown key; \"max_lag\" belongs to \
-           cluster.<name>.reads",
+            "proxy.toml:2:1: limits.interval: unknown key; \"interval\" belongs to \
+           cluster.<name>.monitor",
         ],
     );
     check(
@@ -449,12 +467,103 @@ fn values_of_the_wrong_kind() {
         &["proxy.toml:2:8: admin.http: HTTP is answered over TCP only"],
     );
     check(
+        "[admin]\nusers = \"ops\"\nqueries = -1",
+        &[
+            "proxy.toml:2:9: admin.users: expected an array of strings, not a string",
+            "proxy.toml:3:11: admin.queries: must be from 0 to 60000, not -1",
+        ],
+    );
+    check(
+        "[admin]\nusers = [\"ops\", \"\"]",
+        &["proxy.toml:2:9: admin.users: must not be empty"],
+    );
+    check(
         "[admin]\nhttp = 9632",
         &[
             "proxy.toml:2:8: admin.http: expected a string such as \"127.0.0.1:5432\", not an \
            integer",
         ],
     );
+}
+
+#[test]
+fn routing_of_listeners_databases_and_users() {
+    let config = parse(
+        r#"
+        [[listener]]
+        address = "127.0.0.1:6432"
+        [[listener]]
+        address = "127.0.0.1:6433"
+        route = "standby"
+        [cluster.main]
+        nodes = [{ address = "pg1:5432" }]
+        reads = { consistency = "eventual", max_lag = "5s" }
+        [database.shop]
+        [database.shop_ro]
+        dbname = "shop"
+        route = "standby"
+        hints = "ignore"
+        reads = { consistency = "session", max_lag = "1min" }
+        [user.report]
+        route = "observe"
+        reads.max_lag = "1h"
+        [auth]
+        method = "trust"
+        "#,
+    );
+    let plain_reads = parse(&smallest()).clusters[0].reads;
+    let routes: Vec<Route> = config.listeners.iter().map(|one| one.route).collect();
+    assert_eq!(routes, [Route::Split, Route::Standby]);
+    assert_eq!(
+        config.clusters[0].reads,
+        Reads {
+            consistency: Consistency::Eventual,
+            max_lag: Duration::from_secs(5),
+            ..plain_reads
+        }
+    );
+    let plain = Routing {
+        hints: Some(Hints::Allow),
+        ..Routing::default()
+    };
+    assert_eq!(config.databases[0].routing, plain);
+    let readers = Routing {
+        route: Some(Route::Standby),
+        consistency: Some(Consistency::Session),
+        max_lag: Some(Duration::from_secs(60)),
+        hints: Some(Hints::Ignore),
+    };
+    assert_eq!(config.databases[1].routing, readers);
+    let report = Routing {
+        route: Some(Route::Observe),
+        max_lag: Some(Duration::from_secs(3600)),
+        ..Routing::default()
+    };
+    assert_eq!(config.users[0].routing, report);
+    assert_eq!(
+        report.or(readers),
+        Routing {
+            consistency: Some(Consistency::Session),
+            hints: Some(Hints::Ignore),
+            ..report
+        }
+    );
+    check_before(
+        "[database.a]\nroute = \"master\"\nhints = \"deny\"\nreads.consistency = \"strong\"\nreads.max_lag = \"2d\"\n",
+        &[
+            "proxy.toml:2:9: database.a.route: expected \"split\", \"primary\", \"standby\" or \"observe\", \
+             not \"master\"",
+            "proxy.toml:3:9: database.a.hints: expected \"allow\" or \"ignore\", not \"deny\"",
+            "proxy.toml:4:21: database.a.reads.consistency: expected \"eventual\" or \"session\", not \"strong\"",
+            "proxy.toml:5:17: database.a.reads.max_lag: must be from \"0s\" to \"1d\", not \"2d\"",
+        ],
+    );
+    for (names, word) in Route::NAMES.map(|(name, route)| (name, route.as_str())) {
+        assert_eq!(names, word);
+    }
+    for (names, word) in Consistency::NAMES.map(|(name, one)| (name, one.as_str())) {
+        assert_eq!(names, word);
+    }
 }
 
 #[test]

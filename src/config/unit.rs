@@ -53,7 +53,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 
 /// Writes a duration so that [`parse_duration`] reads it: the largest unit that divides it. A rest
 /// under a millisecond is lost; the file cannot express one.
-pub(super) fn duration_text(duration: Duration) -> String {
+pub fn duration_text(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     in_largest_unit(millis, &DURATIONS, "s")
 }

@@ -7,6 +7,7 @@
 mod held;
 mod owed;
 mod params;
+mod replay;
 mod statements;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub use held::{Held, OwnNames};
 pub use owed::{CopyIn, Local, Owed, Owing};
 pub use params::{Params, Value};
+pub use replay::{Again, Bounce, Refusal, Replay};
 pub use statements::{Statement, StatementId, Statements, put_name};
 
 use crate::sql::catalog::Change;
@@ -50,17 +52,21 @@ pub struct Link {
     pub resetting: bool,
     /// The operator's SQL has made the connection ready: what takes settings back undoes that, too.
     pub set_up: bool,
-    /// The unit in progress as the client sent it, if it may have to be sent again; else empty. It stays with the
-    /// connection, so that its memory is that of connections, not of clients.
-    pub replay: Vec<u8>,
-    /// It may be sent again on this connection after its Bind has failed.
+    /// The units in progress as the client sent them, if they may have to be sent again. They stay with the connection, so
+    /// that their memory is that of connections, not of clients.
+    pub replay: Replay,
+    /// Its node is a standby: what it refuses runs elsewhere.
+    pub bounces: bool,
+    /// The unit in progress may be sent again on this connection after its Bind has failed.
     pub replans: bool,
     /// It follows settings that the server may refuse, and is refused with them. Nothing is sent behind it.
     pub guarded: bool,
-    /// It is to be sent again.
-    pub again: bool,
     /// The error that bringing a statement to the connection ended with: what the client's own message failed for.
     pub unsaid: Option<Vec<u8>>,
+    /// A statement was forwarded that may change how others are routed. Nothing is sent behind its unit.
+    pub steering: bool,
+    /// The proxy's own error, for the place of one that the server is made to raise.
+    pub own_words: Option<Vec<u8>>,
     /// A PREPARE was forwarded. Nothing is sent behind its unit.
     pub preparing: bool,
     /// What the server has is not known: the connection must not be used again.
@@ -142,7 +148,8 @@ impl Link {
 
     /// Whether a message has been forwarded to the client only in part, so that nothing else can be said to it.
     pub fn mid_message(&self) -> bool {
-        self.body.left > 0 && !self.body.swallow
+        // What is held back ends with the latest message.
+        self.body.left > 0 && !self.body.swallow && !self.replay.has_unseen()
     }
 
     /// Everything that DISCARD ALL takes away has been taken away.

@@ -76,6 +76,8 @@ pub enum Owed {
     Own(u8),
     /// Everything up to the ReadyForQuery of the question which of these pins are left; nothing of it is for the client.
     Probe(Pins),
+    /// An error that the proxy has the server raise, for which it has words of its own.
+    Refusal,
     /// No reply: the client has ended a COPY here that has not begun yet.
     CopyEnd,
     /// A reply of the proxy.
@@ -207,13 +209,6 @@ impl Owing {
     pub fn is_unseen(&self) -> bool {
         let end = self.queue.iter().find(|owed| owed.ends_with_ready());
         matches!(end, Some(Owed::Sync { swallow: true, .. }))
-    }
-
-    /// Nothing of the last unit is for the client any more; what is owed for it is its end.
-    pub fn hide_end(&mut self) {
-        if let Some(Owed::Sync { swallow, .. }) = self.queue.back_mut() {
-            *swallow = true;
-        }
     }
 
     /// How many Executes of the unit in front have not been answered in full.

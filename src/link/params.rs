@@ -65,6 +65,11 @@ impl Params {
         }
     }
 
+    /// Every setting with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
+    }
+
     /// The value of a setting.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
@@ -175,7 +180,8 @@ const ALWAYS_ACCEPTED: &[&str] = &[
 ];
 
 fn always_accepted(name: &str) -> bool {
-    ALWAYS_ACCEPTED.contains(&name) || name.starts_with("enable_")
+    // Servers take any value of the proxy's own.
+    ALWAYS_ACCEPTED.contains(&name) || name.starts_with("enable_") || name.starts_with("pgweir.")
 }
 
 fn put_set(name: &str, value: &Value, out: &mut Vec<u8>) {

@@ -33,9 +33,13 @@ pub struct Statement {
     epoch: u64,
     accepted: AtomicBool,
     retired: AtomicBool,
-    /// The access and the reason of its class, and the epoch of the catalog that they rest on.
+    refused: AtomicBool,
+    /// The access of its class, whether it is uncertain, and the reason, and the epoch of the catalog that they rest on.
     judged: AtomicU64,
 }
+
+/// Beside an access in [`Statement::judged`].
+const UNCERTAIN: u8 = 0x80;
 
 /// No catalog's epoch in [`Statement::judged`].
 const UNJUDGED: u64 = u64::MAX;
@@ -43,23 +47,34 @@ const UNJUDGED: u64 = u64::MAX;
 impl Statement {
     /// What it does by a catalog of this epoch. `judge` is asked when it was last looked at under another.
     pub fn class_under(&self, epoch: u64, judge: impl FnOnce() -> Class) -> Class {
+        if self.refused.load(Ordering::Relaxed) {
+            return self.class.refused();
+        }
         let judged = self.judged.load(Ordering::Relaxed);
         let [.., access, reason] = judged.to_be_bytes();
         if judged >> 16 == epoch
-            && let Some(access) = Access::ALL.get(usize::from(access))
+            && let Some(known) = Access::ALL.get(usize::from(access & !UNCERTAIN))
             && let Some(reason) = Reason::ALL.get(usize::from(reason))
         {
             return Class {
-                access: *access,
+                access: *known,
                 reason: *reason,
+                uncertain: access & UNCERTAIN != 0,
                 ..self.class
             };
         }
         let class = judge();
-        let (access, reason) = (class.access.index() as u64, class.reason.index() as u64);
+        let uncertain = if class.uncertain { UNCERTAIN.into() } else { 0 };
+        let access = class.access.index() as u64 | uncertain;
+        let reason = class.reason.index() as u64;
         self.judged
             .store(epoch << 16 | access << 8 | reason, Ordering::Relaxed);
         class
+    }
+
+    /// A standby has refused it as a write: it runs on the primary from now on, whoever has prepared it.
+    pub fn learn(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// A server has accepted its Parse.
@@ -88,6 +103,13 @@ impl Statement {
     /// The content of its Parse message: text, number of parameter types, their OIDs.
     pub fn content(&self) -> &[u8] {
         &self.content
+    }
+
+    /// OIDs of the parameter types that the client has given; 0 leaves one to the server.
+    pub fn parameter_types(&self) -> impl Iterator<Item = u32> {
+        let (_, rest) = crate::wire::frame::split_cstr(&self.content).unwrap_or((&[], &[]));
+        let (types, _) = rest.get(2..).unwrap_or_default().as_chunks::<4>();
+        types.iter().map(|id| u32::from_be_bytes(*id))
     }
 
     /// Its text.
@@ -164,6 +186,7 @@ impl Statements {
             epoch: self.epoch.load(Ordering::Relaxed),
             accepted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             judged: AtomicU64::new(UNJUDGED),
         }
     }

@@ -42,7 +42,16 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Nodes and clusters", &["pgweir_node_", "pgweir_primary_"]),
     (
         "Routing",
-        &["pgweir_routed_", "pgweir_standby_", "pgweir_pins_"],
+        &[
+            "pgweir_routed_",
+            "pgweir_would_",
+            "pgweir_hints_",
+            "pgweir_standby_",
+            "pgweir_transactions_",
+            "pgweir_bounces_",
+            "pgweir_learned_",
+            "pgweir_pins_",
+        ],
     ),
     ("Pools", &["pgweir_pool_"]),
     (
@@ -90,7 +99,8 @@ const TAIL: &str = "
 |---|---|
 | `pgweir_primary_known == 0` | writes have nowhere to go |
 | `pgweir_node_up == 0` | a node does not answer |
-| `increase(pgweir_standby_refusals_total[1h]) > 0` | a standby has refused a write: see README, Not promised; if it is none of those, please report it |
+| `increase(pgweir_bounces_total{reason=\"read_only\"}[1h]) > 0` | a standby has refused a write, which ran on the primary: the log names the function if the server did; see README, Not promised; if it is none of those, please report it |
+| `rate(pgweir_bounces_total{reason=\"conflict\"}[5m]) > 1` | recovery conflicts with reads: see `max_standby_streaming_delay` and `hot_standby_feedback` |
 | `pgweir_node_role{role=\"standby\"} == 1 unless on(cluster, node) pgweir_node_eligible == 1` | a standby gets no reads |
 | `max by (cluster) (pgweir_primary_sample_age_seconds) > 5` | lag is measured against an old position |
 | `rate(pgweir_pool_checkout_timeouts_total[5m]) > 0` | clients give up waiting for a server connection |

@@ -27,12 +27,18 @@ pub struct Labels<'a> {
     pub targets: &'a [&'a str],
     /// Why it was chosen, second index of [`Metrics::routed`].
     pub reasons: &'a [&'a str],
+    /// Why a statement has its class.
+    pub classes: &'a [&'a str],
+    /// What became of a hint.
+    pub hints: &'a [&'a str],
     /// Why a probe was not answered.
     pub probe_failures: &'a [&'a str],
     /// Why a session is pinned.
     pub pins: &'a [&'a str],
     /// Why a login failed.
     pub login_failures: &'a [&'a str],
+    /// Why a unit was run elsewhere.
+    pub bounces: &'a [&'a str],
     /// What became of a cancel request.
     pub cancel_results: &'a [&'a str],
     /// Bounds of time that may be reached.
@@ -48,14 +54,24 @@ pub struct Labels<'a> {
 pub struct Metrics {
     /// Statements given to a node, by target and reason; see [`Metrics::routed`].
     pub routed_statements: Grid,
+    /// Statements that would have gone elsewhere, by index in [`Labels::targets`] and in [`Labels::classes`].
+    pub would_have_moved: Grid,
+    /// Hints, by index in [`Labels::hints`].
+    pub hints: Family,
     /// Statements refused by a standby with 25006; must stay 0.
     pub standby_refusals: IntCounter,
+    /// Transactions moved from a standby to the primary.
+    pub transactions_moved: IntCounter,
+    /// Statements refused in transactions on standbys.
+    pub transactions_refused: IntCounter,
     /// Catalogs of databases read.
     pub catalog_loads: IntCounter,
     /// Catalogs of databases that could not be read.
     pub catalog_load_failures: IntCounter,
     /// Prepared statements planned anew and run unseen.
     pub stale_plans: IntCounter,
+    /// Units that a standby refused and that were run elsewhere, by why.
+    pub bounces: Family,
     /// Sessions pinned, by reason.
     pub pins: Family,
     /// Pins that have ended, by reason.
@@ -118,10 +134,19 @@ impl Metrics {
         let bytes = Family::of(&registry, series::CLIENT_BYTES_TOTAL, &["received", "sent"]);
         Arc::new(Metrics {
             routed_statements: routed(&registry, labels),
+            would_have_moved: Grid::new(
+                &register(&registry, series::WOULD_HAVE_MOVED_TOTAL.counters()),
+                labels.targets,
+                labels.classes,
+            ),
+            hints: Family::of(&registry, series::HINTS_TOTAL, labels.hints),
             standby_refusals: counter(&registry, series::STANDBY_REFUSALS_TOTAL),
+            transactions_moved: counter(&registry, series::TRANSACTIONS_MOVED_TOTAL),
+            transactions_refused: counter(&registry, series::TRANSACTIONS_REFUSED_TOTAL),
             catalog_loads: counter(&registry, series::CATALOG_LOADS_TOTAL),
             catalog_load_failures: counter(&registry, series::CATALOG_LOAD_FAILURES_TOTAL),
             stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),
+            bounces: Family::of(&registry, series::BOUNCES_TOTAL, labels.bounces),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),
             pins_ended: Family::of(&registry, series::PINS_ENDED_TOTAL, labels.pins),
             checkout_wait: histogram(&registry, series::POOL_CHECKOUT_WAIT_SECONDS, WAITS),
@@ -328,10 +353,13 @@ mod tests {
 
     const LABELS: Labels<'_> = Labels {
         version: "1.2.3",
+        bounces: &["read_only", "lost"],
         nodes: &[("main", "pg1"), ("main", "pg2")],
         roles: &["primary", "standby", "unknown"],
         targets: &["primary", "standby"],
         reasons: &["read", "class"],
+        classes: &["read"],
+        hints: &["followed"],
         probe_failures: &["refused", "timed_out"],
         pins: &["listen"],
         login_failures: &["password"],
@@ -555,6 +583,7 @@ mod tests {
         }));
         metrics.set_cache_source(Box::new(|| CacheSample {
             prepared_statements: 11,
+            learned_statements: 14,
             classifier_hits: 12,
             classifier_misses: 13,
         }));

@@ -89,6 +89,8 @@ pub struct PoolSample {
 pub struct CacheSample {
     /// Distinct prepared statements known.
     pub prepared_statements: u64,
+    /// Shapes that have been learned to be no reads.
+    pub learned_statements: u64,
     /// Statements whose class was remembered.
     pub classifier_hits: u64,
     /// Statements that had to be parsed.
@@ -350,6 +352,7 @@ fn add(sum: &mut PoolSample, sample: &PoolSample) {
 /// The rows that [`caches`] fills.
 pub(super) const CACHE_ROWS: &[Series] = &[
     series::PREPARED_STATEMENTS,
+    series::LEARNED_STATEMENTS,
     series::CLASSIFIER_CACHE_HITS_TOTAL,
     series::CLASSIFIER_CACHE_MISSES_TOTAL,
 ];
@@ -363,7 +366,10 @@ pub(super) fn caches(sample: CacheSample) -> Vec<MetricFamily> {
         none(|labels| counters.with_label_values(labels)).inc_by(value);
         counters
     };
+    let learned = series::LEARNED_STATEMENTS.gauges();
+    none(|labels| learned.with_label_values(labels)).set(number(sample.learned_statements));
     let mut families = statements.collect();
+    families.extend(learned.collect());
     families.extend(count(series::CLASSIFIER_CACHE_HITS_TOTAL, sample.classifier_hits).collect());
     families.extend(
         count(

@@ -120,15 +120,34 @@ series! {
 
     ROUTED_STATEMENTS_TOTAL Counter "pgweir_routed_statements_total" ["target" "reason"]
         "Statements given to a node, by the role it was chosen for and why.";
+    WOULD_HAVE_MOVED_TOTAL Counter "pgweir_would_have_moved_total" ["target" "reason"]
+        "Statements that went to the primary because their route is observe, and would not have if it were split, by \
+         where they would have gone and why. What stays has its reasons in pgweir_routed_statements_total.";
+    HINTS_TOTAL Counter "pgweir_hints_total" ["result"]
+        "Statements with a hint that was the first thing their place depended on, by what became of it: followed; \
+         in_vain, because the statement must not go there or its listener decides; forbidden by the \
+         configuration; malformed. Inside of a transaction nothing depends on hints.";
     STANDBY_REFUSALS_TOTAL Counter "pgweir_standby_refusals_total" []
         "Statements that a standby refused as writes (SQLSTATE 25006): a view, a policy or a \
-         function with a built-in's name writes, or pgweir has misjudged a statement; please report that.";
+         function with a built-in's name writes, or pgweir has misjudged a statement; please report that. Those \
+         that then ran on the primary have pgweir_bounces_total, too.";
+    TRANSACTIONS_MOVED_TOTAL Counter "pgweir_transactions_moved_total" []
+        "READ ONLY transactions that began on a standby and went on on the primary, unseen.";
+    TRANSACTIONS_REFUSED_TOTAL Counter "pgweir_transactions_refused_total" []
+        "Statements refused inside of READ ONLY transactions on standbys, because they needed the primary and their \
+         transaction could not move (SQLSTATE 25006), or because it had failed.";
     CATALOG_LOADS_TOTAL Counter "pgweir_catalog_loads_total" []
         "Times that a database's functions, views, types and operators were read from its primary.";
     CATALOG_LOAD_FAILURES_TOTAL Counter "pgweir_catalog_load_failures_total" []
         "Times that this failed: until it succeeds, what has a user's name is sent to the primary.";
     STALE_PLANS_TOTAL Counter "pgweir_stale_plans_total" []
         "Prepared statements whose plan a server refused as stale, and that were planned anew and run unseen.";
+    BOUNCES_TOTAL Counter "pgweir_bounces_total" ["reason"]
+        "Reads that a standby refused, or lost, before their clients saw anything, and that were run elsewhere unseen, by \
+         reason: read_only (25006), unsupported (not during recovery), undefined (not replayed yet, or nowhere), conflict \
+         (with recovery), shutdown, lost.";
+    LEARNED_STATEMENTS Gauge "pgweir_learned_statements" []
+        "Shapes of statements that were taken for reads, and that a standby has refused as writes: they go to the primary.";
     PINS_TOTAL Counter "pgweir_pins_total" ["reason"]
         "Sessions that had to keep their server connection after a transaction, by reason.";
     PINS_ENDED_TOTAL Counter "pgweir_pins_ended_total" ["reason"]

@@ -12,7 +12,7 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::caps::{Counted, Slot};
 use super::manager::{Member, idle_only, with_slot};
-use super::{Inner, Manager, Opening, Pool};
+use super::{Inner, Manager, Opening, Pool, lock};
 use crate::server::{self, Server, ServerError};
 use crate::wire::{ClientFacing, Notice, SqlState};
 
@@ -37,6 +37,30 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client that waits, as long as this lives.
+struct Waiter<'a> {
+    pool: &'a Inner,
+    since: (Instant, u64),
+}
+
+impl Waiter<'_> {
+    fn new(pool: &Inner, now: Instant) -> Waiter<'_> {
+        pool.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut queue = lock(&pool.queue);
+        queue.next += 1;
+        let since = (now, queue.next);
+        queue.since.insert(since);
+        Waiter { pool, since }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.pool.waiting.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.pool.queue).since.remove(&self.since);
     }
 }
 
@@ -201,11 +225,11 @@ impl Pool {
     /// Dropping the future gives its place in the queue up.
     pub async fn checkout(&self, patience: Patience) -> Result<Pooled, CheckoutError> {
         let pool = &self.0;
-        let (place, waiter) = (Place::new(pool), Counted::new(&pool.waiting));
         let limits = pool.limits;
         let connecting = AtomicBool::new(false);
         let mut find = pin!(pool.find(patience, &connecting));
         let start = tokio::time::Instant::now();
+        let (place, waiter) = (Place::new(pool), Waiter::new(pool, start.into_std()));
         let reserve = (limits.reserve > 0).then_some(limits.reserve_after);
         let alarms = [reserve, Some(NOTICE_AFTER), Some(limits.wait)];
         let next = |passed: Duration| {

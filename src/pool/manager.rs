@@ -140,25 +140,32 @@ impl Manager {
 
     /// A connection like those of the pool, outside of it.
     pub(super) async fn open(&self) -> Result<Server, ServerError> {
+        let own = self.setup.parameters.iter();
+        let mut parameters: Vec<_> = own.map(|(name, value)| (*name, value.as_str())).collect();
         let login = Login {
             user: &self.user,
             database: &self.database,
             credentials: &self.credentials,
-            parameters: &[],
+            parameters: &parameters,
         };
         let mut server = server::open(&self.endpoint, &login).await?;
-        if let Some(told) = &*self.told.load()
-            && let parameters = told.differences(&server.reported)
-            && !parameters.is_empty()
+        let told = self.told.load();
+        if let Some(told) = &*told
+            && let differences = told.differences(&server.reported)
+            && !differences.is_empty()
         {
             // As startup parameters, so that RESET goes back to them.
             tracing::info!(
-                address = %self.endpoint.address, database = %self.database, user = %self.user, ?parameters,
+                address = %self.endpoint.address, database = %self.database, user = %self.user,
+                parameters = ?differences,
                 "the node's settings are not those that clients were told of: opened again with these"
             );
+            parameters.extend(differences);
             let login = Login {
+                user: &self.user,
+                database: &self.database,
+                credentials: &self.credentials,
                 parameters: &parameters,
-                ..login
             };
             server = server::open(&self.endpoint, &login).await?;
         }

@@ -12,6 +12,7 @@ mod caps;
 mod checkout;
 mod manager;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,13 +53,15 @@ pub struct Limits {
     pub check: Duration,
 }
 
-/// SQL of the operator's that makes a connection ready.
+/// What makes a connection ready, of the operator's and of the proxy's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
     /// Run on a new connection, and again whenever DISCARD ALL has undone it.
     pub connect_query: Option<Box<str>>,
     /// Run before DISCARD ALL when a connection is cleaned.
     pub reset_query: Option<Box<str>>,
+    /// Settings of the proxy's own, with which every connection logs in.
+    pub parameters: Arc<[(&'static str, String)]>,
 }
 
 /// What clients of a database and user have been told of their settings, on whichever node they are: every server
@@ -106,6 +109,8 @@ struct Inner {
     admission: Semaphore,
     /// Clients that wait.
     waiting: AtomicUsize,
+    /// Since when each of them does.
+    queue: Mutex<Queue>,
     /// Connections of the reserve that have been lent.
     lent: AtomicUsize,
     /// Clients that have been admitted and cannot open a connection.
@@ -165,6 +170,7 @@ impl Pool {
             setup,
             admission: Semaphore::new(limits.size),
             waiting: AtomicUsize::new(0),
+            queue: Mutex::default(),
             lent: AtomicUsize::new(0),
             lookers: AtomicUsize::new(0),
             returned: Notify::new(),
@@ -200,6 +206,12 @@ impl Pool {
         }
     }
 
+    /// Since when the client waits that has waited for longest.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        let queue = lock(&self.0.queue);
+        queue.since.first().map(|(since, _)| *since)
+    }
+
     /// Closes connections that live for too long, and those that have been idle for too long but for the pool's minimum
     /// while it `has_clients`.
     pub fn tidy(&self, has_clients: bool) {
@@ -214,6 +226,13 @@ impl Pool {
             stays
         });
     }
+}
+
+/// When clients began to wait, each with a number of its own.
+#[derive(Debug, Default)]
+struct Queue {
+    since: BTreeSet<(Instant, u64)>,
+    next: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

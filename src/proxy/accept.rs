@@ -7,16 +7,17 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
 use super::build::{Built, Places};
+use super::console::{self, ConsoleSession};
 use super::peers;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
+use crate::config::Route;
+use crate::console::is_console;
 use crate::link::{Params, Value};
 use crate::net::Stream;
 use crate::pool::{Patience, Pooled};
-use crate::relay::{
-    self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Shared, Unwelcome, Welcome,
-};
+use crate::relay::{self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Shared, Unwelcome};
 use crate::server::{self, Credentials, Server};
-use crate::session::Session;
+use crate::session::{Session, check_startup};
 use crate::wire::startup::{self, Startup, V3_2};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
 
@@ -40,6 +41,7 @@ const KEY_3_2: usize = 32;
 /// Accepts clients until told to stop.
 pub(super) async fn accept(
     listener: Listener,
+    route: Route,
     built: Arc<Built>,
     sessions: watch::Sender<usize>,
     mut stopped: watch::Receiver<bool>,
@@ -55,11 +57,12 @@ pub(super) async fn accept(
                 tokio::spawn(async move {
                     let _counted = (built.shared.metrics.client(), guard);
                     // Boxed, so that the memory of the login is given back when the session begins.
-                    match Box::pin(serve(stream, peer, built)).await {
+                    match Box::pin(serve(stream, peer, route, built)).await {
                         Some((Serving::Session(relay), _permit)) => relay.run().await,
                         Some((Serving::Replication(replication), _permit)) => {
                             replication.run().await;
                         }
+                        Some((Serving::Console(console), _permit)) => console.run().await,
                         None => {}
                     }
                 });
@@ -96,6 +99,7 @@ impl Drop for SessionGuard {
 enum Serving {
     Session(Relay),
     Replication(Box<Replication>),
+    Console(Box<ConsoleSession>),
 }
 
 /// A login that ends here. The reason is for the metric.
@@ -114,8 +118,13 @@ impl From<Unwelcome> for Refusal {
     }
 }
 
-async fn serve(mut stream: Stream, peer: Peer, built: Arc<Built>) -> Option<(Serving, Permits)> {
-    let result = match timeout(built.login_timeout, greet(&mut stream, &built)).await {
+async fn serve(
+    mut stream: Stream,
+    peer: Peer,
+    route: Route,
+    built: Arc<Built>,
+) -> Option<(Serving, Permits)> {
+    let result = match timeout(built.login_timeout, greet(&mut stream, route, &built)).await {
         Ok(result) => result,
         Err(_) => {
             built.shared.metrics.timeouts.named("login").inc();
@@ -125,7 +134,7 @@ async fn serve(mut stream: Stream, peer: Peer, built: Arc<Built>) -> Option<(Ser
         }
     };
     let refusal = match result {
-        Ok(Greeted::Admitted(admitted)) => return Some(admitted.begin(stream, &built)),
+        Ok(Greeted::Admitted(admitted)) => return Some(admitted.begin(stream, peer, &built)),
         Ok(Greeted::Nothing) => return None,
         Ok(Greeted::Cancel { process, key }) => {
             // The connection closes when it is done: that is how its client knows.
@@ -174,7 +183,7 @@ struct Admitted {
 enum AdmittedTo {
     Session {
         pools: Arc<PoolSet>,
-        welcome: Arc<Welcome>,
+        session: Box<Session>,
         home: Option<(Pooled, usize)>,
     },
     Replication {
@@ -182,24 +191,20 @@ enum AdmittedTo {
         cluster: Arc<Cluster>,
         node: usize,
     },
+    Console {
+        user: String,
+    },
 }
 
 impl Admitted {
-    fn begin(self, stream: Stream, built: &Built) -> (Serving, Permits) {
+    fn begin(self, stream: Stream, peer: Peer, built: &Arc<Built>) -> (Serving, Permits) {
         let shared = built.shared.clone();
         let serving = match self.to {
             AdmittedTo::Session {
                 pools,
-                welcome,
+                session,
                 home,
-            } => {
-                let mut session =
-                    Session::new(welcome.params.clone(), welcome.lexing, welcome.serializable);
-                if pools.shares_listen {
-                    session = session.with_shared_listen(welcome.utf8);
-                }
-                Serving::Session(Relay::new(shared, pools, self.slot, stream, session, home))
-            }
+            } => Serving::Session(Relay::new(shared, pools, self.slot, stream, *session, home)),
             AdmittedTo::Replication {
                 server,
                 cluster,
@@ -207,12 +212,19 @@ impl Admitted {
             } => Serving::Replication(Box::new(Replication::new(
                 shared, self.slot, stream, server, cluster, node,
             ))),
+            AdmittedTo::Console { user } => Serving::Console(Box::new(ConsoleSession::new(
+                stream,
+                self.slot,
+                user,
+                peer,
+                built.clone(),
+            ))),
         };
         (serving, self.permits)
     }
 }
 
-async fn greet(stream: &mut Stream, built: &Built) -> Result<Greeted, Refusal> {
+async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greeted, Refusal> {
     let startup = match first_packet(stream).await.map_err(failed)? {
         First::Nothing => return Ok(Greeted::Nothing),
         First::Cancel { process, key } => return Ok(Greeted::Cancel { process, key }),
@@ -227,6 +239,9 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Greeted, Refusal> {
         );
         return Err(Refusal::Notice("refused", notice));
     };
+    if is_console(&startup.database) {
+        return administer(stream, built, startup, permit).await;
+    }
     let replication = replication(&startup);
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
     let login = log_in(stream, &startup, &built.authenticator)
@@ -256,24 +271,59 @@ async fn greet(stream: &mut Stream, built: &Built) -> Result<Greeted, Refusal> {
     else {
         return Err(no_database(&startup));
     };
+    let ground = pools.ground.of_listener(route);
+    check_startup(&params, ground).map_err(|notice| Refusal::Notice("refused", notice))?;
     let welcome = match relay::welcome(&built.shared, &pools, params).await {
         Ok(welcome) => welcome,
         Err(unwelcome) => {
             return Err(unwelcome.into());
         }
     };
-    let home = home(&built.shared, &pools).await;
+    let mut session = Session::new(welcome.params.clone(), welcome.lexing, welcome.serializable)
+        .with_ground(ground);
+    if pools.shares_listen {
+        session = session.with_shared_listen(welcome.utf8);
+    }
+    if pools.defers_begin {
+        session = session.with_deferred_begin(welcome.transactions);
+    }
+    let home = match session.is_on_standbys() {
+        true => None,
+        false => home(&built.shared, &pools).await,
+    };
     let process = home.as_ref().map(|(server, _)| server.process);
     let slot = enter(built, &startup, process)?;
-    say_welcome(stream, &welcome.messages, &slot).await?;
+    let told = welcome.told(session.is_on_standbys());
+    say_welcome(stream, &told, &slot).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
         permits,
         to: AdmittedTo::Session {
             pools,
-            welcome,
+            session: Box::new(session),
             home,
         },
+    }))
+}
+
+/// The console: whatever settings its client asks for, they are of no server.
+async fn administer(
+    stream: &mut Stream,
+    built: &Built,
+    startup: Startup,
+    permit: OwnedSemaphorePermit,
+) -> Result<Greeted, Refusal> {
+    log_in(stream, &startup, &built.authenticator)
+        .await
+        .map_err(failed)?;
+    let admitted = built.admins.admit(&startup.user);
+    admitted.map_err(|notice| Refusal::Notice("refused", notice))?;
+    let slot = enter(built, &startup, None)?;
+    say_welcome(stream, &console::welcome(), &slot).await?;
+    Ok(Greeted::Admitted(Admitted {
+        slot,
+        permits: (permit, Places::default()),
+        to: AdmittedTo::Console { user: startup.user },
     }))
 }
 

@@ -10,11 +10,12 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::collections::HashMap;
 
 use super::catalogs::Catalogs;
+use super::console::Admins;
 use super::peers::Peering;
 use crate::client::{Authenticator, Method, UserSecret, Verifier};
 use crate::cluster::{Event, Judge, NodeState, Policy, View};
 use crate::config::{self, Config};
-use crate::link::Statements;
+use crate::link::{Bounce, Statements};
 use crate::metrics::{Labels, Metrics};
 use crate::monitor::{Monitor, Probe, Watched};
 use crate::net::TcpOptions;
@@ -22,10 +23,11 @@ use crate::pool::{Ledger, Limits, NodeCounts, Owner, Setup, Shared as Bound};
 use crate::relay::{
     self, Cluster, Mode, Node, PoolSet, Registry, SessionTimeouts, Shared, Template,
 };
-use crate::route::Role;
+use crate::route::{Ground, Role};
 use crate::server::{Credentials, Endpoint, Secret};
+use crate::session;
 use crate::sql::catalog::Change;
-use crate::sql::{Classifier, PinReason};
+use crate::sql::{Classifier, HintResult, PinReason, Reason};
 use crate::wire::SqlState;
 
 /// Memory for verdicts on statements, and for the texts of prepared statements. The working set of an application is a
@@ -66,6 +68,7 @@ pub(super) struct Built {
     pub(super) clients: Arc<Semaphore>,
     pub(super) login_timeout: Duration,
     pub(super) peering: Option<Peering>,
+    pub(super) admins: Admins,
 }
 
 /// The databases that clients may ask for, and the pools made for them so far.
@@ -102,6 +105,9 @@ struct Database {
     dbname: Option<String>,
     max_connections: Option<usize>,
     max_clients: Option<usize>,
+    routing: config::Routing,
+    /// What its cluster has.
+    reads: config::Reads,
     template: Template,
 }
 
@@ -253,7 +259,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
     }
     let catalogs = Catalogs::new(config, &metrics);
     let shared = Arc::new(Shared {
-        classifier: Classifier::new(CLASSIFIER_BYTES),
+        classifier: Classifier::new(CLASSIFIER_BYTES).with_shapes(config.admin.queries),
         statements: Statements::new(STATEMENT_BYTES),
         registry: Arc::new(Registry::new(
             config.peering.as_ref().map(|peering| peering.id),
@@ -278,6 +284,7 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         clusters,
         clients: Arc::new(Semaphore::new(config.limits.max_clients)),
         login_timeout: config.timeouts.login,
+        admins: Admins::new(&config.admin.users),
         peering: config
             .peering
             .as_ref()
@@ -297,6 +304,7 @@ fn metrics(config: &Config) -> Arc<Metrics> {
                 .map(|node| (cluster.name.as_str(), node.name.as_str()))
         })
         .collect();
+    let classes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
     let pins: Vec<&str> = PinReason::ALL.iter().map(|pin| pin.as_str()).collect();
     let states: Vec<&str> = SqlState::ALL.iter().map(|state| state.code()).collect();
     Metrics::new(&Labels {
@@ -305,8 +313,11 @@ fn metrics(config: &Config) -> Arc<Metrics> {
         roles: &NodeState::ALL.map(NodeState::as_str),
         targets: &Role::ALL.map(Role::as_str),
         reasons: &relay::reasons(),
+        classes: &classes,
+        hints: &HintResult::LABELS,
         probe_failures: &crate::monitor::FAILURES,
         pins: &pins,
+        bounces: &Bounce::ALL.map(Bounce::as_str),
         login_failures: &super::accept::FAILURES,
         cancel_results: &super::peers::RESULTS,
         timeouts: &TIMEOUTS,
@@ -419,7 +430,14 @@ fn databases(
             // Config has checked the name.
             continue;
         };
-        let known = known_database(config, database, cluster.clone(), timeouts);
+        let reads = config
+            .clusters
+            .iter()
+            .find(|known| known.name == database.cluster);
+        let Some(reads) = reads.map(|known| known.reads) else {
+            continue;
+        };
+        let known = known_database(config, database, reads, cluster.clone(), timeouts);
         if database.name == "*" {
             any = Some(known);
         } else {
@@ -442,6 +460,7 @@ fn databases(
 fn known_database(
     config: &Config,
     database: &config::Database,
+    reads: config::Reads,
     cluster: Arc<Cluster>,
     timeouts: SessionTimeouts,
 ) -> Database {
@@ -451,6 +470,8 @@ fn known_database(
         dbname: database.dbname.clone(),
         max_connections: database.max_connections,
         max_clients: database.max_clients,
+        routing: database.routing,
+        reads,
         template: Template {
             cluster,
             mode: mode(pool.mode),
@@ -468,9 +489,12 @@ fn known_database(
             bounds: Vec::new(),
             timeouts: Arc::new(timeouts),
             listen: pool.listen,
+            ground: Ground::default(),
+            deferred_begin: pool.deferred_begin,
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),
+                ..Setup::default()
             }),
         },
     }
@@ -490,6 +514,13 @@ fn for_user(known: &Database, name: &str, user: Option<&config::User>) -> Templa
     if let Some(most) = known.max_connections {
         template.bounds.push((Bound::Database(name.into()), most));
     }
+    let routing = user.map(|user| user.routing).unwrap_or_default();
+    template.ground = Ground::new(routing.or(known.routing), known.reads);
+    let setup = Setup {
+        parameters: session::own_settings(template.ground).into(),
+        ..Setup::clone(&template.setup)
+    };
+    template.setup = Arc::new(setup);
     let Some(user) = user else { return template };
     if let Some(most) = user.max_connections {
         template

@@ -42,6 +42,7 @@ impl ProxyStatus {
         let shared = built.shared.clone();
         metrics.set_cache_source(Box::new(move || CacheSample {
             prepared_statements: shared.statements.len() as u64,
+            learned_statements: shared.classifier.learned() as u64,
             classifier_hits: shared.classifier.hits(),
             classifier_misses: shared.classifier.misses(),
         }));

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use bytes::Buf;
 
+use super::bounce::Detour;
 use super::log;
 use super::run::{End, Relay};
 use crate::link::Owed;
 use crate::session::Next;
-use crate::wire::{Notice, SqlState, Status, reply};
+use crate::wire::{Notice, SqlState, Status};
 
 impl Relay {
     pub(super) fn tell(&mut self, notice: &Notice) {
@@ -31,6 +32,7 @@ impl Relay {
         unit: &[u8],
         notice: &Notice,
     ) -> Result<(), End> {
+        self.detour = Detour::default();
         self.tell(notice);
         if self.session.fail_unit(unit) {
             self.ready();
@@ -48,6 +50,7 @@ impl Relay {
             Next::Place { len, .. } | Next::Listening { len, .. } => len,
             _ => 0,
         };
+        self.detour = Detour::default();
         self.tell(notice);
         if self.session.fail_unit(&input[..len]) {
             self.ready();
@@ -59,19 +62,30 @@ impl Relay {
 
     pub(super) fn ready(&mut self) {
         let mut out = Vec::new();
-        reply::ready_idle(&mut out);
+        self.session.put_ready(&mut out);
         self.output.extend_from_slice(&out);
     }
 
     /// The server connection is gone. What was asked of it is answered, where that can be done honestly.
     pub(super) fn server_lost(&mut self, cause: &str) -> Result<(), End> {
-        let Some(held) = self.held.take() else {
+        let Some(mut held) = self.held.take() else {
             return Ok(());
         };
+        if let Some(refusal) = self.may_run_elsewhere(&held) {
+            let node = &self.pools.cluster.nodes[held.node].name;
+            log::server_lost(node, cause);
+            self.placed = None;
+            self.cancelling = None;
+            let (units, first) = self.session.take_back(&mut held.server.link);
+            self.flags.draining_link = false;
+            self.bounce(held.node, &units, first, &refusal);
+            return Ok(());
+        }
         let node = &self.pools.cluster.nodes[held.node].name;
         let link = &held.server.link;
         let pinned = self.session.pin().is_some();
         let open = self.session.has_open_group();
+        let dies = self.session.dies_with(link);
         let wrote = self.session.lost(link);
         self.placed = None;
         self.flags.draining_link = false;
@@ -86,7 +100,7 @@ impl Relay {
         if link.mid_message() {
             return Err(End::Cut);
         }
-        if (link.status != Status::Idle && !link.committing) || pinned {
+        if dies || pinned {
             if link.fatal {
                 // The server has said why.
                 return Err(End::Said);

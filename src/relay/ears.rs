@@ -202,7 +202,8 @@ impl Relay {
     /// transaction. When many wait, between any two messages of a unit outside of a transaction: clients must be prepared
     /// for them at any time. PostgreSQL manual, "Asynchronous Operations", protocol-flow.html#PROTOCOL-ASYNC.
     fn may_hear(&self) -> bool {
-        if !self.output.is_empty() || self.waits_to_listen() {
+        let is_in_block = self.session.is_in_unsent_block();
+        if is_in_block || !self.output.is_empty() || self.waits_to_listen() {
             return false;
         }
         let filling = || {

@@ -50,6 +50,7 @@ async fn clean(held: &mut Pooled) -> Result<(), ServerError> {
     let Setup {
         reset_query,
         connect_query,
+        ..
     } = held.setup().clone();
     if let Some(sql) = reset_query {
         server::query(held, &sql, CLEANING).await?;

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::PoolSet;
 use super::mailbox::{Mailbox, wait_for_room};
 use super::unit::{checkout_notice, nowhere};
+use crate::config::Route;
 use crate::pool::CheckoutError;
 use crate::server::{self, Login, Messages, Server, ServerError};
 use crate::wire::Notice;
@@ -97,7 +98,7 @@ impl Listeners {
         name: &[u8],
     ) -> Result<bool, Notice> {
         if pools.cluster.view.load().primary.is_none() {
-            return Err(nowhere());
+            return Err(nowhere(Route::Split));
         }
         let listeners = &pools.listeners;
         let mut book = listeners.book();
@@ -248,7 +249,7 @@ async fn serve(pools: Arc<PoolSet>) {
             return;
         }
         let Some(node) = pools.cluster.view.load().primary else {
-            listeners.book().fail(&nowhere());
+            listeners.book().fail(&nowhere(Route::Split));
             tokio::time::sleep(WATCH).await;
             continue;
         };
@@ -267,7 +268,7 @@ async fn serve(pools: Arc<PoolSet>) {
             pause = FIRST_PAUSE;
         }
         if !answered || error.refusal().is_some() {
-            let notice = checkout_notice(&CheckoutError::Server(Arc::new(error)));
+            let notice = checkout_notice(&CheckoutError::Server(Arc::new(error)), Route::Split);
             listeners.book().fail(&notice);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -455,7 +456,7 @@ mod tests {
         book.darken();
         assert!(!book.join(&new, b"c"));
         assert!(!book.join(&old, b"c"), "it says so again");
-        book.fail(&nowhere());
+        book.fail(&nowhere(Route::Split));
         assert!(matches!(new.take_answer(), Some(Err(_))));
         assert!(matches!(old.take_answer(), Some(Err(_))));
         book.step(&HashSet::from([name("c")]));

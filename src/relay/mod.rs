@@ -4,6 +4,8 @@
 //! statements. No channel, no second task and no lock stands between the two sockets.
 
 mod answer;
+mod bounce;
+mod calls;
 mod cancel;
 mod cluster;
 mod compose;
@@ -32,7 +34,7 @@ pub use registry::{NoRandomness, Registry, Seat, Slot};
 pub use replication::Replication;
 pub use run::Relay;
 pub use timeouts::{SessionTimeouts, sweep};
-pub use unit::reasons;
+pub use unit::{need, reasons};
 pub use welcome::{Unwelcome, Welcome, no_node, refused, welcome};
 
 use crate::link::Statements;

@@ -27,14 +27,15 @@ impl Relay {
             self.reject(cx, unit, &no_transactions(Severity::Error))?;
             return Ok(true);
         }
-        let placed = Unit {
+        let mut placed = Unit {
             len: unit.len(),
             class,
         };
         let has_connection =
             self.placed.take().is_some() || (self.held.is_some() && self.session.pin().is_some());
         if !has_connection {
-            match self.obtain(placed, 0) {
+            let avoid = self.detoured(&mut placed.class);
+            match self.obtain(placed, avoid) {
                 Ok(true) => {}
                 Ok(false) => {
                     self.flags.recheck = true;
@@ -46,6 +47,7 @@ impl Relay {
                 }
             }
         }
+        let class = placed.class;
         // What mends the session's settings must not depend on them.
         let mends = matches!(
             class.session,
@@ -83,6 +85,8 @@ impl Relay {
     /// the session has to wait for it.
     pub(super) fn obtain(&mut self, unit: Unit, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
+        let policy = self.session.policy(unit.class);
+        self.calls.note_time(now);
         if unit.class.reason == Reason::UnknownName {
             self.pools.catalog.missed();
         }
@@ -91,6 +95,7 @@ impl Relay {
             &self.shared,
             &self.pools.cluster,
             unit.class,
+            policy,
             floor,
             avoid,
             now,
@@ -147,6 +152,8 @@ impl Relay {
         let Some(waiting) = self.waiting.take() else {
             return Ok(false);
         };
+        // What a client waits for a connection is not its statement's time.
+        self.calls.forget_time();
         self.shared
             .metrics
             .checkout_wait
@@ -178,7 +185,8 @@ impl Relay {
             self.placed = there.then_some(waiting.unit);
             return;
         }
-        self.reject_front(&unit::checkout_notice(error));
+        let route = self.session.policy(waiting.unit.class).route;
+        self.reject_front(&unit::checkout_notice(error, route));
     }
 }
 

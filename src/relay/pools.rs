@@ -1,5 +1,6 @@
 //! The pools of one database and user: one for each node of the cluster.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use crate::catalog::Watched;
 use crate::config::ListenPolicy;
 use crate::link::Params;
 use crate::pool::{self, Limits, Owner, Pool, Setup, Told};
+use crate::route::Ground;
 use crate::server::{Credentials, Endpoint};
 
 /// When a server connection goes back to its pool.
@@ -21,6 +23,17 @@ pub enum Mode {
     Session,
     /// After each statement.
     Statement,
+}
+
+impl Mode {
+    /// The word for it in SHOW, which is that of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Transaction => "transaction",
+            Mode::Session => "session",
+            Mode::Statement => "statement",
+        }
+    }
 }
 
 /// How the pools of a database and user are made.
@@ -38,6 +51,10 @@ pub struct Template {
     pub setup: Arc<Setup>,
     /// What LISTEN does to a session.
     pub listen: ListenPolicy,
+    /// How statements are routed.
+    pub ground: Ground,
+    /// BEGIN waits for the first statement.
+    pub deferred_begin: bool,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
 }
@@ -57,11 +74,17 @@ pub struct PoolSet {
     pub mode: Mode,
     /// How long sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
+    /// How statements of its sessions are routed, unless they or their listener say otherwise.
+    pub ground: Ground,
     /// What the database has.
     pub catalog: Arc<Watched>,
     /// LISTEN needs no server connection of its session's own.
     pub shares_listen: bool,
+    /// BEGIN waits for the first statement of its transaction.
+    pub defers_begin: bool,
     pub(super) listeners: Listeners,
+    /// Sessions that there are.
+    pub(super) sessions: AtomicUsize,
     /// One pool for each node, in the cluster's order.
     pub pools: Box<[Pool]>,
     /// What proves the user to servers.
@@ -102,14 +125,22 @@ impl PoolSet {
             cluster,
             mode: template.mode,
             timeouts: template.timeouts.clone(),
+            ground: template.ground,
             catalog,
             credentials: owner.credentials,
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,
+            defers_begin: template.deferred_begin && template.mode != Mode::Statement,
             listeners: Listeners::default(),
+            sessions: AtomicUsize::new(0),
             told: owner.told,
             welcomes: Mutex::default(),
         }
+    }
+
+    /// How many clients it has.
+    pub fn clients(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
     }
 
     /// What clients with these settings were told before.

@@ -6,25 +6,30 @@
 //! there; what a socket does not take is kept, and then its other side is not read any more.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
+use super::bounce::Detour;
+use super::calls::Calls;
 use super::cancel::{self, Cancelling};
 use super::compose::compose;
 use super::ears::Ears;
 use super::finish::finish;
+use super::log;
 use super::place::no_transactions;
 use super::pools::Mode;
 use super::unit::{self, Unit, Waiting};
 use super::{Node, PoolSet, Seat, Shared};
+use crate::cluster::NodeState;
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
+use crate::route::Role;
 use crate::session::{LinkError, Next, Session};
 use crate::sql::catalog::Change;
 use crate::sql::{Class, Pins};
@@ -71,6 +76,10 @@ pub struct Relay {
     pub(super) ears: Option<Box<Ears>>,
     pub(super) cancelling: Option<Cancelling>,
     pub(super) ending: Option<Timer>,
+    /// The units that are on their way, to be counted.
+    pub(super) calls: Calls,
+    /// The unit in front has been refused by a standby.
+    pub(super) detour: Detour,
     pub(super) flags: Flags,
 }
 
@@ -123,6 +132,22 @@ pub(super) enum End {
     Cut,
 }
 
+/// Counts one session of its database and user as long as it lives.
+struct Present(Arc<PoolSet>);
+
+impl Present {
+    fn new(pools: &Arc<PoolSet>) -> Present {
+        pools.sessions.fetch_add(1, Ordering::Relaxed);
+        Present(pools.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Relay {
     /// A session that has logged in. `home` is its connection on the primary, in session pooling.
     pub fn new(
@@ -153,12 +178,15 @@ impl Relay {
             ears: None,
             cancelling: None,
             ending: None,
+            calls: Calls::default(),
+            detour: Detour::default(),
             flags: Flags::default(),
         }
     }
 
     /// Runs the session to its end.
     pub async fn run(mut self) {
+        let _present = Present::new(&self.pools);
         std::future::poll_fn(|cx| self.turn(cx)).await;
         self.abandon();
     }
@@ -273,6 +301,7 @@ impl Relay {
         self.waiting.is_none()
             && self.input.is_empty()
             && !self.session.mid_unit()
+            && !self.session.is_in_unsent_block()
             && self.held.as_ref().is_none_or(|held| {
                 held.server.link.status == Status::Idle && !held.server.link.owing.owes_client()
             })
@@ -415,9 +444,11 @@ impl Relay {
             return Ok(());
         };
         let (client, output, session) = (&mut self.client, &mut self.output, &mut self.session);
-        let standby = held.standby;
+        // What is refused to a session that wants standbys only is no mistake of the router's.
+        let standby = held.standby && !session.is_on_standbys();
         let link = &mut held.server.link;
         let sent = &self.shared.metrics.client_sent_bytes;
+        let calls = &mut self.calls;
         let result = compose(|out| {
             let result = session.receive(link, chunk, standby, out);
             let bytes = match &result {
@@ -428,6 +459,7 @@ impl Relay {
                 Err(_) => out.as_slice(),
             };
             sent.inc_by(bytes.len() as u64);
+            calls.note_bytes(bytes.len());
             Relay::to_client(client, output, cx, bytes).map(|()| result)
         })?;
         match result {
@@ -435,7 +467,8 @@ impl Relay {
                 self.flags.recheck |= !self.input.is_empty();
                 self.flags.ended |= received.ended;
                 self.flags.idle |= received.idle;
-                if received.wrote {
+                self.count_calls(&received, standby);
+                if received.wrote && !self.was_refused_by_role() {
                     self.session.floor.wrote(Instant::now());
                 }
                 self.note_pins();
@@ -452,8 +485,14 @@ impl Relay {
                 if received.catalog_changed != Change::None {
                     self.catalog_changed(received.catalog_changed);
                 }
-                if received.again {
-                    self.send_again();
+                if let Some((refusal, unit)) = &received.learned {
+                    self.learn(refusal, unit);
+                }
+                if received.ended {
+                    self.detour = Detour::default();
+                }
+                if let Some(again) = received.again {
+                    self.send_again(&again);
                 }
                 self.release()
             }
@@ -462,13 +501,22 @@ impl Relay {
                 Ok(())
             }
             Err(error @ LinkError::Settings(_)) if link.guarded => {
-                let unit = self.session.take_back(link);
+                let (unit, _) = self.session.take_back(link);
                 self.put_back(&unit);
                 self.settings_refused(&error.notice());
                 Ok(())
             }
             Err(error) => self.server_lost(&error.to_string()),
         }
+    }
+
+    /// Whether what a session of standbys has sent as a write cannot have been one: its node is still a standby.
+    fn was_refused_by_role(&self) -> bool {
+        let held = self.held.as_ref().filter(|held| held.standby);
+        held.is_some_and(|held| {
+            let view = self.pools.cluster.view.load();
+            self.session.is_on_standbys() && view.nodes[held.node].state == NodeState::Standby
+        })
     }
 
     /// A unit has changed what the database has.
@@ -479,18 +527,8 @@ impl Relay {
         self.pools.catalog.changed(change);
     }
 
-    /// The plan of a prepared statement has become stale. Nothing was executed, and the client has heard nothing.
-    fn send_again(&mut self) {
-        let Some(held) = &mut self.held else { return };
-        self.shared.metrics.stale_plans.inc();
-        let catalog = self.pools.catalog.current();
-        self.session.renew(self.shared.context(&catalog));
-        let unit = std::mem::take(&mut held.server.link.replay);
-        self.put_back(&unit);
-    }
-
     /// A unit that was sent is at the front of the input again.
-    fn put_back(&mut self, unit: &[u8]) {
+    pub(super) fn put_back(&mut self, unit: &[u8]) {
         let mut input = BytesMut::from(unit);
         input.extend_from_slice(&self.input);
         self.input = input;
@@ -546,6 +584,7 @@ impl Relay {
             let Setup {
                 connect_query,
                 reset_query,
+                ..
             } = held.server.setup().clone();
             let server = &mut *held.server;
             let mut out = Vec::new();
@@ -680,8 +719,17 @@ impl Relay {
                     self.rehome();
                     return Ok(at);
                 }
-                Next::Skip { len } | Next::Reply { len } => {
+                Next::Refuse { len } => {
+                    self.refuse_unit(&rest[..len]);
+                    at += len;
+                }
+                Next::Skip { len } => {
                     self.refuse(cx)?;
+                    at += len;
+                }
+                Next::Reply { len } => {
+                    self.flags.ended = true;
+                    self.flags.idle |= !self.session.is_in_unsent_block();
                     at += len;
                 }
                 Next::Terminate => {
@@ -713,6 +761,7 @@ impl Relay {
         let Some(held) = &mut self.held else {
             return Ok(true);
         };
+        let unit = bytes;
         let shared = &*self.shared;
         if let Some(class) = class.filter(|_| begin == Begin::No) {
             unit::count_held(shared, &self.pools.cluster, class, held.node, held.standby);
@@ -721,8 +770,11 @@ impl Relay {
         // Once refused, they must be confirmed first.
         let refused = self.flags.refused;
         let server = &mut *held.server;
+        let nothing_before = !server.link.owing.owes_client();
+        // What is refused to a session that wants standbys only is its client's affair.
+        server.link.bounces = held.standby && !session.is_on_standbys();
         let catalog = self.pools.catalog.current();
-        let written = compose(|out| {
+        let sent = compose(|out| {
             let refusable = match begin {
                 Begin::Settings => {
                     let unit = class.filter(|_| !refused).map(|class| (bytes, class));
@@ -736,7 +788,7 @@ impl Relay {
             };
             if refusable {
                 server.unsent.extend_from_slice(out);
-                return Ok(false);
+                return false;
             }
             let verbatim = session.forward(
                 bytes,
@@ -753,13 +805,33 @@ impl Relay {
                 }
                 out
             };
-            send(&mut server.stream, &mut server.unsent, cx, bytes).map(|()| true)
+            send(&mut server.stream, &mut server.unsent, cx, bytes);
+            true
         });
         self.note_pins();
-        let Ok(sent) = written else {
-            return self.server_lost("write failed").map(|()| true);
-        };
+        if let Some(class) = class.filter(|_| sent) {
+            self.note_call(class, nothing_before);
+            if log::tells_units() {
+                self.log_sent(unit, class);
+            }
+        }
         self.settle(cx).map(|()| sent)
+    }
+
+    /// Tells the log where a unit went, and why.
+    #[cold]
+    fn log_sent(&self, unit: &[u8], class: Class) {
+        let Some(held) = &self.held else { return };
+        let node = &self.pools.cluster.nodes[held.node].name;
+        let role = if held.standby {
+            Role::Standby
+        } else {
+            Role::Primary
+        };
+        let catalog = self.pools.catalog.current();
+        let context = self.shared.context(&catalog);
+        let why = self.session.explain(unit, class, context);
+        log::sent(node, role.as_str(), class, why);
     }
 
     /// Gives replies of the proxy's own whose turn has come already.
@@ -785,6 +857,9 @@ impl Relay {
         let server = &mut *held.server;
         let mut out = Vec::new();
         self.session.rehome(&mut server.link, &mut out);
+        if self.session.is_in_unsent_block() {
+            self.shared.metrics.transactions_moved.inc();
+        }
         server.unsent.extend_from_slice(&out);
         self.flags.draining_link = true;
     }
@@ -795,30 +870,38 @@ impl Relay {
             return Ok(());
         }
         if let Some(held) = &mut self.held {
-            self.session.refused(&mut held.server.link);
+            let server = &mut *held.server;
+            let mut out = Vec::new();
+            self.session.refused(&mut server.link, &mut out);
+            server.unsent.extend_from_slice(&out);
         }
         self.settle(cx)
     }
+
+    /// The session has refused a unit of a transaction on a standby, which fails with it.
+    fn refuse_unit(&mut self, unit: &[u8]) {
+        let Some(held) = &mut self.held else { return };
+        let server = &mut *held.server;
+        let mut out = Vec::new();
+        self.shared.metrics.transactions_refused.inc();
+        let catalog = self.pools.catalog.current();
+        let context = self.shared.context(&catalog);
+        self.session
+            .refuse_unit(unit, &mut server.link, context, &mut out);
+        server.unsent.extend_from_slice(&out);
+    }
 }
 
-/// Sends what the socket takes, and keeps the rest.
-fn send(
-    stream: &mut Stream,
-    unsent: &mut BytesMut,
-    cx: &mut Context<'_>,
-    bytes: &[u8],
-) -> io::Result<()> {
+/// Sends what the socket takes, and keeps the rest. A socket that takes nothing any more is met again when the rest is sent.
+fn send(stream: &mut Stream, unsent: &mut BytesMut, cx: &mut Context<'_>, bytes: &[u8]) {
     let mut rest = bytes;
     if unsent.is_empty() {
         while !rest.is_empty() {
             match stream.poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(n)) => rest = &rest[n..],
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => rest = &rest[n..],
+                _ => break,
             }
         }
     }
     unsent.extend_from_slice(rest);
-    Ok(())
 }

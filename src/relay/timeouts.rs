@@ -199,11 +199,14 @@ impl Relay {
 
     fn note_phase_now(&mut self) {
         let phase = match &self.held {
+            // For its client it has been running all the time.
+            _ if self.detour.is_on() => Phase::Query,
             _ if self.waiting.is_some() || self.waits_to_listen() => Phase::Waiting,
             Some(held) if held.server.link.owing.owes_client() => Phase::Query,
             Some(held) if held.server.link.status != Status::Idle || self.session.mid_unit() => {
                 Phase::IdleInTransaction
             }
+            _ if self.session.is_in_unsent_block() => Phase::IdleInTransaction,
             _ => Phase::Idle,
         };
         let slot: &Slot = &self.slot;
@@ -278,6 +281,10 @@ impl Relay {
         self.flags.timed_out = true;
         let now = self.pools.timeouts.now();
         self.slot.noted.enter(Phase::Query, now);
+        if self.waiting.is_some() {
+            // It has run before, and waits to run elsewhere.
+            return self.cancel();
+        }
         self.cancel_running(cancel_unless_done);
     }
 }

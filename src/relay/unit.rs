@@ -4,9 +4,10 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use super::{Cluster, Shared};
+use crate::config::Route;
 use crate::pool::{CheckoutError, Pooled};
-use crate::route::{self, Decision, Floor, Need, Role};
-use crate::sql::{Access, Class, Reason};
+use crate::route::{self, Decision, Floor, Need, Policy, Role};
+use crate::sql::{Access, Class, HintResult, Reason};
 use crate::wire::{ClientFacing, Notice, SqlState};
 
 /// The unit at the front of the input, which has been judged.
@@ -30,7 +31,7 @@ pub(super) struct Waiting {
 }
 
 /// Which kind of node a class needs.
-pub(super) fn need(class: Class) -> Need {
+pub fn need(class: Class) -> Need {
     match class.access {
         Access::Read => Need::Standby,
         Access::Neutral | Access::Empty => Need::Any,
@@ -43,10 +44,12 @@ pub(super) fn choose(
     shared: &Shared,
     cluster: &Cluster,
     class: Class,
+    policy: Policy,
     floor: &mut Floor,
     avoid: u64,
     now: Instant,
 ) -> Result<(usize, bool), Notice> {
+    count_hint(shared, class);
     let view = cluster.view.load();
     let outstanding = |node: usize| {
         if avoid >> node & 1 == 1 {
@@ -55,13 +58,43 @@ pub(super) fn choose(
             cluster.outstanding(node)
         }
     };
-    match route::decide(need(class), floor, &view, now, outstanding, cluster.turn()) {
+    let (need, turn) = (need(class), cluster.turn());
+    let decide = |policy: Policy, floor: &mut Floor| {
+        route::decide(need, policy, floor, &view, now, outstanding, turn)
+    };
+    let mut decision = decide(policy, floor);
+    if policy.route == Route::Observe
+        && let Decision::Node {
+            role: Role::Standby,
+            ..
+        } = decision
+    {
+        let moved = &shared.metrics.would_have_moved;
+        moved.at(Role::Standby as usize, class.reason.index()).inc();
+        let stay = Policy {
+            route: Route::Primary,
+            ..policy
+        };
+        decision = decide(stay, floor);
+    }
+    match decision {
         Decision::Node { node, role, reason } if avoid >> node & 1 == 0 => {
             let standby = role == Role::Standby;
             count(shared, cluster, node, standby, reason_index(class, reason));
             Ok((node, standby))
         }
-        _ => Err(nowhere()),
+        _ => Err(nowhere(policy.route)),
+    }
+}
+
+/// Counts what has become of a statement's hint.
+fn count_hint(shared: &Shared, class: Class) {
+    let Some(result) = class.hint.result.index() else {
+        return;
+    };
+    shared.metrics.hints.at(result).inc();
+    if class.hint.result == HintResult::Malformed {
+        tracing::debug!("a hint was not understood, and ignored");
     }
 }
 
@@ -103,14 +136,23 @@ fn reason_index(class: Class, reason: route::RouteReason) -> usize {
 }
 
 /// What a client is told when its unit found no server connection.
-pub(super) fn checkout_notice(error: &CheckoutError) -> Notice {
+pub(super) fn checkout_notice(error: &CheckoutError, route: Route) -> Notice {
     match error {
-        CheckoutError::Server(server) if server.node_is_away() => nowhere(),
+        CheckoutError::Server(server) if server.node_is_away() => nowhere(route),
         error => error.notice(),
     }
 }
 
-pub(super) fn nowhere() -> Notice {
+pub(super) fn nowhere(route: Route) -> Notice {
+    if route == Route::Standby {
+        return Notice::error(
+            SqlState::CannotConnectNow,
+            "no standby can take this statement now",
+        )
+        .hint(
+            "None is within the bound on lag and shows what the session has written, and the route is standby. Try again.",
+        );
+    }
     Notice::error(
         SqlState::CannotConnectNow,
         "no server can take this statement now",

@@ -11,21 +11,23 @@ use crate::link::Params;
 use crate::pool::{Patience, Pooled};
 use crate::route;
 use crate::server::{self, Refusal, Reported};
-use crate::session::{is_utf8, lexing_of};
-use crate::sql::Lexing;
+use crate::session::{TransactionDefaults, is_utf8, lexing_of};
+use crate::sql::{Isolation, Lexing};
 use crate::wire::{ClientFacing, Notice, SqlState, reply};
 
 /// The settings of a new session.
 #[derive(Debug)]
 pub struct Welcome {
-    /// ParameterStatus messages.
-    pub messages: Vec<u8>,
+    /// ParameterStatus messages, but for the one that tells of the role.
+    messages: Vec<u8>,
     /// The startup settings that they reflect.
     pub params: Arc<Params>,
     /// How the server lexes statements with them.
     pub lexing: Lexing,
     /// Transactions are serializable by default: by the server's configuration, or the role's, or the database's.
     pub serializable: bool,
+    /// What they are by default.
+    pub transactions: TransactionDefaults,
     /// Its `client_encoding` is UTF-8.
     pub utf8: bool,
 }
@@ -45,6 +47,19 @@ impl From<Notice> for Unwelcome {
             severity: crate::wire::Severity::Fatal,
             ..notice
         })
+    }
+}
+
+/// What tells drivers whether they are on a standby.
+const IN_HOT_STANDBY: &str = "in_hot_standby";
+
+impl Welcome {
+    /// The settings as they are told to a client: as those of a primary, or of a standby.
+    pub fn told(&self, standby: bool) -> Vec<u8> {
+        let mut messages = self.messages.clone();
+        let role = if standby { "on" } else { "off" };
+        reply::parameter_status(IN_HOT_STANDBY, role, &mut messages);
+        messages
     }
 }
 
@@ -85,29 +100,29 @@ pub async fn welcome(
         }
         server.link.params = params.clone();
     }
-    let serializable =
-        match server::query(&mut server, "SHOW default_transaction_isolation", APPLY).await {
-            Ok(rows) => rows
-                .iter()
-                .flatten()
-                .flatten()
-                .any(|level| level == "serializable"),
-            Err(error) => {
-                drop(server.into_closed());
-                return Err(refused(&error));
-            }
-        };
+    let level = match server::query(&mut server, "SHOW default_transaction_isolation", APPLY).await
+    {
+        Ok(rows) => rows.into_iter().flatten().flatten().next(),
+        Err(error) => {
+            drop(server.into_closed());
+            return Err(refused(&error));
+        }
+    };
     drop(server);
-    reported.set("in_hot_standby", "off");
     let mut messages = Vec::new();
-    for (name, value) in reported.iter() {
+    // What a session is told of this is its listener's affair.
+    for (name, value) in reported.iter().filter(|(name, _)| *name != IN_HOT_STANDBY) {
         reply::parameter_status(name, value, &mut messages);
     }
     let welcome = Arc::new(Welcome {
         messages,
         params,
         lexing: lexing_of(reported.iter()),
-        serializable,
+        serializable: level.as_deref() == Some("serializable"),
+        transactions: TransactionDefaults {
+            isolation: level.as_deref().and_then(Isolation::named),
+            read_only: reported.get("default_transaction_read_only") == Some("on"),
+        },
         utf8: reported
             .get("client_encoding")
             .is_some_and(|name| is_utf8(name.as_bytes())),

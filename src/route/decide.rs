@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Floor, least_busy};
+use super::{Floor, Policy, least_busy};
 use crate::cluster::{NodeView, View};
+use crate::config::{Consistency, Route};
 
 /// Which kind of node a unit needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +54,20 @@ pub enum RouteReason {
     Lag,
     /// A read, and no standby is known to show what the session has written.
     ReadYourWrites,
+    /// The route of its listener, its database, its user or its session.
+    Route,
 }
 
 impl RouteReason {
     /// Every reason.
-    pub const ALL: [RouteReason; 6] = [
+    pub const ALL: [RouteReason; 7] = [
         RouteReason::Standby,
         RouteReason::Class,
         RouteReason::NoPlace,
         RouteReason::NoStandby,
         RouteReason::Lag,
         RouteReason::ReadYourWrites,
+        RouteReason::Route,
     ];
 
     /// The word for metrics, logs and SHOW.
@@ -75,6 +79,7 @@ impl RouteReason {
             RouteReason::NoStandby => "no_standby",
             RouteReason::Lag => "lag",
             RouteReason::ReadYourWrites => "read_your_writes",
+            RouteReason::Route => "route",
         }
     }
 
@@ -105,47 +110,79 @@ pub enum Decision {
 
 /// Chooses a node. `outstanding` is the load of a node, and `u32::MAX` for one that must not be chosen; `turn` breaks
 /// ties. Allocates nothing.
+///
+/// [`Route::Observe`] decides as `Split` does: where that goes is for the caller to count, and not to do.
 pub fn decide(
     need: Need,
+    policy: Policy,
     floor: &mut Floor,
     view: &View,
     now: Instant,
     outstanding: impl Fn(usize) -> u32,
     turn: u32,
 ) -> Decision {
-    match need {
-        Need::Primary => primary(view, now, &outstanding, RouteReason::Class),
-        Need::Any => match primary(view, now, &outstanding, RouteReason::NoPlace) {
+    let by_route = match need {
+        Need::Primary => RouteReason::Class,
+        Need::Standby | Need::Any => RouteReason::Route,
+    };
+    match (policy.route, need) {
+        (Route::Primary, _) => primary(view, now, &outstanding, by_route),
+        (Route::Standby, need) => match shown(policy, floor, view, now, &outstanding, turn) {
+            Some(node) => on_standby(
+                node,
+                match need {
+                    Need::Standby => RouteReason::Standby,
+                    Need::Primary | Need::Any => RouteReason::Route,
+                },
+            ),
+            None => Decision::Nowhere {
+                reason: why_not(policy, view, now),
+            },
+        },
+        (_, Need::Primary) => primary(view, now, &outstanding, RouteReason::Class),
+        (_, Need::Any) => match primary(view, now, &outstanding, RouteReason::NoPlace) {
             Decision::Nowhere { reason } => {
-                match standby(view, now, &outstanding, turn, |_| true) {
-                    Some(node) => Decision::Node {
-                        node,
-                        role: Role::Standby,
-                        reason,
-                    },
+                match standby(view, now, &outstanding, turn, |node| node.eligible) {
+                    Some(node) => on_standby(node, reason),
                     None => Decision::Nowhere { reason },
                 }
             }
             decision => decision,
         },
-        Need::Standby => {
-            let resolved = floor.resolve(view);
-            let shows = |node: &NodeView| resolved && floor.satisfied_by(node);
-            match standby(view, now, &outstanding, turn, shows) {
-                Some(node) => Decision::Node {
-                    node,
-                    role: Role::Standby,
-                    reason: RouteReason::Standby,
-                },
-                None => primary(view, now, &outstanding, why_not(view, now)),
-            }
-        }
+        (_, Need::Standby) => match shown(policy, floor, view, now, &outstanding, turn) {
+            Some(node) => on_standby(node, RouteReason::Standby),
+            None => primary(view, now, &outstanding, why_not(policy, view, now)),
+        },
     }
+}
+
+fn on_standby(node: usize, reason: RouteReason) -> Decision {
+    Decision::Node {
+        node,
+        role: Role::Standby,
+        reason,
+    }
+}
+
+/// A standby that shows what the policy asks for.
+fn shown(
+    policy: Policy,
+    floor: &mut Floor,
+    view: &View,
+    now: Instant,
+    outstanding: &impl Fn(usize) -> u32,
+    turn: u32,
+) -> Option<usize> {
+    let any = policy.consistency == Consistency::Eventual;
+    let resolved = any || floor.resolve(view);
+    standby(view, now, outstanding, turn, |node| {
+        policy.admits(node) && resolved && (any || floor.satisfied_by(node))
+    })
 }
 
 /// A standby that may be read, whatever anybody has written.
 pub fn any_standby(view: &View, now: Instant) -> Option<usize> {
-    standby(view, now, &|_| 0, 0, |_| true)
+    standby(view, now, &|_| 0, 0, |node| node.eligible)
 }
 
 fn standby(
@@ -153,13 +190,11 @@ fn standby(
     now: Instant,
     outstanding: &impl Fn(usize) -> u32,
     turn: u32,
-    shows: impl Fn(&NodeView) -> bool,
+    serves: impl Fn(&NodeView) -> bool,
 ) -> Option<usize> {
-    let (shows, may) = (&shows, |node: usize| outstanding(node) != u32::MAX);
-    let candidates = (0..view.nodes.len()).filter(move |node| {
-        let seen = &view.nodes[*node];
-        seen.eligible && view.is_fresh(*node, now) && shows(seen) && may(*node)
-    });
+    let (serves, may) = (&serves, |node: usize| outstanding(node) != u32::MAX);
+    let candidates = (0..view.nodes.len())
+        .filter(move |node| view.is_fresh(*node, now) && serves(&view.nodes[*node]) && may(*node));
     least_busy(candidates, outstanding, turn)
 }
 
@@ -180,10 +215,10 @@ fn primary(
 }
 
 /// Why no standby takes a read.
-fn why_not(view: &View, now: Instant) -> RouteReason {
+fn why_not(policy: Policy, view: &View, now: Instant) -> RouteReason {
     let mut reason = RouteReason::NoStandby;
     for (index, node) in view.nodes.iter().enumerate() {
-        if node.eligible && view.is_fresh(index, now) {
+        if policy.admits(node) && view.is_fresh(index, now) {
             return RouteReason::ReadYourWrites;
         }
         if node.lag.is_some() {

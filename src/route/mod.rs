@@ -6,9 +6,11 @@
 mod balance;
 mod consistency;
 mod decide;
+mod policy;
 #[cfg(test)]
 mod tests;
 
 pub use balance::least_busy;
 pub use consistency::Floor;
 pub use decide::{Decision, Need, Role, RouteReason, any_standby, decide};
+pub use policy::{Ground, Policy};

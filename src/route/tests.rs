@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::{Lsn, NodeState, NodeView, Position, Sample, Timeline, View};
+use crate::config::{Consistency, Reads, Route, Routing};
+use crate::sql::Classifier;
+use crate::sql::catalog::TABLES;
 
 /// A view of samples as (milliseconds, timeline, position), with a primary that is node 0.
 fn view(start: Instant, samples: &[(u64, u32, u64)], incarnation: u64) -> View {
@@ -151,6 +154,7 @@ const AVOIDED: Is = Is(NodeState::Standby, true, u32::MAX);
 
 fn check_decision(
     need: Need,
+    policy: Policy,
     nodes: &[Is],
     floor: Option<u64>,
     expected: Result<(usize, RouteReason), RouteReason>,
@@ -161,7 +165,11 @@ fn check_decision(
         .iter()
         .map(|Is(state, eligible, _)| NodeView {
             eligible: *eligible,
-            lag: (*state == NodeState::Standby).then_some(Duration::ZERO),
+            lag: (*state == NodeState::Standby).then_some(if *eligible {
+                Duration::ZERO
+            } else {
+                Duration::from_secs(20)
+            }),
             seen: (*state != NodeState::Down).then_some(now),
             ..node(*state, Some(position(1, 100)))
         })
@@ -171,7 +179,8 @@ fn check_decision(
     if let Some(at) = floor {
         session.wrote(now + Duration::from_millis(at));
     }
-    let decision = decide(need, &mut session, &view, now, |node| nodes[node].2, 0);
+    let outstanding = |node: usize| nodes[node].2;
+    let decision = decide(need, policy, &mut session, &view, now, outstanding, 0);
     let got = match decision {
         Decision::Node { node, role, reason } => {
             let standby = view.nodes[node].state == NodeState::Standby;
@@ -180,13 +189,17 @@ fn check_decision(
         }
         Decision::Nowhere { reason } => Err(reason),
     };
-    assert_eq!(got, expected, "{need:?} of {nodes:?} with floor {floor:?}");
+    assert_eq!(
+        got, expected,
+        "{need:?} of {nodes:?} with floor {floor:?}, {policy:?}"
+    );
 }
 
 #[test]
 fn decisions() {
     use RouteReason::{Class, Lag, NoPlace, NoStandby, ReadYourWrites, Standby};
-    let check = |need, nodes: &[Is], expected| check_decision(need, nodes, None, expected);
+    let split = Policy::default();
+    let check = |need, nodes: &[Is], expected| check_decision(need, split, nodes, None, expected);
     check(Need::Standby, &[PRIMARY, STANDBY], Ok((1, Standby)));
     check(Need::Standby, &[PRIMARY, BUSY, STANDBY], Ok((2, Standby)));
     check(Need::Standby, &[PRIMARY, AVOIDED, BUSY], Ok((2, Standby)));
@@ -202,12 +215,180 @@ fn decisions() {
     check(Need::Any, &[DOWN, STANDBY], Ok((1, NoPlace)));
     check(Need::Any, &[DOWN, LAGGING], Err(NoPlace));
     // The sample of these views was asked for at 10 ms, and the standbys have replayed it.
-    let after =
-        |wrote, nodes: &[Is], expected| check_decision(Need::Standby, nodes, Some(wrote), expected);
+    let after = |wrote, nodes: &[Is], expected| {
+        check_decision(Need::Standby, split, nodes, Some(wrote), expected);
+    };
     after(5, &[PRIMARY, STANDBY], Ok((1, Standby)));
     after(15, &[PRIMARY, STANDBY], Ok((0, ReadYourWrites)));
     after(15, &[DOWN, STANDBY], Err(ReadYourWrites));
     after(15, &[PRIMARY, LAGGING], Ok((0, Lag)));
+}
+
+#[test]
+fn routes() {
+    use RouteReason::{Class, Lag, NoStandby, ReadYourWrites, Standby};
+    let route = |route| Policy {
+        route,
+        ..Policy::default()
+    };
+    let primary = |need, nodes: &[Is], expected| {
+        check_decision(need, route(Route::Primary), nodes, None, expected);
+    };
+    primary(
+        Need::Standby,
+        &[PRIMARY, STANDBY],
+        Ok((0, RouteReason::Route)),
+    );
+    primary(Need::Any, &[PRIMARY, STANDBY], Ok((0, RouteReason::Route)));
+    primary(Need::Primary, &[PRIMARY, STANDBY], Ok((0, Class)));
+    primary(Need::Standby, &[DOWN, STANDBY], Err(RouteReason::Route));
+    // Never the primary, whatever the statement is.
+    let standby = |need, nodes: &[Is], wrote, expected| {
+        check_decision(need, route(Route::Standby), nodes, wrote, expected);
+    };
+    standby(Need::Standby, &[PRIMARY, STANDBY], None, Ok((1, Standby)));
+    standby(
+        Need::Primary,
+        &[PRIMARY, STANDBY],
+        None,
+        Ok((1, RouteReason::Route)),
+    );
+    standby(
+        Need::Any,
+        &[PRIMARY, STANDBY],
+        None,
+        Ok((1, RouteReason::Route)),
+    );
+    standby(Need::Standby, &[PRIMARY], None, Err(NoStandby));
+    standby(Need::Primary, &[PRIMARY, LAGGING], None, Err(Lag));
+    standby(
+        Need::Standby,
+        &[PRIMARY, STANDBY],
+        Some(15),
+        Err(ReadYourWrites),
+    );
+    standby(
+        Need::Standby,
+        &[PRIMARY, STANDBY],
+        Some(5),
+        Ok((1, Standby)),
+    );
+    let observe = |need, expected| {
+        check_decision(
+            need,
+            route(Route::Observe),
+            &[PRIMARY, STANDBY],
+            None,
+            expected,
+        );
+    };
+    observe(Need::Standby, Ok((1, Standby)));
+    observe(Need::Primary, Ok((0, Class)));
+}
+
+#[test]
+fn bounds_of_a_session() {
+    use RouteReason::{Lag, ReadYourWrites, Standby};
+    let read = |policy, nodes: &[Is], wrote, expected| {
+        check_decision(Need::Standby, policy, nodes, wrote, expected);
+    };
+    let eventual = Policy {
+        consistency: Consistency::Eventual,
+        ..Policy::default()
+    };
+    read(eventual, &[PRIMARY, STANDBY], Some(15), Ok((1, Standby)));
+    read(eventual, &[PRIMARY, LAGGING], Some(15), Ok((0, Lag)));
+    // Standbys that lag do so by 20 seconds.
+    let within = |seconds| Policy {
+        max_lag: Some(Duration::from_secs(seconds)),
+        ..Policy::default()
+    };
+    read(within(30), &[PRIMARY, LAGGING], None, Ok((1, Standby)));
+    read(within(20), &[PRIMARY, LAGGING], None, Ok((1, Standby)));
+    read(within(19), &[PRIMARY, LAGGING], None, Ok((0, Lag)));
+    read(within(0), &[PRIMARY, STANDBY], None, Ok((1, Standby)));
+    read(
+        within(30),
+        &[PRIMARY, LAGGING],
+        Some(15),
+        Ok((0, ReadYourWrites)),
+    );
+    read(
+        within(30),
+        &[PRIMARY, DOWN],
+        None,
+        Ok((0, RouteReason::NoStandby)),
+    );
+}
+
+#[test]
+fn hints_are_nearer_than_anything_else() {
+    let check = |route, hint: &str, statement: &str, expected: Route| {
+        let text = format!("/* pgweir: {hint} */ {statement}");
+        let class = Classifier::new(1 << 16).classify(text.as_bytes(), Default::default(), &TABLES);
+        let policy = Policy {
+            route,
+            ..Policy::default()
+        };
+        let policy = policy.for_statement(class.hinted());
+        assert_eq!(
+            policy.route, expected,
+            "{text} where the route is {route:?}"
+        );
+        policy
+    };
+    check(Route::Split, "primary", "select 1", Route::Primary);
+    check(Route::Standby, "primary", "select 1", Route::Primary);
+    check(Route::Observe, "primary", "select 1", Route::Observe);
+    check(Route::Primary, "standby", "select 1", Route::Split);
+    check(
+        Route::Primary,
+        "standby",
+        "insert into t values (1)",
+        Route::Primary,
+    );
+    check(Route::Split, "standby", "select f(1)", Route::Split);
+    check(Route::Split, "nonsense", "select 1", Route::Split);
+    let stale = check(Route::Split, "stale=5s", "select 1", Route::Split);
+    assert_eq!(stale.consistency, Consistency::Eventual);
+    assert_eq!(stale.max_lag, Some(Duration::from_secs(5)));
+}
+
+#[test]
+fn a_listener_that_does_not_split_decides() {
+    let reads = Reads {
+        consistency: Consistency::Session,
+        max_lag: Duration::from_secs(10),
+        catalog_ttl: Duration::from_secs(60),
+        trust_declared_volatility: true,
+    };
+    let check = |configured, listener, route, fixed| {
+        let routing = Routing {
+            route: configured,
+            ..Routing::default()
+        };
+        let ground = Ground::new(routing, reads).of_listener(listener);
+        assert_eq!(
+            (ground.policy.route, ground.fixed),
+            (route, fixed),
+            "{configured:?} behind {listener:?}"
+        );
+    };
+    let all = [Route::Primary, Route::Standby, Route::Observe];
+    check(None, Route::Split, Route::Split, None);
+    check(Some(Route::Standby), Route::Split, Route::Standby, None);
+    check(
+        Some(Route::Observe),
+        Route::Split,
+        Route::Observe,
+        Some(Route::Observe),
+    );
+    for listener in all {
+        check(None, listener, listener, Some(listener));
+        for configured in all {
+            check(Some(configured), listener, listener, Some(listener));
+        }
+    }
 }
 
 #[test]
@@ -229,7 +410,8 @@ fn nodes_that_have_not_answered_lately_get_nothing() {
     for (later, expected) in [(1999, Some(1)), (2001, None)] {
         let then = now + Duration::from_millis(later);
         assert_eq!(any_standby(&view, then), expected, "{later} ms later");
-        let decision = decide(Need::Primary, &mut Floor::default(), &view, then, |_| 0, 0);
+        let (policy, mut floor) = (Policy::default(), Floor::default());
+        let decision = decide(Need::Primary, policy, &mut floor, &view, then, |_| 0, 0);
         assert_eq!(
             matches!(decision, Decision::Node { .. }),
             expected.is_some(),

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use super::bounce;
 use super::settings::Settled;
-use super::{NameChange, Session};
-use crate::link::{Body, CopyIn, Link, Local, Owed, StatementId, put_name};
+use super::{NameChange, Session, steer};
+use crate::link::{Again, Body, CopyIn, Link, Local, Owed, Refusal, Replay, StatementId, put_name};
 use crate::sql::catalog::Change;
 use crate::wire::backend::{self, PREFIX};
 use crate::wire::frame::{self, HEADER, Header};
@@ -17,6 +18,8 @@ pub struct Received {
     pub verbatim: Option<Range<usize>>,
     /// A unit has ended, with a ReadyForQuery for the client.
     pub ended: bool,
+    /// How many of the client's have.
+    pub units: u32,
     /// One of them left no transaction open.
     pub idle: bool,
     /// A transaction that may have written has ended.
@@ -25,8 +28,10 @@ pub struct Received {
     pub refused: bool,
     /// The catalog may have changed: tables, views, functions.
     pub catalog_changed: Change,
-    /// The unit is to be sent again: [`Link::replay`], after [`Session::renew`].
-    pub again: bool,
+    /// What the connection was given is to be sent again: [`Link::replay`] has it.
+    pub again: Option<Again>,
+    /// A standby has refused this unit when the client had seen a part of its result, so that it could not run elsewhere.
+    pub learned: Option<(Refusal, Vec<u8>)>,
     /// Channels are gone: [`Session::take_unlistened`].
     pub unlistened: bool,
     /// A cancel request has hit something else than what the client runs.
@@ -102,7 +107,14 @@ impl Session {
             from: 0,
             out,
             spliced: false,
+            held: None,
         };
+        if holds(link) {
+            pass.hold(0);
+        } else if link.replay.has_unseen() {
+            pass.hold(0);
+            pass.show(link.replay.unseen());
+        }
         let mut received = Received::default();
         let mut at = pass_body(link, &mut pass);
         self.settle_at(link, &mut pass, at);
@@ -112,7 +124,7 @@ impl Session {
                 Ok(Some(header)) => header,
                 Ok(None) => break,
                 Err(error) => {
-                    pass.cut(at);
+                    pass.fail(at);
                     return Err(error.into());
                 }
             };
@@ -120,13 +132,15 @@ impl Session {
             let Some(body) = rest.get(HEADER..HEADER + wanted) else {
                 break;
             };
+            let in_own_place = header.tag == b'E' && link.owing.front() == Some(Owed::Refusal);
             let verdict = match self.message(link, header, body, standby, &mut received) {
                 Ok(verdict) => verdict,
                 Err(error) => {
-                    pass.cut(at);
+                    pass.fail(at);
                     return Err(error);
                 }
             };
+            let verdict = self.held_back(link, header, verdict, &mut pass, at);
             let end = at.saturating_add(header.total());
             let here = end.min(chunk.len());
             link.body = Body {
@@ -137,20 +151,70 @@ impl Session {
                 pass.skip(at, here);
             } else if header.tag == b'E'
                 && body.len() == header.body
-                && let Some(error) = said_instead(link, body).or_else(|| self.in_own_words(body))
+                && let Some(error) = refusal_of(link, in_own_place && !link.fatal)
+                    .or_else(|| said_instead(link, body))
+                    .or_else(|| steer::in_words(body))
+                    .or_else(|| self.in_own_words(body))
             {
                 pass.skip(at, here);
                 frame::put_header(pass.out, b'E', error.len());
                 pass.out.extend_from_slice(&error);
             }
             at = here;
+            if header.tag == b'Z' {
+                if verdict == Verdict::Pass {
+                    link.replay.answered();
+                }
+                if pass.held.is_none() && holds(link) {
+                    pass.hold(at);
+                }
+            }
             self.settle_at(link, &mut pass, at);
         }
         if at < chunk.len() {
             link.partial.extend_from_slice(&chunk[at..]);
         }
-        received.verbatim = pass.finish(at);
+        if pass.held(at) + link.replay.unseen().len() > MAX_UNSEEN {
+            self.show(link, &mut pass);
+        }
+        received.verbatim = pass.finish(at, link.replay.unseen());
         Ok(received)
+    }
+
+    /// What comes before the first of a result is held back while the unit may run elsewhere. The message at `at` ends that:
+    /// its result has begun, or it has been refused.
+    #[inline]
+    fn held_back(
+        &mut self,
+        link: &mut Link,
+        header: Header,
+        verdict: Verdict,
+        pass: &mut Pass<'_>,
+        at: usize,
+    ) -> Verdict {
+        if link.replay.is_draining() {
+            pass.drop_held(at);
+            return Verdict::Swallow;
+        }
+        if pass.held.is_some() && verdict == Verdict::Pass && begins_result(header.tag) {
+            self.show(link, pass);
+        }
+        if matches!(header.tag, b'S' | b'A') && pass.held.is_some() && verdict == Verdict::Pass {
+            // News of its own, whatever becomes of the unit.
+            if !pass.overtake(at, header.total()) {
+                self.show(link, pass);
+            }
+        }
+        verdict
+    }
+
+    /// What was held back is for the client, and so is what follows: the unit stays where it is.
+    fn show(&mut self, link: &mut Link, pass: &mut Pass<'_>) {
+        link.replay.show();
+        pass.show(link.replay.unseen());
+        if let Some(cold) = &mut self.cold {
+            cold.confirmed.clear();
+        }
     }
 
     /// Gives the replies of the proxy's own whose turn has come. Not in the middle of a message: then they follow its end.
@@ -158,26 +222,41 @@ impl Session {
         if link.body.left > 0 {
             return;
         }
+        let holds = link.replay.holds();
+        let mut unseen = std::mem::take(link.replay.unseen());
+        self.give_local(link, &mut unseen);
+        if holds {
+            *link.replay.unseen() = unseen;
+        } else {
+            out.append(&mut unseen);
+        }
+    }
+
+    fn give_local(&mut self, link: &mut Link, out: &mut Vec<u8>) {
+        let before = out.len();
         while let Some(Owed::Local(local)) = link.owing.front() {
             link.owing.pop();
             match local {
                 Local::ParseComplete => {
-                    self.confirm();
+                    self.confirm(&link.replay);
                     out.extend_from_slice(b"1\0\0\0\x04");
                 }
                 Local::CloseComplete => {
-                    self.confirm();
+                    self.confirm(&link.replay);
                     out.extend_from_slice(b"3\0\0\0\x04");
                 }
                 Local::MixedPipeline => mixed_pipeline().put(out),
             }
+        }
+        if link.replay.is_draining() {
+            out.truncate(before);
         }
     }
 
     fn settle_at(&mut self, link: &mut Link, pass: &mut Pass<'_>, at: usize) {
         if link.body.left == 0 && matches!(link.owing.front(), Some(Owed::Local(_))) {
             pass.cut(at);
-            self.settle(link, pass.out);
+            self.give_local(link, pass.out);
         }
     }
 
@@ -217,6 +296,10 @@ impl Session {
                 pop_if(link, |owed| owed == Owed::Execute);
             }
             b's' | b'I' => {
+                if header.tag == b's' {
+                    // The rest is fetched from here.
+                    self.tie_block();
+                }
                 // Its rows up to the limit are there, and so is what they changed.
                 self.completed(link, b"SELECT 1\0");
                 pop_if(link, |owed| owed == Owed::Execute);
@@ -274,7 +357,7 @@ impl Session {
         };
         link.owing.pop();
         if named {
-            self.confirm();
+            self.confirm(&link.replay);
         }
         Ok(if swallow {
             Verdict::Swallow
@@ -284,12 +367,18 @@ impl Session {
     }
 
     /// The oldest change of a name has been answered.
-    fn confirm(&mut self) {
-        if let Some(cold) = &mut self.cold
-            && let Some((name, NameChange::Defined)) = cold.unconfirmed.pop_front()
-            && let Some(statement) = cold.prepared.get(&name)
+    fn confirm(&mut self, replay: &Replay) {
+        let Some(cold) = &mut self.cold else { return };
+        let Some(change) = cold.unconfirmed.pop_front() else {
+            return;
+        };
+        if let (name, NameChange::Defined) = &change
+            && let Some(statement) = cold.prepared.get(name)
         {
             statement.accept();
+        }
+        if replay.holds() {
+            cold.confirmed.push(change);
         }
     }
 
@@ -337,7 +426,7 @@ impl Session {
             Owed::Sync { swallow: true, .. } => Verdict::Swallow,
             _ => Verdict::Pass,
         };
-        received.again = std::mem::take(&mut link.again);
+        let draining = link.replay.is_draining();
         let (write, sets) = match owed {
             Owed::Query { write, sets } | Owed::Sync { write, sets, .. } => (write, sets),
             Owed::Call => (true, 0),
@@ -345,8 +434,15 @@ impl Session {
         };
         link.status = status;
         link.committing &= !link.owing.is_empty();
-        received.ended = true;
-        received.idle |= status == Status::Idle;
+        if draining && link.owing.is_empty() {
+            received.again = link.replay.drained();
+        }
+        // What is sent again has not ended.
+        received.ended |= !draining && verdict == Verdict::Pass;
+        received.idle |= !draining && status == Status::Idle;
+        if !draining && status == Status::Idle {
+            self.end_block();
+        }
         let mut changed = if link.failed {
             Change::None
         } else {
@@ -369,6 +465,7 @@ impl Session {
         if link.owing.is_empty() && std::mem::take(&mut link.resetting) {
             self.cold().restate = true;
         }
+        link.steering &= !link.owing.is_empty();
         if link.owing.is_empty()
             && std::mem::take(&mut link.preparing)
             && let Some(cold) = &mut self.cold
@@ -384,10 +481,12 @@ impl Session {
         received.unlistened |= self.unlisten_at_rest(link);
         if verdict == Verdict::Pass {
             link.unsaid = None;
+            received.units += 1;
+            link.own_words = None;
         }
         link.failed = false;
         link.copy_failed = false;
-        Ok(verdict)
+        Ok(if draining { Verdict::Swallow } else { verdict })
     }
 
     /// What has been said of channels in a transaction counts when it is over. True if any are gone.
@@ -433,17 +532,26 @@ impl Session {
         }
         let unseen = link.owing.is_unseen();
         let front = link.owing.front();
+        let mut refusal = (standby && !unseen && !link.replay.is_draining())
+            .then(|| bounce::refusal(body, front))
+            .flatten();
+        if !link.replay.holds()
+            && let Some(refusal) = refusal.take().filter(|refusal| refusal.learned)
+        {
+            received.learned = Some((refusal, link.replay.front().to_vec()));
+        }
         link.failed = true;
         link.copy_failed |= std::mem::take(&mut link.copy_in);
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
         if backend::is_fatal(body) {
             link.fatal = true;
+            link.replay.doomed(bounce::doom(body));
             // A session that has nothing on this connection outlives it: `relay` words the error then.
             if link.copy_failed {
                 // The client has sent what does not belong there: as with the server, this is the end of its session.
                 link.status = Status::Failed;
                 link.committing = false;
-            } else if self.pins().is_empty() && (link.status == Status::Idle || link.committing) {
+            } else if self.pins().is_empty() && !self.dies_with(link) {
                 return Verdict::Swallow;
             }
         }
@@ -452,7 +560,10 @@ impl Session {
         {
             self.retire(id);
             // All that is owed is the rest of this group, and none of it has been answered.
-            link.again = link.replans && link.owing.len() == UNANSWERED;
+            if link.replans && link.owing.len() == UNANSWERED && !link.replay.is_draining() {
+                link.replay.begin_again(Again::StalePlan);
+                self.cold();
+            }
         }
         let mut lost_unnamed = false;
         let mut skipped_names = 0;
@@ -478,19 +589,31 @@ impl Session {
             self.unnamed = None;
         }
         self.group.open |= link.owing.skipping();
-        if link.again {
-            link.owing.hide_end();
-            self.cold();
+        if let Some(refusal) = refusal.filter(|_| !link.fatal) {
+            // The server does not have what the proxy took it to have.
+            link.doubtful |= backend::error_field(body, b'C') == Some(b"26000");
+            link.replay.begin_again(Again::Bounced(refusal));
+            self.undo_units(link);
         }
         let whole = body.len() < MAX_NAMING_ERROR;
         if unseen && whole && matches!(front, Some(Owed::Own(_))) {
             link.unsaid = Some(body.to_vec());
         }
-        if (unseen || link.again) && !link.fatal {
+        if (unseen || link.replay.is_draining()) && !link.fatal {
             Verdict::Swallow
         } else {
             Verdict::Pass
         }
+    }
+
+    /// Whether the session ends with its connection: it is in a transaction block there that is not about to end.
+    pub fn dies_with(&self, link: &Link) -> bool {
+        let in_block = match link.status {
+            Status::Idle => self.is_in_sent_block(),
+            // It is being left.
+            _ => !self.is_in_unsent_block(),
+        };
+        in_block && !link.committing
     }
 
     /// "cached plan must not change result type": wherever the statement has been planned it will fail.
@@ -662,6 +785,11 @@ fn refusal(body: &[u8]) -> String {
     format!("{} ({})", field(b'M'), field(b'C'))
 }
 
+/// The proxy's own error, in place of the one that it has had the server raise.
+fn refusal_of(link: &mut Link, in_own_place: bool) -> Option<Vec<u8>> {
+    link.own_words.take_if(|_| in_own_place)
+}
+
 /// A statement that the client has prepared could not be prepared again, and so it does not exist, or its transaction has
 /// failed: the client hears why.
 fn said_instead(link: &mut Link, body: &[u8]) -> Option<Vec<u8>> {
@@ -671,7 +799,7 @@ fn said_instead(link: &mut Link, body: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The error for a write in a pipeline that has read from a standby before a Flush.
-fn mixed_pipeline() -> Notice {
+pub(super) fn mixed_pipeline() -> Notice {
     Notice::error(
         SqlState::FeatureNotSupported,
         "pipeline mixes reads that ran on a standby with a statement that needs the primary",
@@ -687,6 +815,25 @@ enum Verdict {
 
 /// Errors up to this length are read in whole: they may name a statement by the name that the proxy gave it.
 const MAX_NAMING_ERROR: usize = 2048;
+
+/// Most bytes of replies that are held back while a unit may run elsewhere: more than the description of a table with
+/// the most columns that one may have, but for the longest names.
+const MAX_UNSEEN: usize = 64 * 1024;
+
+/// Whether this message is the first of a result, or ends the unit without one. An error that passes does, too.
+#[inline]
+fn begins_result(tag: u8) -> bool {
+    matches!(
+        tag,
+        b'D' | b'C' | b'Z' | b'E' | b'I' | b's' | b'H' | b'G' | b'd' | b'W'
+    )
+}
+
+/// Whether what comes next belongs to a unit that may run elsewhere, and not to what the proxy has put before it.
+#[inline]
+fn holds(link: &Link) -> bool {
+    link.replay.holds() && !link.owing.front().is_some_and(Owed::is_own)
+}
 
 /// Bind, Describe, Execute, Sync.
 const UNANSWERED: usize = 4;
@@ -724,12 +871,87 @@ struct Pass<'a> {
     from: usize,
     out: &'a mut Vec<u8>,
     spliced: bool,
+    /// From here on it is not for the client yet.
+    held: Option<Mark>,
+}
+
+/// A place in what goes to the client.
+#[derive(Clone, Copy, Debug)]
+enum Mark {
+    /// In the chunk, of which nothing has been copied from there.
+    Chunk(usize),
+    /// In the output.
+    Out(usize),
 }
 
 impl Pass<'_> {
+    /// What comes from here on is held back.
+    fn hold(&mut self, at: usize) {
+        self.held = Some(Mark::Chunk(at));
+    }
+
+    /// How much is held back, if everything before `at` has been dealt with.
+    fn held(&self, at: usize) -> usize {
+        match self.held {
+            None => 0,
+            Some(Mark::Chunk(mark)) => at - mark,
+            Some(Mark::Out(mark)) => self.out.len() - mark + at - self.from,
+        }
+    }
+
+    /// What was held back is for the client, that of earlier chunks first.
+    fn show(&mut self, unseen: &mut Vec<u8>) {
+        let held = self.held.take();
+        if unseen.is_empty() {
+            return;
+        }
+        match held {
+            Some(Mark::Out(mark)) => _ = self.out.splice(mark..mark, unseen.drain(..)),
+            Some(Mark::Chunk(mark)) => {
+                self.cut(mark);
+                self.out.append(unseen);
+            }
+            None => {}
+        }
+        *unseen = Vec::new();
+    }
+
+    /// The message at `at` is for the client before what is held back. False if the chunk does not have all of it.
+    fn overtake(&mut self, at: usize, len: usize) -> bool {
+        let Some(message) = self.chunk.get(at..at.saturating_add(len)) else {
+            return false;
+        };
+        self.cut(at);
+        if let Some(Mark::Out(mark)) = &mut self.held {
+            self.out.splice(*mark..*mark, message.iter().copied());
+            *mark += len;
+            self.from = at + len;
+        }
+        true
+    }
+
+    /// What was held back before `at` is for nobody.
+    fn drop_held(&mut self, at: usize) {
+        match self.held.take() {
+            Some(Mark::Chunk(mark)) => self.cut(mark),
+            Some(Mark::Out(mark)) => self.out.truncate(mark),
+            None => return,
+        }
+        self.from = at;
+    }
+
+    /// Nothing more can be read; what is held back is for nobody.
+    fn fail(&mut self, at: usize) {
+        self.drop_held(at);
+        self.cut(at);
+    }
+
     /// Everything before `at` has been dealt with.
     fn cut(&mut self, at: usize) {
         self.spliced = true;
+        if let Some(Mark::Chunk(mark)) = self.held {
+            self.held = Some(Mark::Out(self.out.len() + mark - self.from));
+        }
         self.out.extend_from_slice(&self.chunk[self.from..at]);
         self.from = at;
     }
@@ -739,11 +961,20 @@ impl Pass<'_> {
         self.from = end;
     }
 
-    fn finish(self, end: usize) -> Option<Range<usize>> {
+    /// Everything has been dealt with. What is held back goes to `unseen`.
+    fn finish(mut self, end: usize, unseen: &mut Vec<u8>) -> Option<Range<usize>> {
         if !self.spliced {
-            return Some(self.from..end);
+            let Some(Mark::Chunk(mark)) = self.held else {
+                return Some(self.from..end);
+            };
+            unseen.extend_from_slice(&self.chunk[mark..end]);
+            return Some(self.from..mark);
         }
-        self.out.extend_from_slice(&self.chunk[self.from..end]);
+        self.cut(end);
+        if let Some(Mark::Out(mark)) = self.held {
+            unseen.extend_from_slice(&self.out[mark..]);
+            self.out.truncate(mark);
+        }
         None
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::front::Context;
 use super::settings::MAX_SETTINGS;
-use super::{Group, NameChange, OWN_NAMES, Session, Stream, inject};
+use super::{Group, NameChange, OWN_NAMES, Session, Stream, bounce, inject, steer};
 use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
 use crate::sql::catalog::change;
 use crate::sql::{
@@ -26,7 +26,7 @@ const STAND_IN_CONTENT: &[u8] = b"\0\0\0";
 
 impl Session {
     /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they
-    /// are, and then leaves `out` alone.
+    /// are, behind what `out` has then.
     pub fn forward(
         &mut self,
         bytes: &[u8],
@@ -42,22 +42,20 @@ impl Session {
         if link.status == Status::Transaction && !self.group.open && link.settled() {
             self.restore(link, out);
         }
+        self.send_block(link, out);
+        self.note_late_group(bytes, class, context);
         link.replans = link.status == Status::Idle
+            && !self.is_in_sent_block()
             && !link.owing.owes_client()
             && self.may_be_sent_again(bytes);
-        if !link.guarded {
-            link.replay.clear();
-            if link.replans {
-                link.replay.extend_from_slice(bytes);
-            }
-        }
+        let bounces = self.keep(bytes, class, link, context);
         let mut writer = Writer {
             bytes,
             sent: 0,
             out,
             rewritten: false,
         };
-        let mut at = 0;
+        let (mut at, mut last) = (0, None);
         while let Ok(Some(header)) = frame::header(&bytes[at..], usize::MAX) {
             let take = header.total().min(bytes.len() - at);
             let body = at + HEADER..at + take;
@@ -65,12 +63,46 @@ impl Session {
             let own = class.filter(|_| at == 0);
             self.forward_one(header, body, own, link, context, &mut writer);
             at += take;
+            last = Some(header.tag);
             self.stream = Stream {
                 left: header.total() - take,
                 drop: false,
             };
         }
+        // A Query behind other messages is skipped with them, and then the unit has no end.
+        let is_whole = last == Some(b'S') || (last == Some(b'Q') && bytes.first() == last.as_ref());
+        if bounces && !(is_whole && self.stream.left == 0) {
+            Session::bounces_no_more(link);
+        }
         writer.finish()
+    }
+
+    /// Keeps the bytes if they may have to be sent again. True if that may be on another connection.
+    fn keep(
+        &mut self,
+        bytes: &[u8],
+        class: Option<Class>,
+        link: &mut Link,
+        context: Context<'_>,
+    ) -> bool {
+        if !link.replay.is_empty() && link.guarded {
+            // The data of a COPY, which is kept.
+            return false;
+        }
+        if link.replay.is_empty()
+            && let Some(cold) = &mut self.cold
+        {
+            cold.confirmed.clear();
+        }
+        // What is on its way must be kept, too, or its order would be lost.
+        let is_next = !link.replay.is_empty() || !link.owing.owes_client();
+        let bounces = is_next && self.may_bounce(bytes, class, link, context);
+        if is_next && (bounces || link.replans || link.guarded) {
+            link.replay.keep(bytes, bounces);
+        } else {
+            link.replay.give_up();
+        }
+        bounces
     }
 
     /// Whether these bytes are a group that runs one prepared statement and asks for the description of its rows, as libpq
@@ -189,6 +221,8 @@ impl Session {
         let write = class.access == Access::Write || self.group.write;
         let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
         link.changes_catalog = link.changes_catalog.max(change(class, text));
+        let alone = !self.group.open && link.settled();
+        self.note_in_block(class, text, alone);
         link.committing |= match class.tx {
             TxEffect::End => true,
             TxEffect::Mixed => ends_transaction(text),
@@ -197,6 +231,10 @@ impl Session {
         let mut sets = self.group.sets;
         if !self.group.open && class.session != SessionEffect::None {
             self.align_names_apart(class, text, link, body.start - HEADER, writer);
+        }
+        if let Some(sql) = self.stand_in(class, text) {
+            writer.replace(body.start - HEADER, |out| frontend::put_query(&sql, out));
+            writer.sent = body.end;
         }
         if class.session == SessionEffect::Deallocate {
             // In a failed transaction the server refuses it as it is.
@@ -223,8 +261,11 @@ impl Session {
         } else {
             sets += self.effect(class, text, link, context);
         }
+        if !bounce::only_reads(class) {
+            Session::bounces_no_more(link);
+        }
         self.group = Group::default();
-        self.unnamed = None;
+        self.set_unnamed(None, link);
         link.unnamed = None;
         link.owing.push(Owed::Query { write, sets });
     }
@@ -292,13 +333,14 @@ impl Session {
         };
         let statement = self.intern(parse, context);
         let id = statement.id;
+        self.note_in_block(statement.class, statement.text(), false);
         self.align_names_here(&statement, link, at, writer);
         if parse.name.is_empty() {
             if let Cow::Owned(content) = self.content_of(&statement) {
                 writer.replace(at, |out| frontend::put_parse(b"", &content, out));
                 writer.sent = body.end;
             }
-            self.unnamed = Some(statement);
+            self.set_unnamed(Some(statement), link);
             link.unnamed = Some(id);
             link.owing.push(Owed::Parse {
                 swallow: false,
@@ -381,10 +423,18 @@ impl Session {
             link.owing.push(Owed::Bind { id: None });
             return;
         };
+        if !bind.portal.is_empty() {
+            self.tie_block();
+        }
         let mut id = None;
         if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
             id = Some(statement.id);
-            self.group.write |= self.class_of(&statement, context).access == Access::Write;
+            let class = self.class_of(&statement, context);
+            self.note_in_block(class, statement.text(), false);
+            self.group.write |= class.access == Access::Write;
+            if !bounce::only_reads(class) {
+                Session::bounces_no_more(link);
+            }
             let change = change(statement.class, statement.text());
             link.changes_catalog = link.changes_catalog.max(change);
             link.committing |= statement.class.tx == TxEffect::End;
@@ -515,7 +565,7 @@ impl Session {
         let at = body.start - HEADER;
         match frontend::target(&writer.bytes[body]) {
             Some(Target::Statement(b"")) => {
-                self.unnamed = None;
+                self.set_unnamed(None, link);
                 link.unnamed = None;
             }
             Some(Target::Statement(name)) if self.prepared(name).is_some() => {
@@ -541,6 +591,11 @@ impl Session {
         link.owing.push(Owed::Close { swallow: false });
     }
 
+    fn set_unnamed(&mut self, statement: Option<Arc<Statement>>, link: &mut Link) {
+        link.replay
+            .replaced(std::mem::replace(&mut self.unnamed, statement));
+    }
+
     /// What a server is given for a statement that it lacks: DEALLOCATE of a name that the session has, or has just given up,
     /// goes by a stand-in.
     fn content_of<'a>(&self, statement: &'a Statement) -> Cow<'a, [u8]> {
@@ -554,6 +609,9 @@ impl Session {
             && deallocate_target(statement.text()).is_some_and(|name| given_up(&name))
         {
             return Cow::Owned(stand_in_deallocate());
+        }
+        if let Some(sql) = self.stand_in(statement.class, statement.text()) {
+            return Cow::Owned([&sql[..], b"\0\0\0"].concat());
         }
         Cow::Borrowed(statement.content())
     }
@@ -646,6 +704,8 @@ impl Session {
             self.pinned.may_end();
         }
         self.note_unlisten(text);
+        steer::note(self, class, text, link);
+        self.note_effect_in_block(class, text);
         match class.session {
             SessionEffect::None | SessionEffect::Execute => 0,
             SessionEffect::Prepare => {

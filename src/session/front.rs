@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use super::back::mixed_pipeline;
 use super::forward::MAX_REPLAY;
-use super::{Group, Session, between_units};
+use super::transaction::put_refusal;
+use super::{Group, Session, between_units, bounce};
+use crate::config::Route;
 use crate::link::{Link, Local, Owed, Statement, Statements};
 use crate::sql::catalog::Catalog;
-use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, TxEffect};
+use crate::sql::{Access, Class, Classifier, Listening, Reason, SessionEffect, ShapeId, TxEffect};
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
-use crate::wire::{ClientFacing, Notice, SqlState, reply};
+use crate::wire::{ClientFacing, Notice, SqlState};
 
 /// What all sessions share.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +58,14 @@ pub enum Next {
     },
     /// The held connection is the wrong one: wait until it owes nothing, give it back, ask again.
     Drain,
-    /// The group has executed nothing yet and must move: end it where it is, then as [`Next::Drain`].
+    /// The group has executed nothing yet and must move, or the transaction must: end it where it is, then as
+    /// [`Next::Drain`].
     Rehome,
+    /// A standby must not get the unit, and its transaction cannot move: [`Session::refuse_unit`], then drop the bytes.
+    Refuse {
+        /// Bytes to drop.
+        len: usize,
+    },
     /// Drop the bytes.
     Skip {
         /// Bytes to drop.
@@ -95,13 +104,7 @@ const FUNCTION_CALL: Class = class(Access::Write, Reason::Function, SessionEffec
 const NOTHING: Class = class(Access::Empty, Reason::Empty, SessionEffect::None);
 
 const fn class(access: Access, reason: Reason, session: SessionEffect) -> Class {
-    Class {
-        access,
-        tx: TxEffect::None,
-        session,
-        reason,
-        statements: 1,
-    }
+    Class::plain(access, reason).with(session)
 }
 
 impl Session {
@@ -157,8 +160,10 @@ impl Session {
                     if self.names_open(class) && held.is_some_and(|(link, _)| !link.settled()) {
                         return Next::Drain;
                     }
-                    self.next_listening(&input[..len], class, held)
-                        .unwrap_or_else(|| self.place(len, class, held))
+                    let unit = &input[..len];
+                    self.next_listening(unit, class, held)
+                        .or_else(|| self.query_in_block(unit, class, held, replies))
+                        .unwrap_or_else(|| self.place(unit, class, held, context))
                 }
                 None => Next::More,
             },
@@ -166,23 +171,25 @@ impl Session {
                 match self.survey(input, held, context) {
                     Survey::Incomplete => Next::More,
                     Survey::Broken(violation) => Next::Violation(violation),
-                    Survey::Group { len, .. }
-                        if held.is_none() && self.answer(&input[..len], context, replies) =>
-                    {
-                        Next::Reply { len }
-                    }
                     // What the name stands for is known when what is on its way has been answered.
                     Survey::Group { repeats: true, .. }
                         if held.is_some_and(|(link, _)| !link.settled()) =>
                     {
                         Next::Drain
                     }
-                    Survey::Group { len, class, .. } => self
-                        .next_listening(&input[..len], class, held)
-                        .unwrap_or_else(|| self.place(len, class, held)),
+                    Survey::Group { len, class, .. } => {
+                        let unit = &input[..len];
+                        self.next_listening(unit, class, held)
+                            .or_else(|| self.group_in_block(unit, class, held, context, replies))
+                            .unwrap_or_else(|| self.place(unit, class, held, context))
+                    }
                 }
             }
-            b'F' => self.place(input.len().min(header.total()), FUNCTION_CALL, held),
+            b'F' => {
+                let unit = &input[..input.len().min(header.total())];
+                self.call_in_block(unit, FUNCTION_CALL, held, replies)
+                    .unwrap_or_else(|| self.place(unit, FUNCTION_CALL, held, context))
+            }
             b'd' | b'c' | b'f' => self.next_copy(input, header, held),
             b'X' => Next::Terminate,
             tag => Next::Violation(Violation::Type(tag)),
@@ -190,15 +197,24 @@ impl Session {
     }
 
     /// Where a unit of this class goes.
-    fn place(&self, len: usize, mut class: Class, held: Option<(&Link, bool)>) -> Next {
-        if self.serializable.now && class.access == Access::Read {
+    fn place(
+        &self,
+        unit: &[u8],
+        class: Class,
+        held: Option<(&Link, bool)>,
+        context: Context<'_>,
+    ) -> Next {
+        // Only what does nothing but read can be taken back from a standby that refuses it.
+        let beside = class.access == Access::Read && !bounce::only_reads(class);
+        let mut class = self.class_in_block(unit, class, held, context);
+        if beside || (self.serializable.now && class.access == Access::Read) {
             class = Class {
                 access: Access::Primary,
                 reason: Reason::Transaction,
                 ..class
             };
         }
-        place_class(len, class, held)
+        place_class(unit.len(), class, held)
     }
 
     /// CopyData outside of a COPY that is known to have begun: it belongs to one that is about to begin, or to one
@@ -299,7 +315,7 @@ impl Session {
     }
 
     /// Whether a message of an open group on a standby may follow the others there.
-    fn may_stay(&self, frame: &[u8], header: Header, context: Context<'_>) -> bool {
+    pub(super) fn may_stay(&self, frame: &[u8], header: Header, context: Context<'_>) -> bool {
         let body = &frame[HEADER..];
         let class = match header.tag {
             b'Q' => self.classify_query(frame, header, context),
@@ -314,6 +330,7 @@ impl Session {
             _ => NOTHING,
         };
         !matches!(class.access, Access::Primary | Access::Write)
+            || self.policy(class).route == Route::Standby
     }
 
     /// A write in a group that has read from a standby already: it can neither run there nor move.
@@ -339,7 +356,7 @@ impl Session {
                 };
             }
             self.group = Group::default();
-            reply::ready_idle(replies);
+            self.put_ready(replies);
             return Next::Reply {
                 len: header.total(),
             };
@@ -352,9 +369,13 @@ impl Session {
         Next::Skip { len }
     }
 
-    /// Ends a group that has executed nothing where it is, so that it can go on elsewhere. The bytes are a Sync; its
-    /// reply is swallowed.
+    /// Ends a group that has executed nothing where it is, so that it can go on elsewhere, or a transaction that has only
+    /// read. The bytes are a Sync or a ROLLBACK; the replies are swallowed.
     pub fn rehome(&mut self, link: &mut Link, out: &mut Vec<u8>) {
+        if !self.group.open {
+            self.leave_standby(link, out);
+            return;
+        }
         self.group = Group::default();
         out.extend_from_slice(frontend::SYNC);
         link.owing.push(Owed::Sync {
@@ -369,10 +390,15 @@ impl Session {
         self.group.discard && self.group.executed
     }
 
-    /// The refusal is owed in its place among the replies.
-    pub fn refused(&mut self, link: &mut Link) {
+    /// The refusal is owed in its place among the replies. A transaction block fails with it: the bytes are something for
+    /// the server to refuse.
+    pub fn refused(&mut self, link: &mut Link, out: &mut Vec<u8>) {
         self.group.executed = false;
-        link.owing.push(Owed::Local(Local::MixedPipeline));
+        if self.is_in_sent_block() {
+            put_refusal(&mixed_pipeline(), link, out);
+        } else {
+            link.owing.push(Owed::Local(Local::MixedPipeline));
+        }
     }
 
     pub(super) fn classify_query(
@@ -381,13 +407,12 @@ impl Session {
         header: Header,
         context: Context<'_>,
     ) -> Class {
-        if frame.len() < header.total() {
-            return begun(self.classify(&frame[HEADER..], context));
-        }
-        match frontend::query(&frame[HEADER..]) {
+        let class = match frontend::query(&frame[HEADER..]) {
+            _ if frame.len() < header.total() => begun(self.classify(&frame[HEADER..], context)),
             Some(text) => self.classify(text, context),
             None => OPAQUE,
-        }
+        };
+        self.steered(class)
     }
 
     pub(super) fn intern(
@@ -413,11 +438,23 @@ impl Session {
         classifier.classify(text, self.lexing, catalog)
     }
 
-    /// What a prepared statement does, by what the catalog is now.
+    /// What a prepared statement does, by what the catalog is now and by its hint.
     pub(super) fn class_of(&self, statement: &Statement, context: Context<'_>) -> Class {
-        statement.class_under(context.catalog.epoch(), || {
-            self.classify(statement.text(), context)
-        })
+        let class = statement.class_under(context.catalog.epoch(), || {
+            let class = self.classify(statement.text(), context);
+            // The check of a domain, or the input function of a type, is run for a parameter.
+            let mut types = statement.parameter_types();
+            if class.access == Access::Read && !types.all(|id| context.catalog.takes_parameter(id))
+            {
+                return Class {
+                    access: Access::Write,
+                    reason: Reason::Type,
+                    ..class
+                };
+            }
+            class
+        });
+        self.steered(class)
     }
 
     /// The statement that a Bind body names, if the session knows it.
@@ -524,51 +561,6 @@ impl Session {
         let cold = self.cold.as_ref().filter(|_| names);
         cold.is_some_and(|cold| !cold.unconfirmed.is_empty())
     }
-
-    /// Answers a group that needs no server: Close of known statements, Parse of transaction control, Flush and Sync.
-    ///
-    /// Preparing BEGIN must not wait for a server connection: a program that serves many connections from one thread,
-    /// as pgbench does, may hold all of them in transactions while it waits for that reply.
-    fn answer(&mut self, group: &[u8], context: Context<'_>, replies: &mut Vec<u8>) -> bool {
-        if !Frames(group).all(|(header, body)| self.is_local(header.tag, body, context)) {
-            return false;
-        }
-        for (header, body) in Frames(group) {
-            match header.tag {
-                b'C' => {
-                    if let Some(Target::Statement(name)) = frontend::target(body) {
-                        self.cold().prepared.remove(name);
-                        replies.extend_from_slice(CLOSE_COMPLETE);
-                    }
-                }
-                b'P' => {
-                    if let Some(parse) = frontend::parse(body) {
-                        let statement = self.intern(parse, context);
-                        self.cold().prepared.insert(parse.name.into(), statement);
-                        replies.extend_from_slice(PARSE_COMPLETE);
-                    }
-                }
-                b'S' => reply::ready_idle(replies),
-                _ => {}
-            }
-        }
-        true
-    }
-
-    fn is_local(&self, tag: u8, body: &[u8], context: Context<'_>) -> bool {
-        match tag {
-            b'S' | b'H' => true,
-            b'C' => {
-                matches!(frontend::target(body), Some(Target::Statement(name)) if self.prepared(name).is_some())
-            }
-            b'P' => frontend::parse(body).is_some_and(|parse| {
-                !parse.name.is_empty()
-                    && self.prepared(parse.name).is_none()
-                    && self.intern(parse, context).is_always_accepted()
-            }),
-            _ => false,
-        }
-    }
 }
 
 enum Survey {
@@ -581,9 +573,6 @@ enum Survey {
     },
     Broken(Violation),
 }
-
-const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
-const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 
 /// Whether a Parse of the statement has not been answered, or a Close that may be the statement's own.
 fn is_on_its_way(statement: &Statement, held: Option<(&Link, bool)>) -> bool {
@@ -624,8 +613,28 @@ fn merge(a: Class, b: Class) -> Class {
         (TxEffect::None, tx) | (tx, TxEffect::None) => tx,
         _ => TxEffect::Mixed,
     };
-    let stronger = if rank(b) > rank(a) { b } else { a };
-    Class { tx, ..stronger }
+    let session = match (a.session, b.session) {
+        (SessionEffect::None, session) | (session, SessionEffect::None) => session,
+        _ => SessionEffect::Unknown,
+    };
+    let hint = match (a.access, b.access) {
+        (Access::Empty, _) => b.hint,
+        (_, Access::Empty) => a.hint,
+        _ => a.hint.beside(b.hint),
+    };
+    let (stronger, weaker) = if rank(b) > rank(a) { (b, a) } else { (a, b) };
+    let shape = match stronger.shape {
+        // As of a BEGIN in one group with the statement behind it.
+        ShapeId::NONE => weaker.shape,
+        shape => shape,
+    };
+    Class {
+        tx,
+        session,
+        hint,
+        shape,
+        ..stronger
+    }
 }
 
 /// Whether a server in a transaction that has failed refuses all of a unit: it is whole, and ends no transaction.
@@ -653,7 +662,9 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                     || link.forgetting.is_some()
                     || link.resetting
                     || link.preparing
+                    || link.steering
                     || link.guarded
+                    || link.replay.is_draining()
                     || link.doubtful) =>
         {
             Next::Drain
@@ -663,6 +674,8 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
         {
             Next::Drain
         }
+        // It must not be sent twice, as what is before it may have to be.
+        Some((link, true)) if !link.replay.is_empty() && !bounce::only_reads(class) => Next::Drain,
         Some(_) => Next::Forward {
             len,
             class: Some(class),

@@ -113,6 +113,8 @@ impl Session {
     ) -> Option<Next> {
         let listens = class.session == SessionEffect::Pin(PinReason::Listen);
         if !self.sharing.allowed
+            || self.is_on_standbys()
+            || self.is_in_unsent_block()
             || !(listens || (class.reason == Reason::Session && self.is_listening()))
             || self.pins().has(PinReason::Listen)
         {
@@ -274,7 +276,7 @@ impl Session {
 }
 
 /// The end of a Parse without parameter types.
-const NO_TYPES: &[u8] = b"\0\0\0";
+pub(super) const NO_TYPES: &[u8] = b"\0\0\0";
 
 /// Whether a Bind has no parameters: their count stands behind the names and the parameters' formats.
 fn is_without_parameters(body: &[u8]) -> bool {
@@ -288,7 +290,8 @@ fn is_without_parameters(body: &[u8]) -> bool {
     values() == Some(0)
 }
 
-fn put_complete(tag: &[u8], out: &mut Vec<u8>) {
+/// Appends a CommandComplete.
+pub(super) fn put_complete(tag: &[u8], out: &mut Vec<u8>) {
     put_header(out, b'C', tag.len() + 1);
     out.extend_from_slice(tag);
     out.push(0);

@@ -16,14 +16,18 @@
 //! up to its Sync or Flush. Once a group is placed it stays where it is up to its Sync.
 
 mod back;
+mod bounce;
+mod explain;
 mod forward;
 mod front;
 mod listen;
 mod named;
 mod pins;
 mod settings;
+mod steer;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,6 +37,8 @@ use hashbrown::HashMap;
 pub use back::{LinkError, Received};
 pub use front::{Context, Next};
 pub use listen::is_utf8;
+pub use steer::{check_startup, own_settings};
+pub use transaction::TransactionDefaults;
 
 use crate::link::{Link, Owed, Params, Statement};
 use crate::route::Floor;
@@ -41,6 +47,8 @@ use crate::wire::{Status, frame, frontend};
 use listen::{Hearing, Sharing};
 use pins::Pinned;
 use settings::Settings;
+use steer::Steering;
+use transaction::{Block, Lateness};
 
 /// What the proxy knows of one client's session.
 #[derive(Debug)]
@@ -57,6 +65,10 @@ pub struct Session {
     lexing: Lexing,
     /// Reads are serializable transactions: no standby takes them.
     serializable: Serializable,
+    steering: Steering,
+    /// Whether transaction blocks begin with their first statement.
+    lateness: Lateness,
+    block: Block,
     /// The unnamed prepared statement.
     unnamed: Option<Arc<Statement>>,
     group: Group,
@@ -118,6 +130,8 @@ struct Cold {
     prepared: Names,
     /// Names whose Parse or Close has not been answered yet, in order. What an error skips is undone.
     unconfirmed: VecDeque<(Box<[u8]>, NameChange)>,
+    /// Those that have been answered, of a unit that may still be taken back.
+    confirmed: Vec<(Box<[u8]>, NameChange)>,
     /// What a DEALLOCATE or DISCARD ALL that has not been done yet is taking away.
     taken: Names,
     /// After a RESET: the values of the startup packet follow with the next unit, and may be news.
@@ -130,6 +144,8 @@ struct Cold {
     preparing: VecDeque<(Box<[u8]>, Arc<Statement>)>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
+    /// The SETs of a transaction that may move, each behind a semicolon.
+    repeat: Vec<u8>,
     /// What is heard through the shared connection; boxed, because few sessions listen.
     hearing: Option<Box<Hearing>>,
     settings: Settings,
@@ -155,7 +171,10 @@ impl Session {
             floor: Floor::default(),
             pinned: Pinned::default(),
             sharing: Sharing::default(),
+            steering: Steering::default(),
             lexing,
+            lateness: Lateness::default(),
+            block: Block::None,
             unnamed: None,
             group: Group::default(),
             stream: Stream::default(),
@@ -182,7 +201,7 @@ impl Session {
     /// unit must wait until they are there, because the server may refuse them, and the unit must not run without them.
     ///
     /// A `unit` that ends no transaction need not wait: the settings go in a transaction of their own, and where that
-    /// fails it stays open, so that the server refuses the unit, too. Then it is kept in [`Link::replay`].
+    /// fails it stays open, so that the server refuses the unit, too. Then [`Session::take_back`] has it.
     pub fn begin(
         &mut self,
         link: &mut Link,
@@ -204,25 +223,24 @@ impl Session {
             inject(&encoding, link, out);
         }
         link.params = self.params.clone();
-        let Some((unit, _)) =
-            unit.filter(|(unit, class)| refusable && front::is_refused_with(unit, *class))
-        else {
+        if !(refusable && unit.is_some_and(|(unit, class)| front::is_refused_with(unit, class))) {
             inject(&sql, link, out);
             return refusable;
-        };
+        }
         inject(&[b"BEGIN;", &sql[..], b"\n;COMMIT"].concat(), link, out);
         link.guarded = true;
-        link.replay.clear();
-        link.replay.extend_from_slice(unit);
         false
     }
 
-    /// The settings of a unit that was sent with them have been refused, and so was the unit. Returns the unit as the client
-    /// sent it.
-    pub fn take_back(&mut self, link: &mut Link) -> Vec<u8> {
+    /// The connection is lost with the units on their way, which are sent again: the settings of the one that was sent with
+    /// them have been refused, and so was the unit; or it was a standby's, and the client has seen nothing. Returns their
+    /// bytes as the client sent them, and how many are the first unit's.
+    pub fn take_back(&mut self, link: &mut Link) -> (Vec<u8>, usize) {
+        self.unsend_block();
         self.lost(link);
         self.stream.drop = false;
-        std::mem::take(&mut link.replay)
+        self.undo_units(link);
+        link.replay.take()
     }
 
     /// Instead of [`Session::begin`], for a statement that mends settings which the server refuses: takes the connection to
@@ -271,12 +289,18 @@ impl Session {
             discard,
             ..Group::default()
         };
+        self.lose_block();
         self.stream.drop = true;
         self.pinned.clear();
         self.undo_names(usize::MAX);
         self.remember_taken();
+        let unsent = self.is_in_unsent_block();
         if let Some(cold) = &mut self.cold {
-            cold.settings.forget();
+            if unsent {
+                cold.settings.take_back();
+            } else {
+                cold.settings.forget();
+            }
             cold.preparing.clear();
             cold.portals.clear();
             if let Some(hearing) = &mut cold.hearing {
@@ -298,6 +322,7 @@ impl Session {
     /// A unit that no server could be found for: its messages are dropped. Returns whether its ReadyForQuery is due now;
     /// otherwise it is when the Sync comes.
     pub fn fail_unit(&mut self, unit: &[u8]) -> bool {
+        self.fail_block();
         let mut rest = unit;
         let mut last = None;
         while let Ok(Some(header)) = frame::header(rest, usize::MAX) {
@@ -341,6 +366,8 @@ impl Session {
 
     fn set_params(&mut self, params: Arc<Params>) {
         self.serializable.now = params.serializable(self.serializable.default);
+        self.steering.follow(&params);
+        self.lateness.follow(&params);
         self.params = params;
     }
 

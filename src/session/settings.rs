@@ -343,10 +343,15 @@ impl Settings {
 
     /// The connection is gone: what was open will not happen.
     pub(super) fn forget(&mut self) {
+        self.take_back();
+        self.in_transaction.clear();
+    }
+
+    /// What was on its way will not happen, and what the transaction has done by then is repeated elsewhere.
+    pub(super) fn take_back(&mut self) {
         self.sent.clear();
         self.answered = 0;
         self.in_unit = None;
-        self.in_transaction.clear();
     }
 }
 

@@ -10,12 +10,13 @@ use proptest::prelude::*;
 
 use super::front::Violation;
 use super::*;
-use crate::link::{Statements, Value};
-
+use crate::config::{Hints, Route};
+use crate::link::{Again, Refusal, Statements, Value};
+use crate::route::Ground;
 use crate::sql::catalog::Change;
 use crate::sql::{Access, Class, Classifier};
 use crate::wire::frame::{put_header, split_cstr};
-use crate::wire::{Notice, SqlState, backend, reply};
+use crate::wire::{Notice, SqlState, backend};
 
 const PIPELINE_BUFFER: usize = 256;
 const MAX_MESSAGE: usize = 1 << 20;
@@ -43,6 +44,12 @@ struct Script {
     told: Vec<u8>,
     wrote: bool,
     refused: bool,
+    /// How a standby has refused a unit that ran elsewhere.
+    bounced: Option<Refusal>,
+    /// The unit in front goes to the primary.
+    detour: bool,
+    /// What a standby refuses runs elsewhere.
+    bouncing: bool,
     missed: bool,
     /// How often plans were made void.
     catalog_changes: usize,
@@ -71,6 +78,9 @@ impl Script {
             told: Vec::new(),
             wrote: false,
             refused: false,
+            bounced: None,
+            detour: false,
+            bouncing: false,
             missed: false,
             catalog_changes: 0,
             ended: None,
@@ -101,7 +111,14 @@ impl Script {
                 }
                 self.wrote |= received.wrote;
                 self.refused |= received.refused;
-                assert!(!received.again, "no server of these scripts refuses a plan");
+                if let Some(again) = received.again {
+                    let (units, first) = link.replay.take();
+                    self.sent_again(again, units, first);
+                }
+                if let Some((_, unit)) = received.learned {
+                    let context = context(&self.classifier, &self.statements);
+                    self.session.learn_refusal(&unit, true, context);
+                }
                 self.missed |= received.missed;
                 self.catalog_changes += usize::from(received.catalog_changed != Change::None);
             }
@@ -110,7 +127,7 @@ impl Script {
                 self.broken = Some(error);
                 let link = &mut self.links[node as usize];
                 if link.guarded {
-                    let unit = self.session.take_back(link);
+                    let (unit, _) = self.session.take_back(link);
                     self.input.splice(0..0, unit);
                 }
                 self.lost();
@@ -118,6 +135,32 @@ impl Script {
             }
         }
         self.release();
+        self.pump();
+    }
+
+    /// The held connection is done with units that run elsewhere.
+    fn sent_again(&mut self, again: Again, units: Vec<u8>, first: usize) {
+        let Again::Bounced(refusal) = again else {
+            panic!("no server of these scripts refuses a plan");
+        };
+        if refusal.learned {
+            let context = context(&self.classifier, &self.statements);
+            self.session.learn_refusal(&units[..first], false, context);
+        }
+        self.input.splice(0..0, units);
+        self.bounced = Some(refusal);
+        self.detour = true;
+    }
+
+    /// The held server vanishes, and what it was doing runs elsewhere.
+    fn vanished(&mut self) {
+        let node = self.held.take().expect("a server vanishes that was held");
+        let link = &mut self.links[node as usize];
+        let refusal = link.replay.lost().expect("the client has seen nothing");
+        let (units, first) = self.session.take_back(link);
+        self.links[node as usize] = Link::new(self.max_prepared);
+        self.draining = false;
+        self.sent_again(Again::Bounced(refusal), units, first);
         self.pump();
     }
 
@@ -195,7 +238,8 @@ impl Script {
                     if before.0
                         && let Some(node) = self.held
                     {
-                        self.session.refused(&mut self.links[node as usize]);
+                        let out = &mut self.sent[node as usize];
+                        self.session.refused(&mut self.links[node as usize], out);
                         self.settle();
                     }
                     assert_ne!(before, (false, 0), "nothing moves");
@@ -204,6 +248,15 @@ impl Script {
                 Next::Listening { len, change } => {
                     self.session
                         .listened(&rest[..len], &change, context, &mut self.told);
+                    at += len;
+                }
+                Next::Refuse { len } => {
+                    let node = self.held.expect("a standby is held");
+                    let (link, out) = (
+                        &mut self.links[node as usize],
+                        &mut self.sent[node as usize],
+                    );
+                    self.session.refuse_unit(&rest[..len], link, context, out);
                     at += len;
                 }
                 Next::Drain => self.draining = true,
@@ -225,14 +278,16 @@ impl Script {
         if self.down {
             Notice::error(SqlState::CannotConnectNow, "down").put(&mut self.told);
             if self.session.fail_unit(unit) {
-                reply::ready_idle(&mut self.told);
+                self.session.put_ready(&mut self.told);
             }
             return true;
         }
         let placed = std::mem::take(&mut self.placed);
         if !placed && (self.session.pin().is_none() || self.held.is_none()) {
-            self.held = Some(match class.access {
-                Access::Read => Node::Standby,
+            let detour = std::mem::take(&mut self.detour);
+            self.held = Some(match (self.session.policy(class).route, class.access) {
+                (Route::Standby, _) => Node::Standby,
+                (Route::Split, Access::Read) if !detour => Node::Standby,
                 _ => Node::Primary,
             });
         }
@@ -250,13 +305,8 @@ impl Script {
             self.sent[node as usize].extend_from_slice(&out);
             return false;
         }
-        let context = Context {
-            catalog: &crate::sql::catalog::TABLES,
-            classifier: &self.classifier,
-            statements: &self.statements,
-            pipeline_buffer: PIPELINE_BUFFER,
-            max_message: MAX_MESSAGE,
-        };
+        link.bounces = node == Node::Standby && self.bouncing;
+        let context = context(&self.classifier, &self.statements);
         if self.session.forward(bytes, class, link, context, &mut out) {
             out.extend_from_slice(bytes);
         }
@@ -281,7 +331,7 @@ impl Script {
         for line in lines {
             let (who, what) = line.split_once(':').expect("every line says who speaks");
             let what = what.trim();
-            if matches!(who, "client" | "server" | "lost" | "down") {
+            if matches!(who, "client" | "server" | "lost" | "vanished" | "down") {
                 self.everything_was_expected(line);
             }
             match who {
@@ -290,6 +340,11 @@ impl Script {
                 "lost" => {
                     let in_doubt = self.lost();
                     assert_eq!(in_doubt, what == "in doubt", "{line}");
+                }
+                "vanished" => self.vanished(),
+                "bounced" => {
+                    let bounced = self.bounced.take().map(|refusal| refusal.bounce.as_str());
+                    assert_eq!(bounced, Some(what), "{line}\n{transcript}");
                 }
                 "down" => self.down = what == "yes",
                 "primary" | "standby" => {
@@ -344,6 +399,16 @@ fn play(transcript: &str) {
     Script::new().play(transcript);
 }
 
+fn context<'a>(classifier: &'a Classifier, statements: &'a Statements) -> Context<'a> {
+    Context {
+        catalog: &crate::sql::catalog::TABLES,
+        classifier,
+        statements,
+        pipeline_buffer: PIPELINE_BUFFER,
+        max_message: MAX_MESSAGE,
+    }
+}
+
 /// Messages to bytes.
 fn write(text: &str, client: bool) -> Vec<u8> {
     let mut out = Vec::new();
@@ -361,7 +426,7 @@ fn write(text: &str, client: bool) -> Vec<u8> {
             (CLIENT, "d" | "f") | (SERVER, "d") => rest.to_owned(),
             (SERVER, "C") => format!("{rest}\0"),
             (SERVER, "Z") => rest.to_owned(),
-            (SERVER, "E") => format!("SERROR\0VERROR\0C{rest}\0Mx\0\0"),
+            (SERVER, "E") => format!("SERROR\0VERROR\0C{first}\0Mx{second}\0\0"),
             (SERVER, "F") => format!("SFATAL\0VFATAL\0C{rest}\0Mx\0\0"),
             (SERVER, "S") => format!("{first}\0{second}\0"),
             (SERVER, "T") => "\0\0".to_owned(),
@@ -2464,4 +2529,1096 @@ fn own_replies_wait_for_the_end_of_a_message() {
          server: Z I
          told: Z I",
     );
+}
+
+// ── the session's own routing ────────────────────────────────────────────────────────────────────────────────────
+
+/// Plays a transcript for a session with this configuration.
+fn play_on(ground: Ground, transcript: &str) {
+    let mut script = Script::new();
+    script.session = script.session.with_ground(ground);
+    script.play(transcript);
+}
+
+#[test]
+fn a_route_is_followed_as_soon_as_it_has_been_set() {
+    play(
+        "client: Q SET pgweir.route = 'primary'
+         primary: Q SET pgweir.route = 'primary'
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q SET pgweir.route TO standby
+         primary: Q SET pgweir.route TO standby
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q delete from t
+         standby: Q SET pgweir.route TO standby / Q delete from t
+         server: C SET / Z I / E 25006 / Z I
+         told: E 25006 / Z I
+         client: Q RESET pgweir.route
+         standby: Q RESET pgweir.route
+         server: C RESET / Z I
+         told: C RESET / Z I
+         client: Q delete from t
+         primary: Q RESET pgweir.route / Q delete from t
+         server: C RESET / Z I / C DELETE 1 / Z I
+         told: C DELETE 1 / Z I",
+    );
+}
+
+#[test]
+fn what_is_sent_behind_a_new_route_waits_for_it() {
+    play(
+        "client: Q SET pgweir.route = 'standby' / Q select 1
+         primary: Q SET pgweir.route = 'standby'
+         server: C SET / Z I
+         told: C SET / Z I
+         standby: Q SET pgweir.route TO 'standby' / Q select 1
+         server: C SET / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: P - SET pgweir.route = 'primary' / B - / E / S / Q select 1
+         standby: P - SET pgweir.route = 'primary' / B - / E / S
+         server: 1 / 2 / C SET / Z I
+         told: 1 / 2 / C SET / Z I
+         primary: Q SET pgweir.route TO 'primary' / Q select 1
+         server: C SET / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q RESET ALL / Q select 1
+         primary: Q RESET ALL
+         server: C RESET / Z I
+         told: C RESET / Z I
+         standby: Q RESET pgweir.route / Q select 1
+         server: C RESET / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
+#[test]
+fn a_route_goes_with_its_transaction() {
+    play(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q SET pgweir.route = 'primary'
+         primary: Q SET pgweir.route = 'primary'
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q begin; SET pgweir.route = 'primary'; commit
+         primary: Q begin; SET pgweir.route = 'primary'; commit
+         server: C BEGIN / C SET / C COMMIT / Z I
+         told: C BEGIN / C SET / C COMMIT / Z I
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q DISCARD ALL
+         primary: Q DISCARD ALL
+         server: C DISCARD ALL / Z I
+         told: C DISCARD ALL / Z I
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
+const BAD: &str = "pgweir refuses the value pgweir.route=nowhere";
+
+#[test]
+fn a_bad_value_fails_where_the_server_would_refuse_it() {
+    let transcript = "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q SET pgweir.route = 'nowhere'
+         primary: Q SET bytea_output TO '<bad>'
+         server: E 22023 \"<bad>\" / Z E
+         told: E 22023 / Z E
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         client: P s SET pgweir.route = 'nowhere' / B s / E / P - delete from t / B - / E / S
+         primary: P pgw_1 SET bytea_output TO '<bad>' / B pgw_1 / E / P - delete from t / B - / E / S
+         server: 1 / 2 / E 22023 \"<bad>\" / Z I
+         told: 1 / 2 / E 22023 / Z I
+         client: B s / E / S
+         primary: B pgw_1 / E / S
+         server: 2 / E 22023 \"<bad>\" / Z I
+         told: 2 / E 22023 / Z I
+         client: Q SET pgweir.rout = 'primary'
+         primary: Q SET bytea_output TO 'pgweir refuses the name pgweir.rout=primary'
+         server: E 22023 \"pgweir refuses the name pgweir.rout=primary\" / Z I
+         told: E 42704 / Z I
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I";
+    play(&transcript.replace("<bad>", BAD));
+}
+
+#[test]
+fn hints_decide_for_their_statement_alone() {
+    play(
+        "client: Q /* pgweir: primary */ select 1
+         primary: Q /* pgweir: primary */ select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q /* pgweir: standby */ select f(1)
+         standby: Q /* pgweir: standby */ select f(1)
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         wrote: no
+         client: Q /* pgweir: standby */ select nextval('s')
+         primary: Q /* pgweir: standby */ select nextval('s')
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         wrote: yes
+         client: P a /* pgweir: standby */ select f(2) / S
+         standby: P pgw_1 /* pgweir: standby */ select f(2) / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B a / E / S
+         standby: B pgw_1 / E / S
+         server: 2 / C SELECT 1 / Z I
+         told: 2 / C SELECT 1 / Z I
+         wrote: no
+         client: B a / E / P - delete from t / B - / E / S
+         primary: P pgw_1 /* pgweir: standby */ select f(2) / B pgw_1 / E / P - delete from t / B - / E / S
+         server: 1 / 2 / C SELECT 1 / 1 / 2 / C DELETE 1 / Z I
+         told: 2 / C SELECT 1 / 1 / 2 / C DELETE 1 / Z I
+         wrote: yes",
+    );
+}
+
+#[test]
+fn where_hints_are_ignored_they_are_comments() {
+    let ground = Ground {
+        hints: Hints::Ignore,
+        ..Ground::default()
+    };
+    let transcript = "client: Q /* pgweir: primary */ select 1
+         standby: Q /* pgweir: primary */ select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q /* pgweir: standby */ select f(1)
+         primary: Q /* pgweir: standby */ select f(1)
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         client: Q SET pgweir.route = 'primary'
+         primary: Q SET bytea_output TO '<no>'
+         server: E 22023 \"<no>\" / Z I
+         told: E 42501 / Z I";
+    let no = "pgweir refuses the setting pgweir.route=primary";
+    play_on(ground, &transcript.replace("<no>", no));
+}
+
+#[test]
+fn a_listener_of_standbys_sends_everything_there() {
+    let ground = Ground::default().of_listener(Route::Standby);
+    play_on(
+        ground,
+        "client: Q /* pgweir: primary */ insert into t values (1)
+         standby: Q /* pgweir: primary */ insert into t values (1)
+         server: E 25006 / Z I
+         told: E 25006 / Z I
+         client: Q begin
+         standby: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q commit
+         standby: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         client: P - select 1 / B - / E / H
+         standby: P - select 1 / B - / E / H
+         server: 1 / 2 / C SELECT 1
+         told: 1 / 2 / C SELECT 1
+         client: P - delete from t / B - / E / S
+         standby: P - delete from t / B - / E / S
+         server: 1 / 2 / E 25006 / Z I
+         told: 1 / 2 / E 25006 / Z I
+         client: Q SET pgweir.route = 'primary'
+         standby: Q SET pgweir.route = 'primary'
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
+/// A session whose transactions begin late.
+fn late(read_only: bool) -> Script {
+    late_with(Params::default(), read_only)
+}
+
+fn late_with(params: Params, read_only: bool) -> Script {
+    let mut script = Script::with(params, 100);
+    let params = script.session.params.clone();
+    script.session =
+        Session::new(params, Lexing::default(), false).with_deferred_begin(TransactionDefaults {
+            isolation: Some(crate::sql::Isolation::ReadCommitted),
+            read_only,
+        });
+    script
+}
+
+#[test]
+fn a_begin_is_sent_with_the_first_statement() {
+    late(false).play(
+        "client: Q begin
+         told: C BEGIN / Z T
+         held: nothing
+         client: Q select 1
+         primary: Q BEGIN / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing
+         client: Q START TRANSACTION ISOLATION LEVEL REPEATABLE READ, NOT DEFERRABLE
+         told: C START TRANSACTION / Z T
+         client: P - insert into t values (1) / B - / E / S
+         primary: Q BEGIN ISOLATION LEVEL REPEATABLE READ NOT DEFERRABLE / P - insert into t values (1) / B - / E / S
+         server: C BEGIN / Z T / 1 / 2 / C INSERT 0 1 / Z T
+         told: 1 / 2 / C INSERT 0 1 / Z T
+         wrote: no
+         client: P - commit / B - / E / S
+         primary: P - commit / B - / E / S
+         server: 1 / 2 / C COMMIT / Z I
+         told: 1 / 2 / C COMMIT / Z I
+         wrote: yes
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_transaction_without_a_statement_needs_no_server() {
+    late(false).play(
+        "client: Q begin / Q commit
+         told: C BEGIN / Z T / C COMMIT / Z I
+         client: Q begin / Q rollback and chain / Q set transaction read only / Q ; / Q end
+         told: C BEGIN / Z T / C ROLLBACK / Z T / C SET / Z T / I / Z T / C COMMIT / Z I
+         client: P - begin / B - / D - / E / S / P c commit / B c / E / S
+         told: 1 / 2 / t / n / C BEGIN / Z T / 1 / 2 / C COMMIT / Z I
+         client: P - begin / B - / E / P - rollback / B - / E / S
+         told: 1 / 2 / C BEGIN / 1 / 2 / C ROLLBACK / Z I
+         client: P b begin / D b / H / S
+         told: 1 / t / n / Z I
+         client: B b / E / H
+         told: 2 / C BEGIN
+         client: S / C c / S
+         told: Z T / 3 / Z T
+         client: B c / E / S
+         primary: Q BEGIN / B c / E / S
+         server: C BEGIN / Z T / E 26000 / Z E
+         told: E 26000 / Z E
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         held: nothing",
+    );
+}
+
+#[test]
+fn what_a_server_has_to_judge_goes_to_one() {
+    // A BEGIN that it may refuse, one in a transaction, one among others, one behind what is on its way.
+    late(false).play(
+        "client: Q begin isolation level nonsense
+         primary: Q begin isolation level nonsense
+         server: E 42601 / Z I
+         told: E 42601 / Z I
+         client: Q commit
+         primary: Q commit
+         server: N / C COMMIT / Z I
+         told: N / C COMMIT / Z I
+         client: Q begin / Q begin
+         told: C BEGIN / Z T
+         primary: Q BEGIN / Q begin
+         server: C BEGIN / Z T / N / C BEGIN / Z T
+         told: N / C BEGIN / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         client: Q begin; insert into t values (1)
+         primary: Q begin; insert into t values (1)
+         server: C BEGIN / C INSERT 0 1 / Z T
+         told: C BEGIN / C INSERT 0 1 / Z T
+         client: Q commit / Q begin
+         primary: Q commit / Q begin
+         server: C COMMIT / Z I / C BEGIN / Z T
+         told: C COMMIT / Z I / C BEGIN / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         client: P - begin / B - / E / P - select 1 / B - / E / S
+         primary: P - begin / B - / E / P - select 1 / B - / E / S
+         server: 1 / 2 / C BEGIN / 1 / 2 / D 1 / C SELECT 1 / Z T
+         told: 1 / 2 / C BEGIN / 1 / 2 / D 1 / C SELECT 1 / Z T
+         client: Q prepare transaction 'x'
+         primary: Q prepare transaction 'x'
+         server: C PREPARE TRANSACTION / Z I
+         told: C PREPARE TRANSACTION / Z I
+         wrote: yes
+         client: Q begin / Q prepare transaction 'x'
+         told: C BEGIN / Z T
+         primary: Q BEGIN / Q prepare transaction 'x'
+         server: C BEGIN / Z T / C PREPARE TRANSACTION / Z I
+         told: C PREPARE TRANSACTION / Z I
+         wrote: yes
+         held: nothing",
+    );
+}
+
+#[test]
+fn a_session_that_has_its_server_watch_begins_at_once() {
+    let mut params = Params::default();
+    params.set(
+        "idle_in_transaction_session_timeout",
+        Value::Plain("1s".into()),
+    );
+    late_with(params, false).play(
+        "client: Q begin
+         primary: Q SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '1s', false) / Q begin
+         server: C SELECT 1 / Z I / C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I",
+    );
+}
+
+#[test]
+fn a_read_only_transaction_is_placed_by_its_first_statement() {
+    let check = |begin: &str, modes: &str, statement: &str, node: &str, read_only: bool| {
+        let begun = if begin.starts_with("begin") {
+            "C BEGIN / Z T"
+        } else {
+            "C BEGIN / Z T / C SET / Z T"
+        };
+        let begin = begin.replace("b; ", "begin / Q ");
+        late(read_only).play(&format!(
+            "client: Q {begin}
+             told: {begun}
+             client: Q {statement}
+             {node}: Q BEGIN{modes} / Q {statement}"
+        ));
+    };
+    check(
+        "begin read only",
+        " READ ONLY",
+        "select 1",
+        "standby",
+        false,
+    );
+    check("begin", " READ ONLY", "select 1", "standby", true);
+    check(
+        "b; set transaction read only",
+        " READ ONLY",
+        "select 1",
+        "standby",
+        false,
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        "insert into t values (1)",
+        "primary",
+        false,
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        "select nextval('s')",
+        "primary",
+        false,
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        "savepoint a",
+        "primary",
+        false,
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        "set local work_mem = '1MB'",
+        "standby",
+        false,
+    );
+    check("begin", "", "set local work_mem = '1MB'", "primary", false);
+    check("begin", "", "select 1", "primary", false);
+    check(
+        "begin read write",
+        " READ WRITE",
+        "select 1",
+        "primary",
+        true,
+    );
+    check(
+        "b; set transaction read write",
+        " READ WRITE",
+        "select 1",
+        "primary",
+        true,
+    );
+    let repeatable = " ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    check(
+        "begin isolation level repeatable read read only",
+        repeatable,
+        "select 1",
+        "standby",
+        false,
+    );
+    let level = " ISOLATION LEVEL REPEATABLE READ";
+    check(
+        "begin isolation level repeatable read",
+        level,
+        "select 1",
+        "primary",
+        false,
+    );
+    let serializable = " ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE";
+    check(
+        "begin isolation level serializable, read only, deferrable",
+        serializable,
+        "select 1",
+        "primary",
+        false,
+    );
+}
+
+#[test]
+fn transactions_of_a_session_that_is_serializable_or_read_only() {
+    let mut script = late(false);
+    script.play(
+        "client: Q set session characteristics as transaction isolation level serializable
+         primary: Q set session characteristics as transaction isolation level serializable
+         server: C SET / Z I
+         told: C SET / Z I
+         client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         primary: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I",
+    );
+    let mut params = Params::default();
+    params.set("default_transaction_read_only", Value::Plain("on".into()));
+    late_with(params, false).play(
+        "client: Q begin
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q SELECT pg_catalog.set_config('default_transaction_read_only', 'on', false) / Q BEGIN READ ONLY / Q select 1",
+    );
+}
+
+#[test]
+fn a_transaction_that_has_only_read_moves_for_what_needs_the_primary() {
+    late(false).play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q set local work_mem = '1MB' -- more
+         standby: Q BEGIN READ ONLY / Q set local work_mem = '1MB' -- more
+         server: C BEGIN / Z T / C SET / Z T
+         told: C SET / Z T
+         client: Q select 1
+         standby: Q select 1
+         server: T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q set search_path = a
+         standby: Q set search_path = a
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q show work_mem
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY⏎;set local work_mem = '1MB' -- more⏎;set search_path = a / Q show work_mem
+         server: C BEGIN / C SET / C SET / Z T / T / D 1 / C SHOW / Z T
+         told: T / D 1 / C SHOW / Z T
+         client: Q select 1
+         primary: Q select 1
+         server: T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing
+         client: Q select 2
+         standby: Q SET search_path TO a / Q select 2",
+    );
+}
+
+#[test]
+fn a_transaction_waits_for_its_replies_before_it_moves() {
+    late(false).play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1 / P - insert into t values (1) / B - / E / S
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY / P - insert into t values (1) / B - / E / S
+         server: C BEGIN / Z T / 1 / 2 / E 25006 / Z E
+         told: 1 / 2 / E 25006 / Z E
+         client: Q commit
+         primary: Q commit
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I",
+    );
+}
+
+#[test]
+fn a_transaction_that_cannot_move_fails() {
+    let refused = "P - pgweir has refused a statement of this transaction";
+    let check = |begin: &str, modes: &str, ties: &str| {
+        let mut script = late(false);
+        script.play(&format!(
+            "client: Q {begin}
+             told: C BEGIN / Z T
+             client: Q select 1
+             standby: Q BEGIN{modes} / Q select 1
+             server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+             told: T / D 1 / C SELECT 1 / Z T
+             {ties}
+             client: Q show work_mem
+             standby: {refused} / S
+             server: E 42601 / Z E
+             told: E 25006 / Z E
+             client: P - insert into t values (1) / B - / E / S
+             standby: {refused} / S
+             server: E 42601 / Z E
+             told: E 25P02 / Z E
+             client: Q rollback
+             standby: Q rollback
+             server: C ROLLBACK / Z I
+             told: C ROLLBACK / Z I
+             held: nothing"
+        ));
+    };
+    let tie = |statement: &str, tag: &str| {
+        format!(
+            "client: Q {statement}
+             standby: Q {statement}
+             server: C {tag} / Z T
+             told: C {tag} / Z T"
+        )
+    };
+    check(
+        "begin read only",
+        " READ ONLY",
+        &tie("savepoint a", "SAVEPOINT"),
+    );
+    check(
+        "begin read only",
+        " READ ONLY",
+        &tie("reset work_mem", "RESET"),
+    );
+    check(
+        "begin isolation level repeatable read read only",
+        " ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        "held: standby",
+    );
+    // A portal that has more rows, and one that may have.
+    check(
+        "begin read only",
+        " READ ONLY",
+        "client: P - select 2 / B - / E / S
+         standby: P - select 2 / B - / E / S
+         server: 1 / 2 / D 1 / s / Z T
+         told: 1 / 2 / D 1 / s / Z T",
+    );
+}
+
+#[test]
+fn a_savepoint_brings_a_refused_transaction_back() {
+    let refused = "P - pgweir has refused a statement of this transaction";
+    late(false).play(&format!(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q savepoint a
+         standby: Q savepoint a
+         server: C SAVEPOINT / Z T
+         told: C SAVEPOINT / Z T
+         client: P - select 2 / B - / E / P - show work_mem / B - / E / H
+         standby: P - select 2 / B - / E / {refused}
+         server: 1 / 2 / D 1 / C SELECT 1 / E 42601
+         told: 1 / 2 / D 1 / C SELECT 1 / E 25006
+         client: P - select 3 / S
+         standby: S
+         server: Z E
+         told: Z E
+         client: Q rollback to a
+         standby: Q rollback to a
+         server: C ROLLBACK / Z T
+         told: C ROLLBACK / Z T
+         client: Q select 2
+         standby: Q select 2
+         server: T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q commit
+         standby: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing"
+    ));
+}
+
+#[test]
+fn a_transaction_says_anew_what_it_is() {
+    // On a standby, before it has read: it moves.
+    late(false).play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q set local work_mem = '1MB'
+         standby: Q BEGIN READ ONLY / Q set local work_mem = '1MB'
+         server: C BEGIN / Z T / C SET / Z T
+         told: C SET / Z T
+         client: Q set transaction read write
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         told: C SET / Z T
+         client: Q insert into t values (1)
+         primary: Q BEGIN READ WRITE⏎;set local work_mem = '1MB' / Q insert into t values (1)",
+    );
+    // After it has read: the server says that it is too late, or has nothing against it. READ WRITE needs another place.
+    let refused = "P - pgweir has refused a statement of this transaction";
+    late(false).play(&format!(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q set transaction read only
+         standby: Q set transaction read only
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q set transaction read write
+         standby: {refused} / S
+         server: E 42601 / Z E
+         told: E 25006 / Z E"
+    ));
+}
+
+#[test]
+fn a_chained_transaction_keeps_place_and_kind() {
+    late(false).play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q savepoint a
+         primary: Q BEGIN READ ONLY / Q savepoint a
+         server: C BEGIN / Z T / C SAVEPOINT / Z T
+         told: C SAVEPOINT / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q set local work_mem = '1MB'
+         standby: Q set local work_mem = '1MB'
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q savepoint a
+         standby: Q savepoint a
+         server: C SAVEPOINT / Z T
+         told: C SAVEPOINT / Z T
+         client: Q commit and chain
+         standby: Q commit and chain
+         server: C COMMIT / Z T
+         told: C COMMIT / Z T
+         held: standby
+         client: Q show work_mem
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY / Q show work_mem",
+    );
+}
+
+#[test]
+fn a_transaction_that_finds_no_server_has_failed() {
+    late(false).play(
+        "client: Q begin
+         told: C BEGIN / Z T
+         down: yes
+         client: Q select 1
+         told: E 57P03 / Z E
+         down: no
+         client: Q select 1
+         told: E 25P02 / Z E
+         client: P - select 1 / B - / E / S
+         told: E 25P02 / Z E
+         client: P - select 1 / H
+         told: E 25P02
+         client: B - / S / F
+         told: Z E / E 25P02 / Z E
+         client: P - commit / B - / E / S
+         told: 1 / 2 / C ROLLBACK / Z I
+         held: nothing
+         client: Q select 1
+         standby: Q select 1",
+    );
+}
+
+#[test]
+fn a_transaction_whose_server_is_lost_with_its_first_statement() {
+    let mut script = late(false);
+    script.play(
+        "client: Q begin
+         told: C BEGIN / Z T
+         client: Q select 1
+         primary: Q BEGIN / Q select 1",
+    );
+    assert!(
+        script.session.dies_with(&script.links[0]),
+        "the client is in a transaction, though its server has not said so"
+    );
+    script.play("lost: no");
+    // While it moves nothing hangs on the connection that it leaves, and its settings go with it.
+    let mut script = late(false);
+    script.play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q set search_path = a
+         standby: Q set search_path = a
+         server: C SET / Z T
+         told: C SET / Z T
+         client: Q show work_mem
+         standby: Q ROLLBACK",
+    );
+    assert!(!script.session.dies_with(&script.links[1]));
+    script.play("lost: no").pump();
+    script.play(
+        "primary: Q BEGIN READ ONLY⏎;set search_path = a / Q show work_mem
+         server: C BEGIN / C SET / Z T / T / C SHOW / Z T
+         told: T / C SHOW / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I",
+    );
+    assert!(tracked(&script, "search_path").is_some());
+}
+
+#[test]
+fn settings_that_are_refused_leave_the_transaction_unsent() {
+    let mut params = Params::default();
+    params.set("role", Value::Plain("r".into()));
+    let setting = "SELECT pg_catalog.set_config('role', 'r', false)";
+    let mut script = late_with(params, false);
+    script.play(&format!(
+        "client: Q begin
+         told: C BEGIN / Z T
+         client: Q select 1
+         primary: Q BEGIN;{setting}⏎;COMMIT / Q BEGIN / Q select 1
+         server: C BEGIN / E 22023 / Z E"
+    ));
+    script.pump();
+    script.play(&format!(
+        "primary: Q BEGIN;{setting}⏎;COMMIT / Q BEGIN / Q select 1
+         server: C BEGIN / C SELECT 1 / C COMMIT / Z I / C BEGIN / Z T / T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T"
+    ));
+}
+
+#[test]
+fn a_group_that_begins_read_only_and_reads_goes_to_a_standby() {
+    // As pgjdbc has it.
+    late(false).play(
+        "client: P - begin read only / B - / E / P - select 1 / B - / D - / E / S
+         standby: P - begin read only / B - / E / P - select 1 / B - / D - / E / S
+         server: 1 / 2 / C BEGIN / 1 / 2 / T / D 1 / C SELECT 1 / Z T
+         told: 1 / 2 / C BEGIN / 1 / 2 / T / D 1 / C SELECT 1 / Z T
+         client: P - show work_mem / B - / E / S
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY / P - show work_mem / B - / E / S
+         server: C BEGIN / Z T / 1 / 2 / D 1 / C SHOW / Z T
+         told: 1 / 2 / D 1 / C SHOW / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         client: P - begin read only / B - / E / P - show work_mem / B - / E / S
+         primary: P - begin read only / B - / E / P - show work_mem / B - / E / S",
+    );
+}
+
+#[test]
+fn a_mixed_pipeline_fails_its_transaction() {
+    let refused = "P - pgweir has refused a statement of this transaction";
+    late(false).play(&format!(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: P - select 1 / B - / E / H
+         standby: Q BEGIN READ ONLY / P - select 1 / B - / E / H
+         server: C BEGIN / Z T / 1 / 2 / D 1 / C SELECT 1
+         told: 1 / 2 / D 1 / C SELECT 1
+         client: P - show work_mem / B - / E / S
+         standby: {refused} / S
+         server: E 42601 / Z E
+         told: E 0A000 / Z E"
+    ));
+}
+
+// ── what a standby refuses ───────────────────────────────────────────────────────────────────────────────────────────
+
+/// Plays a transcript in which what a standby refuses runs elsewhere.
+fn bounce(transcript: &str) -> Script {
+    let mut script = Script::new();
+    script.bouncing = true;
+    script.play(transcript);
+    script
+}
+
+#[test]
+fn what_a_standby_refuses_runs_on_the_primary() {
+    let script = bounce(
+        "client: Q select a from v
+         standby: Q select a from v
+         server: T
+         server: E 25006 / Z I
+         bounced: read_only
+         primary: Q select a from v
+         held: primary
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         wrote: yes
+         client: Q select a from v
+         primary: Q select a from v
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         wrote: yes",
+    );
+    assert_eq!(script.classifier.learned(), 1);
+    bounce(
+        "client: P - select a from v / B - / D - / E / S
+         standby: P - select a from v / B - / D - / E / S
+         server: 1 / 2 / T
+         server: E 25006 / Z I
+         bounced: read_only
+         primary: P - select a from v / B - / D - / E / S
+         server: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         told: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         wrote: yes",
+    );
+}
+
+#[test]
+fn what_is_not_there_yet_is_not_learned() {
+    bounce(
+        "client: P s select a from t / D s / S
+         standby: P pgw_1 select a from t / D pgw_1 / S
+         server: E 42P01 / Z I
+         bounced: undefined
+         primary: P pgw_1 select a from t / D pgw_1 / S
+         server: 1 / t / T / Z I
+         told: 1 / t / T / Z I
+         client: B s / E / S
+         standby: P pgw_1 select a from t / B pgw_1 / E / S
+         server: 1 / 2 / C SELECT 0 / Z I
+         told: 2 / C SELECT 0 / Z I",
+    );
+}
+
+/// The client's name was given, or taken, by an answer that it has not seen.
+#[test]
+fn names_are_given_again() {
+    let script = bounce(
+        "client: P s select a from v / B s / E / S
+         standby: P pgw_1 select a from v / B pgw_1 / E / S
+         server: 1 / 2
+         server: E 25006 / Z I
+         bounced: read_only
+         primary: P pgw_1 select a from v / B pgw_1 / E / S
+         server: 1 / 2 / C SELECT 0 / Z I
+         told: 1 / 2 / C SELECT 0 / Z I
+         wrote: yes
+         client: P t select 1 / S
+         standby: P pgw_2 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: C t / P t select b from v / B t / E / S
+         standby: P pgw_3 select b from v / B pgw_3 / E / S
+         server: 1 / 2
+         server: E 42P01 / Z I
+         bounced: undefined
+         primary: P pgw_3 select b from v / B pgw_3 / E / S
+         told: 3
+         server: 1 / 2 / C SELECT 0 / Z I
+         told: 1 / 2 / C SELECT 0 / Z I",
+    );
+    let text = script.session.prepared(b"t").map(|known| known.text());
+    assert_eq!(text, Some(&b"select b from v"[..]));
+}
+
+/// The unnamed statement of the unit behind is not the one that the unit in front runs.
+#[test]
+fn the_unnamed_statement_is_the_one_of_its_time() {
+    bounce(
+        "client: P - select 1 / S
+         standby: P - select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B - / E / S / P - select 2 / S / B - / E / S
+         standby: B - / E / S / P - select 2 / S / B - / E / S
+         server: 2 / E 40001 / Z I / 1 / Z I / 2 / C SELECT 2 / Z I
+         bounced: conflict
+         primary: P - select 1 / B - / E / S / P - select 2 / S / B - / E / S
+         server: 1 / 2 / C SELECT 1 / Z I / 1 / Z I / 2 / C SELECT 2 / Z I
+         told: 2 / C SELECT 1 / Z I / 1 / Z I / 2 / C SELECT 2 / Z I",
+    );
+}
+
+#[test]
+fn what_has_been_shown_stays() {
+    bounce(
+        "client: Q select a from v
+         standby: Q select a from v
+         server: T / D 1
+         told: T / D 1
+         server: E 25006 / Z I
+         told: E 25006 / Z I
+         client: Q select a from v
+         primary: Q select a from v
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         wrote: yes",
+    );
+    // Of two statements the first has been answered; copied data; an error that is the same anywhere.
+    for (unit, replies) in [
+        ("Q select 1; select 2", "T / C SELECT 1 / E 40001 / Z I"),
+        ("Q select 1", "H / E 40001 / Z I"),
+        ("Q select 1", "T / E 22012 / Z I"),
+        ("Q select 1", "I / Z I"),
+    ] {
+        bounce(&format!(
+            "client: {unit}
+             standby: {unit}
+             server: {replies}
+             told: {replies}
+             held: nothing"
+        ));
+    }
+}
+
+/// What is behind a refused unit has not been answered either; its order stays.
+#[test]
+fn a_pipeline_keeps_its_order() {
+    bounce(
+        "client: Q select 1 / P s select a from v / B s / E / S / Q select 3
+         standby: Q select 1 / P pgw_1 select a from v / B pgw_1 / E / S / Q select 3
+         server: T / D 1 / C SELECT 1 / Z I / 1 / 2
+         told: T / D 1 / C SELECT 1 / Z I
+         client: Q select 4
+         standby: Q select 4
+         server: E 42P01 / Z I / T / D 3
+         client: Q insert into t
+         server: C SELECT 1 / Z I / T / D 4 / C SELECT 1 / Z I
+         bounced: undefined
+         primary: P pgw_1 select a from v / B pgw_1 / E / S / Q select 3 / Q select 4 / Q insert into t
+         server: 1 / 2 / C SELECT 0 / Z I / T / D 3 / C SELECT 1 / Z I
+         told: 1 / 2 / C SELECT 0 / Z I / T / D 3 / C SELECT 1 / Z I
+         server: T / D 4 / C SELECT 1 / Z I / C INSERT 0 1 / Z I
+         told: T / D 4 / C SELECT 1 / Z I / C INSERT 0 1 / Z I
+         wrote: yes",
+    );
+}
+
+#[test]
+fn a_standby_that_vanishes_before_its_first_row() {
+    bounce(
+        "client: P s select 1 / B s / D s / E / S
+         standby: P pgw_1 select 1 / B pgw_1 / D pgw_1 / E / S
+         server: 1 / 2 / T
+         vanished:
+         bounced: lost
+         primary: P pgw_1 select 1 / B pgw_1 / D pgw_1 / E / S
+         server: 1 / 2 / T / D 1 / C SELECT 1 / Z I
+         told: 1 / 2 / T / D 1 / C SELECT 1 / Z I",
+    );
+    bounce(
+        "client: Q select 1
+         standby: Q select 1
+         server: T / F 57P01
+         vanished:
+         bounced: shutdown
+         primary: Q select 1
+         server: T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
+/// What is news whatever becomes of a unit is not held back with it.
+#[test]
+fn parameters_do_not_wait_for_a_row() {
+    bounce(
+        "client: Q select 1
+         standby: Q select 1
+         server: T / S TimeZone UTC / S in_hot_standby on
+         told: S TimeZone UTC
+         server: D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I",
+    );
+}
+
+/// A unit that is not kept, because it does not fit or asks for an answer by Flush, leaves those before it where they are.
+#[test]
+fn what_is_not_kept_does_not_move() {
+    let long = format!("Q select '{}'", "x".repeat(PIPELINE_BUFFER));
+    for behind in [&long[..], "P - select 2 / B - / E / H"] {
+        let mut script = Script::new();
+        script.bouncing = true;
+        script.play(
+            "client: Q select 1
+             standby: Q select 1
+             server: T",
+        );
+        script.client(&write(behind, CLIENT));
+        script.sent = Default::default();
+        script.server(&write("E 40001 / Z I", SERVER));
+        assert_eq!(show(&script.told, SERVER), "T / E 40001 / Z I", "{behind}");
+    }
 }

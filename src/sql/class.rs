@@ -1,5 +1,8 @@
 //! The verdict on a statement.
 
+use super::hint::Hint;
+use super::shapes::ShapeId;
+
 macro_rules! labelled {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)* }) => {
         $(#[$meta])*
@@ -86,6 +89,10 @@ labelled! {
         TooManyStatements = "too_many_statements",
         /// Several statements that do not belong on a standby together.
         SeveralStatements = "several_statements",
+        /// A hint in the comment before it.
+        Hint = "hint",
+        /// A standby has refused it, or a statement of its shape.
+        Refused = "refused",
         /// No statement at all.
         Empty = "empty",
     }
@@ -108,6 +115,23 @@ labelled! {
         Prepare = "prepare",
         /// Settings that change in a way that is not tracked.
         Settings = "settings",
+    }
+}
+
+impl Reason {
+    /// Whether it tells of something that is not known, or that is of the catalog, and not of something that is known to
+    /// be wrong on a standby.
+    pub(super) fn is_uncertain(self) -> bool {
+        matches!(
+            self,
+            Reason::Function
+                | Reason::Type
+                | Reason::Operator
+                | Reason::Catalog
+                | Reason::UnknownName
+                | Reason::NotLoaded
+                | Reason::UnknownConstruct
+        )
     }
 }
 
@@ -166,6 +190,12 @@ pub struct Class {
     pub reason: Reason,
     /// How many statements there are; 255 for more.
     pub statements: u8,
+    /// It is no read only because something in it is not known, or is of the catalog: a hint may make it one.
+    pub uncertain: bool,
+    /// What the comments before it ask for, which [`Class::hinted`] follows.
+    pub hint: Hint,
+    /// What it is counted as.
+    pub shape: ShapeId,
 }
 
 impl Class {
@@ -177,6 +207,19 @@ impl Class {
             session: SessionEffect::None,
             reason,
             statements: 1,
+            uncertain: false,
+            hint: Hint::NONE,
+            shape: ShapeId::NONE,
+        }
+    }
+
+    /// The same for what a standby has refused: it may write.
+    #[must_use]
+    pub const fn refused(self) -> Class {
+        Class {
+            access: Access::Write,
+            reason: Reason::Refused,
+            ..self
         }
     }
 

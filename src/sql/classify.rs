@@ -7,14 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Tokenizer;
 
 use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::explain::{Basis, Explanation};
+use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
+use super::learned::Learned;
 use super::lexer::{Bail, Flags, Lexed, continues_word};
 use super::pins::mentions;
+use super::rewrite::rewrite;
 use super::setting::set_config;
+use super::shapes::{ShapeId, Shapes};
 use super::walk::{self, Finding};
 
 /// Longest text that is parsed. The parser builds trees that are as deep as their text is long, and takes them down by
@@ -53,17 +59,10 @@ impl Default for Lexing {
 #[derive(Debug)]
 pub struct Classifier {
     cache: Cache<Box<[u8]>, Class, ByBytes, foldhash::fast::RandomState>,
+    learned: Learned,
     hits: AtomicU64,
     misses: AtomicU64,
-}
-
-/// A class and what it rests on, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation {
-    /// The verdict.
-    pub class: Class,
-    /// The name or construct that decided, or what the parser says; empty if the reason says it all.
-    pub detail: String,
+    shapes: Shapes,
 }
 
 /// Weighs an entry by its key and about what the entry itself takes.
@@ -88,28 +87,68 @@ impl Classifier {
         let hasher = foldhash::fast::RandomState::default();
         Classifier {
             cache: Cache::with(items, bytes, ByBytes, hasher, Default::default()),
+            learned: Learned::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            shapes: Shapes::new(0),
         }
+    }
+
+    /// The same, and it tells this many shapes of statements apart to count them.
+    #[must_use]
+    pub fn with_shapes(self, most: usize) -> Classifier {
+        Classifier {
+            shapes: Shapes::new(most),
+            ..self
+        }
+    }
+
+    /// The counters of statements.
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
     }
 
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
     /// longer one if it is longer than what is parsed.
     pub fn classify(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Class {
-        LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, catalog, lexed, None))
+        let class = LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, catalog, lexed, None));
+        Class {
+            hint: hint::leading(text),
+            ..class
+        }
     }
 
     /// The class, and what it rests on. Never answered from the cache.
     pub fn explain(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Explanation {
-        let mut detail = String::new();
-        let class = self.judge(
-            text,
-            lexing,
-            catalog,
-            &mut Lexed::default(),
-            Some(&mut detail),
-        );
-        Explanation { class, detail }
+        let (mut lexed, mut basis) = (Lexed::default(), Basis::default());
+        let class = self.judge(text, lexing, catalog, &mut lexed, Some(&mut basis));
+        let mut explanation = Explanation::new(class, basis, text, &lexed);
+        explanation.class.hint = hint::leading(text);
+        explanation.class = explanation.class.hinted();
+        explanation
+    }
+
+    /// A standby has refused this text as a write: all texts of its shape go to the primary from now on. A text that was
+    /// not taken for a read has nothing to be learned.
+    pub fn learn(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) {
+        if self.classify(text, lexing, catalog).access != Access::Read {
+            return;
+        }
+        LEXED.with_borrow_mut(|lexed| {
+            if lexed.lex(text).is_ok() {
+                self.learned.insert(&lexed.key);
+                let mut class = refused(lexed);
+                class.shape = self.shapes.of(&lexed.key, class);
+                // By this catalog; under others it is looked for among what has been learned.
+                lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
+                self.cache.insert(lexed.key.as_slice().into(), class);
+            }
+        });
+    }
+
+    /// How many shapes have been learned to be no reads.
+    pub fn learned(&self) -> usize {
+        self.learned.len()
     }
 
     /// Verdicts found in the cache.
@@ -128,16 +167,19 @@ impl Classifier {
         lexing: Lexing,
         catalog: &Catalog,
         lexed: &mut Lexed,
-        detail: Option<&mut String>,
+        basis: Option<&mut Basis>,
     ) -> Class {
+        let explains = basis.is_some();
         if !is_lexed_alike(text, lexing) {
-            return Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
+            let class = Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
+            return self.unlexed(class);
         }
         if text.len() > MAX_LEXED {
-            return Class::plain(Access::Write, Reason::TooLong).with(SessionEffect::Unknown);
+            let class = Class::plain(Access::Write, Reason::TooLong);
+            return self.unlexed(class.with(SessionEffect::Unknown));
         }
         if let Err(bail) = lexed.lex(text) {
-            return bailed(bail, text.len());
+            return self.unlexed(bailed(bail, text.len()));
         }
         let class = match lexed.starts.len() {
             0 => {
@@ -148,11 +190,25 @@ impl Classifier {
             }
             1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
                 Verdict::Class(class) => class,
-                Verdict::Parse => self.read(text, lexed, catalog, detail),
+                Verdict::Parse => self.read(text, lexed, catalog, basis),
             },
-            _ => self.several(text, lexed, catalog, detail),
+            _ => self.several(text, lexed, catalog, basis),
         };
-        hidden(flagged(class, text, lexed), lexed, text)
+        let class = hidden(flagged(class, text, lexed), lexed, text);
+        if explains {
+            return class;
+        }
+        Class {
+            shape: self.shapes.of(&lexed.key, class),
+            ..class
+        }
+    }
+
+    fn unlexed(&self, class: Class) -> Class {
+        Class {
+            shape: self.shapes.of_unlexed(),
+            ..class
+        }
     }
 
     /// A text that starts like a read.
@@ -161,7 +217,7 @@ impl Classifier {
         text: &[u8],
         lexed: &mut Lexed,
         catalog: &Catalog,
-        detail: Option<&mut String>,
+        basis: Option<&mut Basis>,
     ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         if text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS {
@@ -173,8 +229,8 @@ impl Classifier {
         // Before the cache: its key has no literals, so one text that is not UTF-8 must not decide for all that differ
         // from it in a literal only.
         if !text.is_ascii() && std::str::from_utf8(text).is_err() {
-            if let Some(detail) = detail {
-                "not UTF-8".clone_into(detail);
+            if let Some(basis) = basis {
+                *basis = Basis::said("not UTF-8");
             }
             return Class {
                 statements,
@@ -183,8 +239,9 @@ impl Classifier {
         }
         // A verdict holds for what one catalog says.
         let length = lexed.key.len();
-        lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
-        let known = match detail {
+        let epoch = catalog.epoch().to_le_bytes();
+        lexed.key.extend_from_slice(&epoch);
+        let known = match basis {
             None => self.cache.get(lexed.key.as_slice()),
             Some(_) => None,
         };
@@ -193,24 +250,45 @@ impl Classifier {
             class
         } else {
             self.misses.fetch_add(1, Ordering::Relaxed);
-            let class = match plain_operators(text, &lexed.operators, catalog) {
-                Ok(text) => parse(&text, lexed.starts.len(), catalog, detail),
-                Err(operator) => {
-                    if let Some(detail) = detail {
-                        *detail = format!("operator {}", String::from_utf8_lossy(operator));
-                    }
-                    Class::plain(Access::Write, Reason::Operator)
-                }
+            // Its words are looked at.
+            lexed.key.truncate(length);
+            let explains = basis.is_some();
+            let class = if self.learned.contains(&lexed.key) {
+                refused(lexed)
+            } else {
+                Classifier::parsed(text, lexed, catalog, basis)
             };
-            let class = Class {
+            let mut class = Class {
                 statements,
                 ..class
             };
+            if !explains {
+                // Remembered with its number, it need not be looked up again.
+                class.shape = self.shapes.of(&lexed.key, class);
+            }
+            lexed.key.extend_from_slice(&epoch);
             self.cache.insert(lexed.key.as_slice().into(), class);
             class
         };
         lexed.key.truncate(length);
         class
+    }
+
+    /// The class that the parser and the catalog give.
+    fn parsed(text: &[u8], lexed: &Lexed, catalog: &Catalog, basis: Option<&mut Basis>) -> Class {
+        let is_good = |look| look == Look::Good;
+        match plain_operators(text, &lexed.operators, catalog, is_good) {
+            Ok(text) => parse(&text, lexed, catalog, basis),
+            Err(operator) => {
+                if let Some(basis) = basis {
+                    *basis = Basis::operator(text, operator);
+                }
+                Class {
+                    uncertain: is_uncertain_but_for_operators(text, lexed, catalog),
+                    ..Class::plain(Access::Write, Reason::Operator)
+                }
+            }
+        }
     }
 
     /// Several statements in one text are one implicit transaction: they go to one place (routing.md §2.1, M).
@@ -219,7 +297,7 @@ impl Classifier {
         text: &[u8],
         lexed: &mut Lexed,
         catalog: &Catalog,
-        detail: Option<&mut String>,
+        basis: Option<&mut Basis>,
     ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
@@ -243,7 +321,7 @@ impl Classifier {
             }
         }
         let Some(merged) = merged else {
-            return self.read(text, lexed, catalog, detail);
+            return self.read(text, lexed, catalog, basis);
         };
         // What the others are is not looked at: they run beside something that does not belong on a standby.
         let reason = if merged.access == Access::Write {
@@ -276,7 +354,18 @@ impl Classifier {
             session,
             reason,
             statements,
+            uncertain: false,
+            hint: Hint::NONE,
+            shape: ShapeId::NONE,
         }
+    }
+}
+
+/// The class of a text that starts like a read and is none.
+fn refused(lexed: &Lexed) -> Class {
+    Class {
+        statements: u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX),
+        ..Class::plain(Access::Write, Reason::Refused)
     }
 }
 
@@ -362,18 +451,19 @@ fn bailed(bail: Bail, length: usize) -> Class {
 /// does. That changes no verdict: they are harmless.
 ///
 /// # Errors
-/// The first that is not known to be.
+/// The first that is not `good`.
 fn plain_operators<'a>(
     text: &'a [u8],
     operators: &[(u32, u32)],
     catalog: &Catalog,
+    good: impl Fn(Look) -> bool,
 ) -> Result<Cow<'a, [u8]>, &'a [u8]> {
     let mut plain = Cow::Borrowed(text);
     for (start, end) in operators {
         let place = *start as usize..*end as usize;
         let operator = &text[place.clone()];
         let name = std::str::from_utf8(operator).unwrap_or_default();
-        if catalog.operator(name) != Look::Good {
+        if !good(catalog.operator(name)) {
             return Err(operator);
         }
         let written = &mut plain.to_mut()[place];
@@ -383,14 +473,31 @@ fn plain_operators<'a>(
     Ok(plain)
 }
 
-fn parse(text: &[u8], statements: usize, catalog: &Catalog, detail: Option<&mut String>) -> Class {
-    let (class, what) = match parse_apart(text, statements, catalog) {
-        Ok(None) => (Class::plain(Access::Read, Reason::Read), String::new()),
-        Ok(Some(finding)) => (found(&finding), finding.what),
-        Err((reason, what)) => (Class::plain(Access::Write, reason), what),
+/// Whether a hint may make a read of a text whose operators are not all known: none of them is known to be wrong, and
+/// nothing else is.
+fn is_uncertain_but_for_operators(text: &[u8], lexed: &Lexed, catalog: &Catalog) -> bool {
+    let may_be_good = |look| !matches!(look, Look::Tainted(_));
+    let Ok(text) = plain_operators(text, &lexed.operators, catalog, may_be_good) else {
+        return false;
     };
-    if let Some(detail) = detail {
-        *detail = what;
+    let rest = parse(&text, lexed, catalog, None);
+    rest.uncertain || (rest.access == Access::Read && !hint::names_what_stays(&lexed.key))
+}
+
+fn parse(text: &[u8], lexed: &Lexed, catalog: &Catalog, basis: Option<&mut Basis>) -> Class {
+    let (class, why) = match parse_apart(text, lexed.starts.len(), catalog) {
+        Ok(None) => (Class::plain(Access::Read, Reason::Read), Basis::default()),
+        Ok(Some(finding)) => {
+            let class = Class {
+                uncertain: finding.uncertain && !hint::names_what_stays(&lexed.key),
+                ..found(&finding)
+            };
+            (class, Basis::found(finding))
+        }
+        Err((reason, what)) => (Class::plain(Access::Write, reason), Basis::said(&what)),
+    };
+    if let Some(basis) = basis {
+        *basis = why;
     }
     class
 }
@@ -420,10 +527,14 @@ fn parse_text(
 ) -> Result<Option<Finding>, (Reason, String)> {
     let text =
         std::str::from_utf8(text).map_err(|_| (Reason::UnsafeText, "not UTF-8".to_owned()))?;
+    let unparsable = |error: ParserError| (Reason::Unparsable, error.to_string());
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
+        .tokenize_with_location()
+        .map_err(|error| unparsable(error.into()))?;
     let parsed = Parser::new(&PostgreSqlDialect {})
-        .try_with_sql(text)
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| (Reason::Unparsable, error.to_string()))?;
+        .with_tokens_with_locations(rewrite(tokens))
+        .parse_statements()
+        .map_err(unparsable)?;
     if parsed.len() != statements {
         return Err((
             Reason::Unparsable,

@@ -5,9 +5,9 @@
 //! Statements with the same key have the same class: no verdict depends on the value of a literal.
 
 /// Stands for a number in keys.
-const NUMBER: u8 = 1;
+pub(super) const NUMBER: u8 = 1;
 /// Stands for a string in keys.
-const STRING: u8 = 2;
+pub(super) const STRING: u8 = 2;
 
 /// Most statements that are told apart.
 pub(super) const MAX_STATEMENTS: usize = 64;

@@ -12,21 +12,31 @@
 pub mod catalog;
 mod class;
 mod classify;
+mod explain;
 mod function;
+mod hint;
 mod keyword;
+mod learned;
 mod lexer;
 mod listen;
 mod pins;
+mod rewrite;
 pub mod setting;
+mod shapes;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod types;
 mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
-pub use classify::{Classifier, Explanation, Lexing, statements};
+pub use classify::{Classifier, Lexing, statements};
+pub use explain::{Explanation, Place};
+pub use hint::{Hint, HintResult, HintedPlace};
 pub use listen::{Listening, listening};
 pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{
     Savepoint, deallocate_target, execute_target, prepare_target, savepoint, set_config,
 };
+pub use shapes::{Call, MAX_SHAPES, MAX_SHOWN, ShapeId, ShapeReport, Shapes, without_literals};
+pub use transaction::{Control, Isolation, Modes, control};

@@ -208,6 +208,24 @@ pub fn set_config(text: &[u8]) -> Option<(String, String)> {
     followed.then_some((name, value))
 }
 
+/// The value of `SET name TO …`, if it is one plain string, word or number. Its words are in lower case, unless in quotes.
+pub fn constant(sql: &[u8]) -> Option<String> {
+    let mut scanner = Scanner { text: sql, at: 0 };
+    let value = match scanner.rest().first()? {
+        b'\'' => scanner.string()?,
+        b'"' => String::from_utf8(scanner.identifier()?).ok()?,
+        _ => {
+            let rest = scanner.rest();
+            let is_part = |byte: &u8| continues_word(*byte) || *byte == b'.';
+            let length = rest.iter().take_while(|byte| is_part(byte)).count();
+            scanner.at += length;
+            let word = std::str::from_utf8(&rest[..length]).ok()?;
+            (!word.is_empty()).then(|| word.to_ascii_lowercase())?
+        }
+    };
+    scanner.is_at_end().then_some(value)
+}
+
 /// The statement that `DEALLOCATE [PREPARE]` names, as the server folds the name. `None` for DEALLOCATE ALL.
 pub fn deallocate_target(text: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = Scanner { text, at: 0 };
@@ -646,5 +664,22 @@ mod tests {
         check("DEALLOCATE PREPARE ALL", None);
         check("DEALLOCATE a b", None);
         check("SELECT 1", None);
+    }
+
+    #[test]
+    fn constants() {
+        let check = |sql: &str, expected: Option<&str>| {
+            assert_eq!(constant(sql.as_bytes()).as_deref(), expected, "{sql}");
+        };
+        check("'it''s'", Some("it's"));
+        check("Primary", Some("primary"));
+        check("\"Primary\"", Some("Primary"));
+        check(" 1.5 -- so", Some("1.5"));
+        check("'a' /* b */;", Some("a"));
+        check("'a', 'b'", None);
+        check("a b", None);
+        check("E'a'", None);
+        check("-1", None);
+        check("", None);
     }
 }

@@ -53,6 +53,11 @@ fn reads() {
             "explain select * from t",
             "explain (analyze, buffers) select * from t",
             "explain analyze select 1",
+            "table t",
+            "select array(select a from t), ARRAY(VALUES (1)), row(1, 2), ROW(a, b) from t",
+            "select * from json_to_record('{}') as t (a int, b text[])",
+            "select * from only t, only (u) v join only w on true",
+            "select * from t*, u* as v where a * b > 1",
         ],
     );
 }
@@ -78,6 +83,7 @@ fn writes() {
             "select * from t where a in (select a from u for share)",
             "with x as (select * from t for update) select * from x",
             "select a into u from t",
+            "select into u from t",
             "select * into temp u from t",
             "create table t (a int)",
             "alter table t add b int",
@@ -108,7 +114,6 @@ fn writes() {
             "select 1; insert into t values (1)",
             "select 1; set x = 1",
             "selec 1",
-            "table t",
             "select",
             "select ((",
         ],
@@ -198,6 +203,13 @@ fn types_and_operators_that_are_not_known_are_writes() {
             "select '{}'::mytype[]",
             "select 1 operator(public.+) 2",
             "select a <<<>>> b from t",
+            "select a from t order by a using <<<>>>",
+            "select a from t order by a using operator(public.<)",
+            "select sum(a order by b using operator(public.<)) from t",
+            "select \"array\"(select 1)",
+            "select \"row\"(1)",
+            "select * from json_to_record('{}') as t (a int, b mytype)",
+            "select * from (json_to_record('{}') as t (a mydomain) cross join u)",
             "select U&\"nextv\\0061l\"('s')",
             "select * from pg_temp.t",
             "select * from t tablesample mymethod (1)",
@@ -582,6 +594,113 @@ fn statements_are_told_apart() {
     assert_eq!(split("select 'x"), Vec::<String>::new());
 }
 
+/// The class of a statement behind a hint that is followed.
+fn hinted(hint: &str, text: &str) -> Class {
+    classify(&format!("/* pgweir: {hint} */ {text}")).hinted()
+}
+
+#[test]
+fn a_hint_for_the_primary_is_always_followed() {
+    for text in ["select 1", "set x = 1", "commit", ""] {
+        let class = hinted("primary", text);
+        assert_eq!(class.access, Access::Primary, "{text}");
+        assert_eq!(class.reason, Reason::Hint, "{text}");
+    }
+    let class = hinted("primary", "insert into t values (1)");
+    assert_eq!(
+        (class.access, class.reason),
+        (Access::Write, Reason::DataModifying)
+    );
+}
+
+#[test]
+fn a_hint_for_a_standby_is_followed_where_nothing_is_known_to_be_wrong() {
+    for text in [
+        "select my_function(a) from t",
+        "select 'x'::mytype",
+        "select a operator(public.+) b from t",
+        "select a <%#> b, my_function(a) from t",
+        "select * from pg_class",
+        "select inet_server_port()",
+        "select * from t tablesample mine (10)",
+        "explain analyze select my_function(1)",
+        "with x as (select my_function(1)) select * from x, information_schema.tables",
+        "select my_function(1); select 2",
+        "copy (select my_function(1)) to stdout",
+    ] {
+        assert_ne!(classify(text).access, Access::Read, "{text}");
+        let class = hinted("standby", text);
+        assert_eq!(
+            (class.access, class.reason),
+            (Access::Read, Reason::Hint),
+            "{text}"
+        );
+        assert_eq!(class.hint.result, HintResult::Followed, "{text}");
+    }
+    let class = hinted("standby", "select 1");
+    assert_eq!((class.access, class.reason), (Access::Read, Reason::Read));
+}
+
+#[test]
+fn a_hint_for_a_standby_takes_no_write_there() {
+    for text in [
+        "insert into t values (1)",
+        "select nextval('s')",
+        "select my_function(nextval('s'))",
+        "select my_function(1) for update",
+        "select a <%#> b from t for update",
+        "select a <%#> nextval('s') from t",
+        "select * from t where my_function(a) for share",
+        "with x as (select my_function(1)), y as (delete from t returning *) select * from x, y",
+        "with y as (delete from t returning *) select my_function(1) from y",
+        "select my_function(1) into u",
+        "select pg_advisory_lock(1)",
+        "select pg_try_advisory_xact_lock(1)",
+        "select lo_create(0), my_function(1)",
+        "select set_config('a', 'b', my_function(1))",
+        "select set_config('a', 'b', false)",
+        "select pg_is_in_recovery()",
+        "select * from pg_temp.t",
+        "select my_function(1) from pg_temp.t",
+        "select my_function(1); insert into t values (1)",
+        "explain analyze create table u as select my_function(1)",
+        "explain analyze delete from t where my_function(a)",
+        "copy t to program 'x'",
+        "copy (select my_function(1)) to program 'x'",
+        "copy (insert into t values (1) returning my_function(1)) to stdout",
+        "copy t from stdin",
+        "call p()",
+        "do $$ begin end $$",
+        "lock t",
+        "listen x",
+        "create table u (a int)",
+        "declare c cursor with hold for select 1",
+        "show x",
+        "begin",
+        "select ((",
+    ] {
+        let (plain, class) = (classify(text), hinted("standby", text));
+        assert_ne!(class.access, Access::Read, "{text}");
+        assert_eq!(class.access, plain.access, "{text}");
+        assert_eq!(class.hint.result, HintResult::InVain, "{text}");
+    }
+}
+
+#[test]
+fn a_hint_does_not_rub_off() {
+    let classifier = Classifier::new(1 << 20);
+    let class = |text: &str| classifier.classify(text.as_bytes(), Lexing::default(), &TABLES);
+    let hinted = class("/* pgweir: standby, stale=5s */ select f(1)");
+    assert_eq!(hinted.hint.stale, Some(5_000));
+    let plain = class("select f(2)");
+    assert_eq!(classifier.hits(), 1, "one entry for both");
+    assert_eq!(plain.hint, Hint::NONE);
+    assert_eq!(plain.hinted().access, Access::Write);
+    assert_eq!(
+        class("/* pgweir: standby */ select f(3)").hinted().access,
+        Access::Read
+    );
+}
 /// An operator that the parser would take apart is looked at as the server reads it.
 #[test]
 fn operators_are_told_apart_as_the_server_does() {

@@ -8,10 +8,12 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::ArrayElemTypeDef as Elem;
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Ident, ObjectName,
-    ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, TableSample, TableSampleKind,
-    TableSampleMethod, UnaryOperator, UtilityOption, Visit, Visitor,
+    AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Function,
+    FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, Spanned,
+    Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod, UnaryOperator,
+    UtilityOption, Visit, Visitor,
 };
+use sqlparser::tokenizer::Span;
 
 use super::catalog::{Catalog, Look, Taint};
 use super::class::{Access, Reason};
@@ -26,36 +28,38 @@ pub(super) struct Finding {
     pub(super) what: String,
     /// It makes a temporary table.
     pub(super) temporary: bool,
+    /// There is nothing but what is not known, or is of the catalog.
+    pub(super) uncertain: bool,
+    /// Where it stands, as far as the parser tells; what it tells nothing of has an empty span.
+    pub(super) span: Option<Span>,
+    /// How what it names comes to be what it is, from the name in the text to what decides.
+    pub(super) chain: Vec<String>,
+}
+
+impl Finding {
+    fn new(access: Access, reason: Reason, what: impl Into<String>) -> Finding {
+        Finding {
+            access,
+            reason,
+            what: what.into(),
+            temporary: false,
+            uncertain: false,
+            span: None,
+            chain: Vec::new(),
+        }
+    }
 }
 
 /// Judges parsed statements together; `None` if all of them are reads.
 pub(super) fn judge(statements: &[Statement], catalog: &Catalog) -> Option<Finding> {
-    let mut walk = Walk {
-        catalog,
-        with: Vec::new(),
-        called: None,
-        found: None,
-    };
+    let mut walk = Walk::new(catalog);
     if let Some(taint) = catalog.everything()
         && walk.tainted(&taint, "any statement").is_break()
     {
         return walk.found;
     }
     for statement in statements {
-        let (inner, explained) = match statement {
-            Statement::Explain {
-                statement,
-                analyze,
-                options,
-                query_plan: false,
-                estimate: false,
-                ..
-            } => (
-                &**statement,
-                !*analyze && !options.as_deref().is_some_and(analyzes),
-            ),
-            statement => (statement, false),
-        };
+        let (inner, explained) = explained(statement);
         let before = walk.found.take();
         if walk.statement(inner, statements.len() == 1).is_break() && explained {
             // EXPLAIN without ANALYZE runs nothing, but what it plans belongs on the primary.
@@ -67,7 +71,47 @@ pub(super) fn judge(statements: &[Statement], catalog: &Catalog) -> Option<Findi
         }
         walk.found = worse(before, walk.found.take());
     }
+    if let Some(found) = &mut walk.found {
+        found.uncertain = found.reason.is_uncertain() && is_uncertain(statements, catalog);
+    }
     walk.found
+}
+
+/// What an EXPLAIN is about, and whether it only plans it; any other statement as it is.
+fn explained(statement: &Statement) -> (&Statement, bool) {
+    match statement {
+        Statement::Explain {
+            statement,
+            analyze,
+            options,
+            query_plan: false,
+            estimate: false,
+            ..
+        } => (
+            statement,
+            !*analyze && !options.as_deref().is_some_and(analyzes),
+        ),
+        statement => (statement, false),
+    }
+}
+
+/// Whether statements are queries in which nothing is known to be wrong on a standby: a second walk, which goes on behind
+/// what is not known.
+fn is_uncertain(statements: &[Statement], catalog: &Catalog) -> bool {
+    let mut walk = Walk {
+        goes_on: true,
+        ..Walk::new(catalog)
+    };
+    let alone = statements.len() == 1;
+    statements.iter().all(|statement| {
+        let (inner, _) = explained(statement);
+        let asks = match inner {
+            Statement::Query(_) => true,
+            Statement::Copy { to, target, .. } => alone && *to && *target == CopyTarget::Stdout,
+            _ => false,
+        };
+        asks && walk.statement(inner, alone).is_continue()
+    })
 }
 
 fn worse(a: Option<Finding>, b: Option<Finding>) -> Option<Finding> {
@@ -99,11 +143,23 @@ struct Walk<'a> {
     /// The name of the function in FROM that was looked at last: it is visited as a relation's, too.
     called: Option<*const ObjectName>,
     found: Option<Finding>,
+    /// What is not known does not end it.
+    goes_on: bool,
 }
 
 type Step = ControlFlow<()>;
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(catalog: &'a Catalog) -> Walk<'a> {
+        Walk {
+            catalog,
+            with: Vec::new(),
+            called: None,
+            found: None,
+            goes_on: false,
+        }
+    }
+
     fn statement(&mut self, statement: &Statement, alone: bool) -> Step {
         match statement {
             Statement::Copy {
@@ -121,14 +177,13 @@ impl Walk<'_> {
 
     /// A write ends the walk; something for the primary only is remembered, because a write may follow.
     fn find(&mut self, access: Access, reason: Reason, what: impl Into<String>) -> Step {
-        let finding = Finding {
-            access,
-            reason,
-            what: what.into(),
-            temporary: false,
-        };
+        self.note(Finding::new(access, reason, what))
+    }
+
+    fn note(&mut self, finding: Finding) -> Step {
+        let (access, reason) = (finding.access, finding.reason);
         self.found = worse(self.found.take(), Some(finding));
-        if access == Access::Write {
+        if access == Access::Write && !(self.goes_on && reason.is_uncertain()) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -137,6 +192,14 @@ impl Walk<'_> {
 
     fn write(&mut self, reason: Reason, what: impl Into<String>) -> Step {
         self.find(Access::Write, reason, what)
+    }
+
+    /// What has just been found stands here. Spans are put together from all of a node's children, so they are asked for
+    /// only then.
+    fn locate(&mut self, span: impl FnOnce() -> Span) {
+        if let Some(found) = self.found.as_mut().filter(|found| found.span.is_none()) {
+            found.span = Some(span());
+        }
     }
 
     fn function(&mut self, name: &ObjectName) -> Step {
@@ -161,11 +224,20 @@ impl Walk<'_> {
     }
 
     fn tainted(&mut self, taint: &Taint, what: &str) -> Step {
-        let mut chain = self.catalog.chain(taint);
-        if chain.is_empty() {
-            chain.push(what.to_owned());
+        if self.goes_on {
+            // What a function is declared as says little. What a view, a domain or a policy reaches is known.
+            let declared = taint.is_of_a_function() && self.catalog.chain(taint).len() <= 1;
+            return match taint.reason == Reason::Catalog || declared {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            };
         }
-        self.find(taint.access, taint.reason, chain.join(" \u{2192} "))
+        let (access, reason) = (taint.access, taint.reason);
+        let finding = Finding {
+            chain: self.catalog.chain(taint),
+            ..Finding::new(access, reason, what)
+        };
+        self.note(finding)
     }
 
     fn data_type(&mut self, data_type: &DataType) -> Step {
@@ -298,6 +370,24 @@ impl Walk<'_> {
         })
     }
 
+    /// The types of columns behind a FROM item: `f() AS t (a int, b mytype)` makes values of them.
+    fn columns(&mut self, factor: &TableFactor) -> Step {
+        let alias = match factor {
+            TableFactor::Table { alias, .. }
+            | TableFactor::Derived { alias, .. }
+            | TableFactor::Function { alias, .. }
+            | TableFactor::UNNEST { alias, .. }
+            | TableFactor::NestedJoin { alias, .. } => alias,
+            // Not one of PostgreSQL's, or not known: judged as a whole.
+            _ => return ControlFlow::Continue(()),
+        };
+        let columns = alias.iter().flat_map(|alias| &alias.columns);
+        for data_type in columns.filter_map(|column| column.data_type.as_ref()) {
+            self.data_type(data_type)?;
+        }
+        ControlFlow::Continue(())
+    }
+
     fn sample(&mut self, sample: Option<&TableSampleKind>) -> Step {
         let sample: &TableSample = match sample {
             None => return ControlFlow::Continue(()),
@@ -319,7 +409,7 @@ impl Visitor for Walk<'_> {
     type Break = ();
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> Step {
-        match statement {
+        let step = match statement {
             Statement::Query(_) => ControlFlow::Continue(()),
             Statement::Insert(_)
             | Statement::Update { .. }
@@ -328,12 +418,16 @@ impl Visitor for Walk<'_> {
                 self.write(Reason::DataModifying, "a data-modifying statement")
             }
             _ => self.write(Reason::UnknownConstruct, "a statement that is not a query"),
-        }
+        };
+        self.locate(|| statement.span());
+        step
     }
 
     fn pre_visit_query(&mut self, query: &Query) -> Step {
         if let Some(lock) = query.locks.first() {
-            return self.write(Reason::Locking, lock.to_string());
+            let step = self.write(Reason::Locking, lock.to_string());
+            self.locate(|| query.span());
+            return step;
         }
         let foreign = query.for_clause.is_some()
             || query.settings.is_some()
@@ -348,7 +442,9 @@ impl Visitor for Walk<'_> {
         let with = query.with.iter().flat_map(|with| &with.cte_tables);
         let names = with.map(|table| folded(&table.alias.name)).collect();
         self.with.push(names);
-        self.set_expression(&query.body)
+        let step = self.set_expression(&query.body);
+        self.locate(|| query.body.span());
+        step
     }
 
     fn post_visit_query(&mut self, _: &Query) -> Step {
@@ -362,6 +458,7 @@ impl Visitor for Walk<'_> {
             if let Some(found) = &mut self.found {
                 found.temporary = into.temporary;
             }
+            self.locate(|| into.span());
             return step;
         }
         let foreign = select.top.is_some()
@@ -383,8 +480,16 @@ impl Visitor for Walk<'_> {
         // The parser takes `SELECT mytype 'x'` for a column with a string as its alias. PostgreSQL has no such aliases:
         // it is a constant of a type, which may be a user's.
         match ident.quote_style {
+            // `SELECT INTO t` without columns is a column and its alias for the parser. The word is reserved.
+            None if ident.value.eq_ignore_ascii_case("into") => {
+                self.write(Reason::SelectInto, "SELECT INTO")
+            }
             None | Some('"') => ControlFlow::Continue(()),
-            Some(_) => self.write(Reason::Type, format!("constant of a type before {ident}")),
+            Some(_) => {
+                let step = self.write(Reason::Type, format!("constant of a type before {ident}"));
+                self.locate(|| ident.span);
+                step
+            }
         }
     }
 
@@ -392,15 +497,18 @@ impl Visitor for Walk<'_> {
         if self.called == Some(std::ptr::from_ref(relation)) {
             return ControlFlow::Continue(());
         }
-        match names(relation).as_deref() {
+        let step = match names(relation).as_deref() {
             Some([name]) => self.relation("", name),
             Some([schema, name] | [_, schema, name]) => self.relation(schema, name),
             _ => self.write(Reason::UnknownConstruct, format!("relation {relation}")),
-        }
+        };
+        self.locate(|| relation.span());
+        step
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Step {
-        match factor {
+        self.columns(factor)?;
+        let step = match factor {
             TableFactor::Table {
                 name,
                 args: Some(_),
@@ -427,11 +535,14 @@ impl Visitor for Walk<'_> {
                 ControlFlow::Continue(())
             }
             _ => self.write(Reason::UnknownConstruct, "a FROM item that is not known"),
-        }
+        };
+        self.locate(|| factor.span());
+        step
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> Step {
-        match expr {
+        let step = match expr {
+            Expr::Function(function) if is_constructor(function) => ControlFlow::Continue(()),
             Expr::Function(function) => self.function(&function.name),
             Expr::Cast {
                 data_type,
@@ -503,8 +614,19 @@ impl Visitor for Walk<'_> {
             | Expr::Wildcard(_)
             | Expr::QualifiedWildcard(..) => ControlFlow::Continue(()),
             other => self.write(Reason::UnknownConstruct, format!("expression {other}")),
-        }
+        };
+        self.locate(|| expr.span());
+        step
     }
+}
+
+/// `ARRAY(SELECT …)` and `ROW(…)`, which the parser takes for calls. No function is called so without quotes.
+fn is_constructor(function: &Function) -> bool {
+    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else {
+        return false;
+    };
+    let is = |word: &str| name.quote_style.is_none() && name.value.eq_ignore_ascii_case(word);
+    is("row") || is("array") && matches!(function.args, FunctionArguments::Subquery(_))
 }
 
 /// The parts of a name, folded as the server folds them; `None` for a name that is computed.

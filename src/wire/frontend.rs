@@ -55,6 +55,56 @@ pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
     Some(Bind { portal, statement })
 }
 
+/// All of a Bind message but the values of its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding<'a> {
+    /// The portal and the statement.
+    pub names: Bind<'a>,
+    /// How many parameters there are.
+    pub parameters: usize,
+    /// Formats of the result columns: none for text, one for all of them, or one for each.
+    pub results: Vec<i16>,
+}
+
+/// Opens a whole Bind body.
+pub fn binding(body: &[u8]) -> Option<Binding<'_>> {
+    let names = bind(body)?;
+    let rest = body.get(names.portal.len() + names.statement.len() + 2..)?;
+    let (_, rest) = numbers(rest)?;
+    let (count, mut rest) = rest.split_first_chunk::<2>()?;
+    let parameters = usize::from(u16::from_be_bytes(*count));
+    for _ in 0..parameters {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        // -1 is NULL, without a value.
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        rest = after.get(length..)?;
+    }
+    let (results, rest) = numbers(rest)?;
+    rest.is_empty().then_some(Binding {
+        names,
+        parameters,
+        results,
+    })
+}
+
+/// A count, and as many numbers.
+fn numbers(bytes: &[u8]) -> Option<(Vec<i16>, &[u8])> {
+    let (count, rest) = bytes.split_first_chunk::<2>()?;
+    let (numbers, rest) = rest.split_at_checked(2 * usize::from(u16::from_be_bytes(*count)))?;
+    let (pairs, _) = numbers.as_chunks::<2>();
+    Some((
+        pairs.iter().map(|pair| i16::from_be_bytes(*pair)).collect(),
+        rest,
+    ))
+}
+
+/// Opens an Execute body: the portal, and the most rows to return, 0 for all.
+pub fn execute(body: &[u8]) -> Option<(&[u8], usize)> {
+    let (portal, rest) = split_cstr(body)?;
+    let most = i32::from_be_bytes(rest.try_into().ok()?);
+    Some((portal, usize::try_from(most).unwrap_or(0)))
+}
+
 /// What a Describe or Close is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
@@ -174,6 +224,21 @@ mod tests {
         for bad in [&b""[..], b"S", b"Xs\0", b"Ss\0x"] {
             assert_eq!(target(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn bindings() {
+        let body = b"p\0s\0\0\x01\0\x01\0\x02\0\0\0\x02ab\xff\xff\xff\xff\0\x02\0\x01\0\0";
+        let binding = binding(body).expect("whole");
+        assert_eq!(binding.names.statement, b"s");
+        assert_eq!((binding.parameters, &binding.results[..]), (2, &[1, 0][..]));
+        for cut in 0..body.len() {
+            assert_eq!(super::binding(&body[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(super::binding(&[&body[..], b"x"].concat()), None);
+        assert_eq!(execute(b"p\0\0\0\0\x05"), Some((&b"p"[..], 5)));
+        assert_eq!(execute(b"\0\xff\xff\xff\xff"), Some((&b""[..], 0)));
+        assert_eq!(execute(b"\0\0\0\0"), None);
     }
 
     #[test]

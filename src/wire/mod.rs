@@ -8,6 +8,7 @@ pub mod backend;
 pub mod frame;
 pub mod frontend;
 pub mod reply;
+pub mod rows;
 pub mod sqlstate;
 pub mod startup;
 

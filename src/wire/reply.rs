@@ -10,7 +10,7 @@ use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
 };
 
-use super::SqlState;
+use super::{SqlState, Status};
 
 /// How far an error reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub trait ClientFacing {
 }
 
 /// Appends one of pgwire's messages. Messages whose size is bounded by construction cannot fail to encode.
-fn put(message: &impl Message, out: &mut Vec<u8>) {
+pub(super) fn put(message: &impl Message, out: &mut Vec<u8>) {
     let mut buf = BytesMut::with_capacity(message.message_length() + 1);
     match message.encode(&mut buf) {
         Ok(()) => out.extend_from_slice(&buf),
@@ -142,7 +142,17 @@ pub fn backend_key_data(process: i32, key: &[u8], out: &mut Vec<u8>) {
 
 /// Appends a ReadyForQuery that says "idle".
 pub fn ready_idle(out: &mut Vec<u8>) {
-    put(&ReadyForQuery::new(TransactionStatus::Idle), out);
+    ready(Status::Idle, out);
+}
+
+/// Appends a ReadyForQuery.
+pub fn ready(status: Status, out: &mut Vec<u8>) {
+    let status = match status {
+        Status::Idle => TransactionStatus::Idle,
+        Status::Transaction => TransactionStatus::Transaction,
+        Status::Failed => TransactionStatus::Error,
+    };
+    put(&ReadyForQuery::new(status), out);
 }
 
 /// Appends a NegotiateProtocolVersion: the newest version that we speak of what was asked for, and every `_pq_.`

@@ -26,6 +26,8 @@ macro_rules! sqlstates {
 }
 
 sqlstates! {
+    /// No error at all.
+    SuccessfulCompletion = "00000", "successful_completion";
     /// A node was lost while a statement was in flight that changes nothing.
     ConnectionFailure = "08006", "connection_failure";
     /// A node was lost after a write was sent: whether it was done is unknown.
@@ -36,16 +38,30 @@ sqlstates! {
     FeatureNotSupported = "0A000", "feature_not_supported";
     /// A setting that the session has made is refused where it is to be carried over.
     InvalidParameterValue = "22023", "invalid_parameter_value";
+    /// A transaction that reads from a standby is given something that needs the primary.
+    ReadOnlySqlTransaction = "25006", "read_only_sql_transaction";
+    /// A transaction has failed, and its end is all that it may be given.
+    InFailedSqlTransaction = "25P02", "in_failed_sql_transaction";
     /// A client sent nothing for too long, inside a transaction.
     IdleInTransactionSessionTimeout = "25P03", "idle_in_transaction_session_timeout";
     /// A transaction took too long.
     TransactionTimeout = "25P04", "transaction_timeout";
+    /// A prepared statement that does not exist.
+    InvalidSqlStatementName = "26000", "invalid_sql_statement_name";
     /// The client may not log in, for another reason than a wrong password.
     InvalidAuthorizationSpecification = "28000", "invalid_authorization_specification";
     /// Wrong password, or a user that does not exist.
     InvalidPassword = "28P01", "invalid_password";
+    /// A portal that does not exist.
+    InvalidCursorName = "34000", "invalid_cursor_name";
     /// The database is not configured.
     InvalidCatalogName = "3D000", "invalid_catalog_name";
+    /// A setting of the proxy's own is not for this user.
+    InsufficientPrivilege = "42501", "insufficient_privilege";
+    /// A setting that the proxy does not have.
+    UndefinedObject = "42704", "undefined_object";
+    /// A prepared statement that exists already.
+    DuplicatePreparedStatement = "42P05", "duplicate_prepared_statement";
     /// No server connection became free in time.
     InsufficientResources = "53000", "insufficient_resources";
     /// A limit on clients is reached.

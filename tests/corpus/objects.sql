@@ -24,6 +24,8 @@ CREATE DOMAIN d_bad AS int CHECK (bad() > VALUE - 10);
 CREATE DOMAIN d_good AS int CHECK (VALUE > 0);
 CREATE DOMAIN d_over AS d_bad;
 CREATE TYPE c_bad AS (a d_bad, b int);
+CREATE FUNCTION takes(d_bad) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
+CREATE TABLE holder (a d_bad); INSERT INTO holder VALUES (NULL);
 CREATE TYPE e_good AS ENUM ('one', 'two');
 CREATE TYPE c_good AS (a int, b e_good);
 CREATE TYPE c_cast AS (a int);

@@ -452,7 +452,7 @@ fn in_the_queue() {
     let mut victims: Vec<RawClient> = (0..4).map(|_| rig.client_with(&VICTIM)).collect();
     let mut holders: Vec<RawClient> = (0..SIZE).map(|_| rig.client("postgres")).collect();
     for holder in &mut holders {
-        answered(holder, "BEGIN");
+        answered(holder, "BEGIN; SELECT 1");
     }
     let waiting = |count: f64| {
         rig.wait(&format!("{count} clients to wait"), || {

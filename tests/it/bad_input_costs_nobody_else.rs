@@ -326,7 +326,7 @@ fn a_full_pool_says_so_and_recovers() {
         config.databases[0].pool.wait_timeout = Duration::from_millis(200);
     });
     let mut holder = rig.client("postgres");
-    holder.query("BEGIN").expect("begin");
+    holder.query("BEGIN; SELECT 1").expect("begin");
     let mut waiter = rig.client("postgres");
     assert_eq!(sqlstate(&mut waiter, "SELECT 1"), "53000");
     assert_eq!(

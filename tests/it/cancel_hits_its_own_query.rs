@@ -93,7 +93,7 @@ fn it_ends_a_statement_that_runs() {
 fn it_ends_a_statement_that_waits_for_a_connection() {
     let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
     let mut holder = rig.client("postgres");
-    holder.query("BEGIN").expect("begin");
+    holder.query("BEGIN; SELECT 1").expect("begin");
     let mut waiter = rig.client("postgres");
     let key = waiter.backend_key().expect("a key").clone();
     waiter.send(&request::query("SELECT 1")).expect("send");

@@ -39,7 +39,7 @@ fn pair(
     let address = first.address();
     let second = first.beside(|config| {
         change(config);
-        config.listeners.push(path.clone());
+        config.listeners.push(path.clone().into());
         let address = config::Address::Tcp(address.ip().to_string(), address.port());
         config.peering = Some(peering(2, name_of_first, address));
     });

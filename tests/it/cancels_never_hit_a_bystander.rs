@@ -37,7 +37,9 @@ fn only_the_owner_is_hit() {
     let rig = Rig::start(0, |config| {
         config.databases[0].pool.size = 2;
         // Cancels by the million would use up the ports.
-        config.listeners.push(config::Address::Unix(path.clone()));
+        config
+            .listeners
+            .push(config::Address::Unix(path.clone()).into());
     });
     let (fired, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let volleys = AtomicUsize::new(0);

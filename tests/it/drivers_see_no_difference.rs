@@ -35,6 +35,7 @@ fn libpq_pgjdbc_and_tokio_postgres_in_two_pool_modes() {
             cluster: any.cluster.clone(),
             max_connections: None,
             max_clients: None,
+            routing: any.routing,
             dbname: Some("postgres".to_owned()),
             pool,
         });

@@ -10,7 +10,7 @@ use crate::corpus::{Column, DATABASES, Group, OBJECTS, groups};
 use crate::support::{LIMIT, Rig, execute, logged, logged_errors, report};
 
 /// Whether read-only transactions run on standbys (routing.md §2.3).
-const READ_ONLY_ON_STANDBYS: bool = false;
+const READ_ONLY_ON_STANDBYS: bool = true;
 
 /// Judges statements by one catalog.
 struct Judge<'a> {
@@ -306,7 +306,8 @@ fn astray(rig: &Rig, groups: &[Group]) -> Vec<String> {
                 let right = match group.verdict(column) {
                     '-' => !standby && !primary,
                     'S' if column != Column::ReadOnly || READ_ONLY_ON_STANDBYS => {
-                        standby && !primary
+                        // What the standby does not know is asked of the primary, too.
+                        standby && (!primary || group.later)
                     }
                     // The proxy may keep to itself what is the session's business, and LISTEN.
                     'N' | 'L' | 'K' => !standby,

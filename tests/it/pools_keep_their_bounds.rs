@@ -55,7 +55,7 @@ fn an_idle_connection_of_another_pool_makes_room() {
         client(&rig, "one", "postgres"),
     ];
     for one in &mut ones {
-        one.query("BEGIN").unwrap();
+        one.query("BEGIN; SELECT 1").unwrap();
     }
     assert_eq!(connections(&rig), 2);
     for one in &mut ones {
@@ -81,7 +81,7 @@ fn a_connection_in_use_makes_room_when_it_comes_back() {
     let mut first = client(&rig, "one", "postgres");
     // The other database has said what it tells clients, and its connection makes room again.
     let mut second = client(&rig, "one", "template1");
-    first.query("BEGIN").unwrap();
+    first.query("BEGIN; SELECT 1").unwrap();
     queue(&rig, &mut second, "SELECT current_database()");
     first.query("COMMIT").unwrap();
     assert_eq!(second.recv_until_ready().unwrap().len(), 4);
@@ -119,9 +119,9 @@ fn the_reserve_is_for_those_who_have_waited() {
     });
     let mut clients = [(); 3].map(|()| client(&rig, "one", "postgres"));
     let [first, second, third] = &mut clients;
-    first.query("BEGIN").unwrap();
+    first.query("BEGIN; SELECT 1").unwrap();
     let since = Instant::now();
-    second.query("BEGIN").unwrap();
+    second.query("BEGIN; SELECT 1").unwrap();
     assert!(since.elapsed() >= AFTER, "{:?}", since.elapsed());
     assert_eq!(connections(&rig), 2);
     queue(&rig, third, "SELECT 1");
@@ -147,7 +147,7 @@ fn who_waits_is_told_and_served_in_order() {
         .unwrap();
     let mut holder = client(&rig, "one", "postgres");
     let mut waiters = [(); 5].map(|()| client(&rig, "one", "postgres"));
-    holder.query("BEGIN").unwrap();
+    holder.query("BEGIN; SELECT 1").unwrap();
     for (number, waiter) in waiters.iter_mut().enumerate() {
         queue(
             &rig,
@@ -177,7 +177,7 @@ fn a_minimum_is_kept_while_there_are_clients() {
     let mut clients = [(); 5].map(|()| client(&rig, "one", "postgres"));
     rig.wait("the minimum", || connections(&rig) == 3);
     for one in &mut clients {
-        one.query("BEGIN").unwrap();
+        one.query("BEGIN; SELECT 1").unwrap();
     }
     assert_eq!(connections(&rig), 5);
     for one in &mut clients {
@@ -373,7 +373,7 @@ fn a_user_may_have_pools_of_another_kind() {
     let process = two.backend_key().unwrap().process_id.to_string();
     assert_eq!(value(&mut two, "SELECT pg_backend_pid()"), process);
     let mut one = client(&rig, "one", "postgres");
-    one.query("BEGIN").unwrap();
+    one.query("BEGIN; SELECT 1").unwrap();
     let mut more = client(&rig, "one", "postgres");
     assert_eq!(value(&mut more, "SELECT current_user"), "one");
 }

@@ -103,7 +103,9 @@ fn a_unix_socket_serves_as_well() {
     std::fs::create_dir_all(&directory).expect("a directory");
     let path = directory.join(".s.PGSQL.6432");
     let rig = Rig::start(0, |config| {
-        config.listeners.push(config::Address::Unix(path.clone()))
+        config
+            .listeners
+            .push(config::Address::Unix(path.clone()).into())
     });
     let mut client = RawClient::connect(&Address::Unix(path.clone()), &LOGIN).expect("login");
     assert_eq!(value(&mut client, "SELECT 1"), "1");

@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pgweir::config::{
-    self, Admin, Auth, AuthMethod, Config, Database, Limits, Log, LogFormat, LogLevel, Monitor,
-    Pool, Reads, Timeouts,
+    self, Admin, Auth, AuthMethod, Config, Consistency, Database, Limits, Log, LogFormat, LogLevel,
+    Monitor, Pool, Reads, Routing, Timeouts,
 };
 use pgweir::proxy::Proxy;
 use pgweir::testbed::{Address, Builder, Cluster, Message, Node, RawClient, wait_for};
@@ -189,7 +189,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
     let loopback = config::Address::Tcp("127.0.0.1".to_owned(), 0);
     Config {
         workers: 1,
-        listeners: vec![loopback.clone()],
+        listeners: vec![loopback.clone().into()],
         clusters: vec![config::Cluster {
             name: "main".to_owned(),
             nodes: cluster.nodes().iter().map(node).collect(),
@@ -201,6 +201,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
                 timeout: Duration::from_secs(1),
             },
             reads: Reads {
+                consistency: Consistency::Session,
                 max_lag: Duration::from_secs(10),
                 // Little work, and what is done past the proxy is soon known.
                 catalog_ttl: Duration::from_millis(100),
@@ -213,6 +214,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
             dbname: None,
             max_connections: None,
             max_clients: None,
+            routing: Routing::default(),
             pool: Pool {
                 size: 10,
                 wait_timeout: LIMIT,
@@ -226,7 +228,9 @@ pub fn config_for(cluster: &Cluster) -> Config {
             users: None,
         },
         admin: Admin {
+            users: Vec::new(),
             http: Some(loopback),
+            queries: 1000,
         },
         limits: Limits {
             max_clients: 3000,

@@ -109,19 +109,16 @@ fn demo_serves_for_its_time_and_shows_where_statements_went() {
     assert!(rest.iter().any(|line| line.contains(good)), "{rest:?}");
 }
 
-#[test]
-fn run_answers_and_ends_in_order() {
-    let cluster = Cluster::builder().start().expect("a cluster");
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
         .expect("a port")
         .local_addr()
         .expect("bound")
-        .port();
-    let file = File::new("run.toml", &config_text(&cluster, port));
-    let mut proxy = pgweir(&["run", file.path()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
+        .port()
+}
+
+/// A client of a proxy that is just starting.
+fn first_client(port: u16) -> RawClient {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let mut client = None;
     pgweir::testbed::wait_for(
@@ -137,7 +134,19 @@ fn run_answers_and_ends_in_order() {
         "the proxy to answer",
     )
     .expect("it answers");
-    let mut client = client.expect("connected");
+    client.expect("connected")
+}
+
+#[test]
+fn run_answers_and_ends_in_order() {
+    let cluster = Cluster::builder().start().expect("a cluster");
+    let port = free_port();
+    let file = File::new("run.toml", &config_text(&cluster, port));
+    let mut proxy = pgweir(&["run", file.path()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut client = first_client(port);
     client.query("BEGIN").expect("begin");
     signal(&proxy, "-TERM");
     client.query("COMMIT").expect("a transaction is finished");
@@ -155,6 +164,46 @@ fn run_answers_and_ends_in_order() {
         log.contains("listening") && log.contains("stopped"),
         "{log}"
     );
+}
+
+#[test]
+fn the_debug_log_says_where_each_unit_went_and_why() {
+    let cluster = Cluster::builder().start().expect("a cluster");
+    let port = free_port();
+    let text = format!("{}[log]\nlevel = \"debug\"\n", config_text(&cluster, port));
+    let file = File::new("debug.toml", &text);
+    let mut proxy = pgweir(&["run", file.path()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut client = first_client(port);
+    client
+        .query("SELECT 1,\n pg_backend_pid() WHERE 'secret' = 'secret'")
+        .expect("it runs");
+    client.query("CREATE TABLE t (a int)").expect("it runs");
+    drop(client);
+    signal(&proxy, "-TERM");
+    assert_eq!(proxy.wait().expect("it ends").code(), Some(0));
+    let mut log = String::new();
+    let mut stderr = proxy.stderr.take().expect("piped");
+    stderr.read_to_string(&mut log).expect("text");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("sent ")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(!log.contains("Parsing sql"), "the parser's own log: {log}");
+    for part in [
+        "DEBUG",
+        "node=\"primary\"",
+        "role=\"primary\"",
+        "class=\"primary\"",
+        "reason=\"catalog\"",
+        "detail=\"function pg_backend_pid\"",
+        "at=\"2:2\"",
+        "select ?, pg_backend_pid() where ? = ?",
+    ] {
+        assert!(lines[0].contains(part), "{part} in {}", lines[0]);
+    }
+    assert!(lines[1].contains("reason=\"ddl\""), "{}", lines[1]);
+    assert!(!log.contains("secret"), "{log}");
 }
 
 #[test]
@@ -198,8 +247,14 @@ fn explain_says_where_and_why() {
         [
             "standby (read, read)  select 1",
             "primary (write, function: function nextval)  select nextval('s')",
+            "    1:8: select nextval('s')",
+            "                ^",
             "primary (write, data_modifying)  insert into t values (1)",
+            "    1:1: insert into t values (1)",
+            "         ^",
             "primary (primary, transaction)  begin",
+            "    1:1: begin",
+            "         ^",
         ]
     );
 }

@@ -16,7 +16,7 @@ use pgweir::testbed::{Message, RawClient, request};
 
 use crate::support::Rig;
 
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("prepared", include_str!("scripts/prepared.txt")),
     ("named", include_str!("scripts/named.txt")),
     ("portals", include_str!("scripts/portals.txt")),
@@ -24,6 +24,7 @@ const SCRIPTS: [(&str, &str); 7] = [
     ("copy", include_str!("scripts/copy.txt")),
     ("settings", include_str!("scripts/settings.txt")),
     ("state", include_str!("scripts/state.txt")),
+    ("transactions", include_str!("scripts/transactions.txt")),
 ];
 
 #[test]

@@ -259,7 +259,7 @@ fn a_wait_that_takes_too_long_is_counted() {
     });
     let counted = || rig.metric("pgweir_pool_checkout_timeouts_total", &[]);
     let (mut holder, mut waiter) = (rig.client("postgres"), rig.client("postgres"));
-    holder.query("BEGIN").unwrap();
+    holder.query("BEGIN; SELECT 1").unwrap();
     assert_eq!(sqlstate(&mut waiter, "SELECT 1"), "53000");
     assert_eq!(counted(), 1.0);
     // A login whose settings no client has had before asks a server for what it reports.

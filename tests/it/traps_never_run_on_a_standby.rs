@@ -37,6 +37,8 @@ const TRAPS: &[&str] = &[
     "SELECT a FROM u",
     "SELECT a FROM parts",
     "SELECT last_value FROM sq",
+    "SELECT takes(5)",
+    "SELECT jsonb_populate_record(h, '{\"a\": 5}') FROM holder AS h",
     "COPY (SELECT bad()) TO STDOUT",
     "COPY (WITH i AS (INSERT INTO log VALUES (9) RETURNING a) SELECT a FROM i) TO STDOUT",
     "COPY u TO STDOUT",
@@ -102,6 +104,29 @@ fn extended(client: &mut RawClient, text: &str) {
         if message.tag == b'Z' {
             return;
         }
+    }
+}
+
+/// A parameter of a domain is checked when it is bound.
+#[test]
+fn parameters_are_values_of_their_types() {
+    let rig = rig();
+    let standby = rig.cluster.standbys()[0];
+    for (domain, on_standby) in [("d_bad", 0), ("d_good", 1)] {
+        let id = format!("SELECT '{domain}'::regtype::oid");
+        let id = rig.cluster.primary().value(&id).expect("an OID");
+        // Another session each time: what has written reads on the primary for a moment.
+        let mut client = rig.client("postgres");
+        let text = format!("SELECT $1 -- {domain}");
+        let bytes = [
+            request::parse("", &text, &[id.parse().expect("an OID")]),
+            request::bind("", "", &[Some("5")]),
+            request::execute("", 0),
+            request::sync(),
+        ];
+        client.send(&bytes.concat()).expect("an open connection");
+        while client.recv().expect("an answer").tag != b'Z' {}
+        assert_eq!(logged(standby, &text), on_standby, "{domain}");
     }
 }
 

@@ -15,6 +15,12 @@ pub struct Peer {
     pub output: Vec<u8>,
     /// It refuses writes.
     standby: bool,
+    /// It refuses reads now and then.
+    refusing: bool,
+    /// How many it has been given.
+    reads: usize,
+    /// Something of the unit's result has been sent.
+    answered: bool,
     /// It refuses roles.
     pub refuses_roles: bool,
     /// It has said that it ends the session.
@@ -85,6 +91,32 @@ impl Peer {
         Peer {
             standby,
             ..Peer::default()
+        }
+    }
+
+    /// As a standby that lags, is in recovery's way, and is shut down at times.
+    pub fn refusing(self, refusing: bool) -> Peer {
+        Peer { refusing, ..self }
+    }
+
+    /// A read that the client may have from elsewhere.
+    fn turns_away(&mut self, text: &[u8]) -> Result<(), Failure> {
+        if !self.refusing || self.answered || !text.starts_with(b"select") {
+            return Ok(());
+        }
+        self.reads += 1;
+        match self.reads % 12 {
+            1 => fails("42P01", "relation does not exist"),
+            4 => fails("25006", "cannot do that in a read-only transaction"),
+            6 => fails("40001", "canceling statement due to conflict with recovery"),
+            9 => {
+                if self.reads % 24 == 9 {
+                    self.error("FATAL", "57P01", "terminating connection");
+                }
+                self.closed = true;
+                fails("XX000", "nobody hears this")
+            }
+            _ => Ok(()),
         }
     }
 
@@ -260,6 +292,7 @@ impl Peer {
             return syntax_error(text);
         }
         self.refuses(text)?;
+        self.turns_away(text)?;
         if self.names.contains_key(name) {
             let name = String::from_utf8_lossy(name);
             return fails(
@@ -278,6 +311,7 @@ impl Peer {
         let portal = strings.next().unwrap_or_default().to_vec();
         let text = self.prepared(strings.next().unwrap_or_default())?;
         self.refuses(&text)?;
+        self.turns_away(&text)?;
         if self.stale.contains(&text) && self.returns_rows(&text) {
             return fails("0A000", "cached plan must not change result type");
         }
@@ -394,7 +428,10 @@ impl Peer {
         let failed = self.transaction.as_ref().is_some_and(|now| now.failed);
         let ends = [&b"rollback"[..], b"commit"];
         if failed && !text.is_empty() && !ends.iter().any(|end| text.starts_with(end)) {
-            return fails("25P02", "current transaction is aborted");
+            return fails(
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block",
+            );
         }
         Ok(())
     }
@@ -438,6 +475,7 @@ impl Peer {
     /// Runs one statement.
     fn run(&mut self, text: &[u8]) -> Result<Done, Failure> {
         self.refuses(text)?;
+        self.turns_away(text)?;
         self.start();
         let text = String::from_utf8_lossy(text).to_string();
         let lower = text.to_ascii_lowercase();
@@ -684,6 +722,14 @@ impl Peer {
     }
 
     fn reply(&mut self, tag: u8, body: &[u8]) {
+        if self.closed {
+            return;
+        }
+        match tag {
+            b'D' | b'C' | b's' | b'I' => self.answered = true,
+            b'Z' => self.answered = false,
+            _ => {}
+        }
         frame::put_header(&mut self.output, tag, body.len());
         self.output.extend_from_slice(body);
     }

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use pgweir::link::{Link, Owed, Params, Statements};
-use pgweir::session::{Context, LinkError, Next, Session};
+use pgweir::link::{Again, Link, Owed, Params, Refusal, Statements};
+use pgweir::session::{Context, LinkError, Next, Session, TransactionDefaults};
 use pgweir::sql::catalog::Change;
-use pgweir::sql::{Access, Class, Classifier, Lexing, SessionEffect};
+use pgweir::sql::{Access, Class, Classifier, Isolation, Lexing, SessionEffect};
 use pgweir::wire::frame;
-use pgweir::wire::{ClientFacing, Notice, SqlState, Status, reply};
+use pgweir::wire::{ClientFacing, Notice, SqlState, Status};
 
 use crate::peer::Peer;
 
@@ -53,6 +53,8 @@ pub struct Site {
     pipeline_buffer: usize,
     /// Reads go to a standby.
     standbys: bool,
+    /// It refuses them now and then.
+    refusing: bool,
     idle: RefCell<Vec<Server>>,
 }
 
@@ -64,6 +66,20 @@ impl Site {
             statements: Statements::new(1 << 14),
             pipeline_buffer,
             standbys,
+            refusing: false,
+            idle: RefCell::default(),
+        })
+    }
+
+    /// A site whose standbys refuse now and then what they are given.
+    #[allow(dead_code, reason = "the fuzz targets have no use for it")]
+    pub fn refusing() -> Rc<Site> {
+        Rc::new(Site {
+            classifier: Classifier::new(1 << 14),
+            statements: Statements::new(1 << 14),
+            pipeline_buffer: 1 << 16,
+            standbys: true,
+            refusing: true,
             idle: RefCell::default(),
         })
     }
@@ -84,7 +100,7 @@ impl Site {
         at.map_or_else(
             || Server {
                 link: Link::new(MAX_PREPARED),
-                peer: Peer::new(standby),
+                peer: Peer::new(standby).refusing(standby && self.refusing),
                 standby,
                 forged: false,
             },
@@ -121,6 +137,10 @@ pub struct Rig {
     draining: bool,
     /// A server has refused the session's settings for the unit in front.
     refused: bool,
+    /// The unit in front goes to the primary.
+    detour: bool,
+    /// How often a standby has refused a unit.
+    pub bounces: usize,
     /// The unit in front, which waits until its settings are there.
     placed: Option<(usize, Class)>,
     /// Everything that the client has been sent.
@@ -134,12 +154,18 @@ impl Rig {
         Rig {
             site: site.clone(),
             session: Session::new(Arc::new(Params::default()), Lexing::default(), false)
-                .with_shared_listen(true),
+                .with_shared_listen(true)
+                .with_deferred_begin(TransactionDefaults {
+                    isolation: Some(Isolation::ReadCommitted),
+                    read_only: false,
+                }),
             held: None,
             input: Vec::new(),
             draining: false,
             refused: false,
             placed: None,
+            detour: false,
+            bounces: 0,
             output: Vec::new(),
             end: None,
         }
@@ -210,10 +236,13 @@ impl Rig {
                 if received.catalog_changed == Change::Plans {
                     self.site.statements.catalog_changed();
                 }
-                if received.again {
-                    self.session.renew(self.site.context());
-                    let unit = std::mem::take(&mut held.link.replay);
-                    self.input.splice(..0, unit);
+                if let Some(again) = received.again {
+                    let (units, first) = held.link.replay.take();
+                    match again {
+                        Again::StalePlan => self.session.renew(self.site.context()),
+                        Again::Bounced(refusal) => self.bounced(&refusal, &units[..first]),
+                    }
+                    self.input.splice(..0, units);
                 }
                 self.release();
             }
@@ -221,7 +250,7 @@ impl Rig {
                 self.settings_refused(&error.notice());
             }
             Err(error @ LinkError::Settings(_)) if held.link.guarded => {
-                let unit = self.session.take_back(&mut held.link);
+                let (unit, _) = self.session.take_back(&mut held.link);
                 self.input.splice(..0, unit);
                 self.settings_refused(&error.notice());
             }
@@ -281,6 +310,14 @@ impl Rig {
                 self.session
                     .listened(&unit, &change, context, &mut self.output);
             }
+            Next::Refuse { len } => {
+                let held = self.held.as_mut().expect("a standby is held");
+                let (mut out, context) = (Vec::new(), self.site.context());
+                self.session
+                    .refuse_unit(&self.input[..len], &mut held.link, context, &mut out);
+                held.peer.feed(&out);
+                self.take(len);
+            }
             Next::Drain => self.draining = true,
             Next::Rehome => {
                 let held = self.held.as_mut().expect("only a held connection is left");
@@ -307,7 +344,8 @@ impl Rig {
             if let Some(held) = self.held.take() {
                 self.site.put_back(held);
             }
-            let standby = self.site.standbys && class.access == Access::Read;
+            let detour = std::mem::take(&mut self.detour);
+            let standby = self.site.standbys && class.access == Access::Read && !detour;
             self.held = Some(self.site.checkout(standby));
         }
         let effect = class.session;
@@ -348,6 +386,7 @@ impl Rig {
             held.peer.feed(&out);
             return false;
         }
+        held.link.bounces = held.standby;
         let bytes: Vec<u8> = self.input.drain(..len).collect();
         let context = self.site.context();
         if self
@@ -361,12 +400,24 @@ impl Rig {
         true
     }
 
+    /// A standby has refused this unit: it is sent to the primary.
+    fn bounced(&mut self, refusal: &Refusal, unit: &[u8]) {
+        if refusal.learned {
+            let context = self.site.context();
+            self.session.learn_refusal(unit, false, context);
+        }
+        self.detour = true;
+        self.bounces += 1;
+    }
+
     fn refuse(&mut self) {
         if !self.session.owes_refusal() {
             return;
         }
         if let Some(held) = &mut self.held {
-            self.session.refused(&mut held.link);
+            let mut out = Vec::new();
+            self.session.refused(&mut held.link, &mut out);
+            held.peer.feed(&out);
         }
         self.own_replies();
     }
@@ -440,24 +491,33 @@ impl Rig {
         };
         notice.put(&mut self.output);
         if self.session.fail_unit(&self.input[..len]) {
-            reply::ready_idle(&mut self.output);
+            self.session.put_ready(&mut self.output);
         }
         self.take(len);
     }
 
     fn server_lost(&mut self) {
-        let Some(held) = self.held.take().filter(|_| self.end.is_none()) else {
+        let Some(mut held) = self.held.take().filter(|_| self.end.is_none()) else {
             return;
         };
+        if let Some(refusal) = held.link.replay.lost() {
+            let (units, first) = self.session.take_back(&mut held.link);
+            self.placed = None;
+            self.draining = false;
+            self.bounced(&refusal, &units[..first]);
+            self.input.splice(..0, units);
+            return;
+        }
         let link = &held.link;
         let pinned = self.session.pin().is_some();
         let open = self.session.has_open_group();
+        let dies = self.session.dies_with(link);
         self.session.lost(link);
         self.placed = None;
         self.draining = false;
         if link.mid_message() {
             self.end = Some(End::Cut);
-        } else if (link.status != Status::Idle && !link.committing) || pinned {
+        } else if dies || pinned {
             self.end = Some(End::Lost);
         } else {
             let owed: Vec<Owed> = link.owing.iter().collect();
@@ -475,7 +535,7 @@ impl Rig {
                     if !std::mem::take(&mut told) {
                         notice.put(&mut self.output);
                     }
-                    reply::ready_idle(&mut self.output);
+                    self.session.put_ready(&mut self.output);
                 }
                 _ if !told => {
                     notice.put(&mut self.output);

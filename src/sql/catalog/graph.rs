@@ -31,6 +31,10 @@ impl Node {
         Node(b'f', 0)
     }
 
+    pub(super) fn is_function(self) -> bool {
+        self.0 == b'f'
+    }
+
     pub(super) fn is_built_in(self) -> bool {
         self.1 < FIRST_OWN
     }

@@ -45,9 +45,21 @@ WITH trees(kind, owner, tree) AS MATERIALIZED (
   UNION
   SELECT 'o', oid, 'f', oprcode FROM pg_operator WHERE oid >= 16384
   UNION
+  -- Arguments are coerced to domains, and json_populate_record makes rows of a table.
+  SELECT 'f', oid, 't', part
+    FROM pg_proc, unnest(proargtypes::oid[] || coalesce(proallargtypes, '{}') || prorettype) part
+   WHERE oid >= 16384 AND part >= 16384
+  UNION
+  SELECT 'r', attrelid, 't', atttypid
+    FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
+   WHERE c.oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'f') AND atttypid >= 16384
+  UNION
   SELECT 'c', 0, 'f', castfunc FROM pg_cast WHERE castfunc >= 16384
   UNION
   SELECT 'x', 0, 'f', castfunc FROM pg_cast WHERE castfunc >= 16384 AND castcontext = 'i'
+  UNION
+  SELECT 'x', 0, 'f', typinput FROM pg_cast JOIN pg_type t ON t.oid = casttarget
+   WHERE castmethod = 'i' AND castcontext = 'i' AND typinput >= 16384
   UNION
   SELECT 'x', 0, 'f', part FROM pg_type, unnest(ARRAY[typoutput, typsend]::oid[]) part
    WHERE oid >= 16384 AND part >= 16384
@@ -74,7 +86,8 @@ SELECT 'f', concat(provolatile, proparallel, prokind,
 UNION ALL
 SELECT DISTINCT 'F', '', '0', proname, 'pg_catalog'
   FROM pg_proc
- WHERE oid < 16384 AND proname IN (SELECT proname FROM pg_proc WHERE oid >= 16384)
+ WHERE oid < 16384 AND (provolatile = 'v' OR proparallel = 'u'
+   OR proname IN (SELECT proname FROM pg_proc WHERE oid >= 16384))
 UNION ALL
 SELECT 'r', concat(relkind, relpersistence), c.oid::text, relname, nspname
   FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace

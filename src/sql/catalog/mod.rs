@@ -94,6 +94,13 @@ pub(super) enum Look {
     Tainted(Taint),
 }
 
+impl Taint {
+    /// Whether it is a function that was looked at, and not what uses one.
+    pub(super) fn is_of_a_function(&self) -> bool {
+        self.node.is_function()
+    }
+}
+
 /// Why something needs the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Taint {
@@ -104,12 +111,38 @@ pub(super) struct Taint {
     node: Node,
 }
 
+impl Taint {
+    const fn of_built_in(access: Access) -> Look {
+        Look::Tainted(Taint {
+            access,
+            reason: match access {
+                Access::Primary => Reason::Catalog,
+                _ => Reason::Function,
+            },
+            node: Node::built_in(),
+        })
+    }
+}
+
+/// What the lists of built-in functions say of a name.
+fn built_in(schema: &str, name: &str) -> Option<Look> {
+    if !matches!(schema, "" | "pg_catalog") {
+        None
+    } else if function::STANDBY.binary_search(&name).is_ok() {
+        Some(Look::Good)
+    } else if function::PRIMARY.binary_search(&name).is_ok() {
+        Some(Taint::of_built_in(Access::Primary))
+    } else {
+        None
+    }
+}
+
 #[derive(Debug, Default)]
 struct Names {
     graph: Graph,
     functions: Placed,
-    /// Names that users' functions share with built-in ones.
-    shared: HashSet<Box<str>>,
+    /// Names of built-in functions that are volatile, or that a user's function has, too.
+    built_in: HashSet<Box<str>>,
     /// Functions that `table.name` may call.
     attributes: Placed,
     types: Placed,
@@ -195,42 +228,22 @@ impl Catalog {
 
     /// A function by its name; the empty schema stands for all of them.
     pub(super) fn function(&self, schema: &str, name: &str) -> Look {
-        let built_in = || {
-            if !matches!(schema, "" | "pg_catalog") {
-                return None;
-            }
-            if function::STANDBY.binary_search(&name).is_ok() {
-                Some(Look::Good)
-            } else if function::PRIMARY.binary_search(&name).is_ok() {
-                let node = Node::built_in();
-                Some(Look::Tainted(Taint {
-                    access: Access::Primary,
-                    reason: Reason::Catalog,
-                    node,
-                }))
-            } else {
-                None
-            }
-        };
         let Known::Names(names) = &self.known else {
-            return built_in().unwrap_or(self.absent());
+            return built_in(schema, name).unwrap_or(self.absent());
         };
         // In all schemas, whichever is named: overloads of one name are not told apart.
-        let own = names.worst(&names.functions, "", name);
-        match own {
-            Look::Missing => match built_in() {
+        match names.worst(&names.functions, "", name) {
+            Look::Missing => match built_in(schema, name) {
                 Some(look) => look,
+                None if names.has_built_in(schema, name) => Taint::of_built_in(Access::Write),
                 // `geometry(x)` is a cast.
-                None => match names.worst(&names.types, schema, name) {
-                    Look::Good if names.casts.is_none() => Look::Good,
-                    Look::Good | Look::Tainted(_) => {
-                        names.casts.map_or(Look::Missing, Look::Tainted)
-                    }
-                    look => look,
+                None => match (names.worst(&names.types, schema, name), names.casts) {
+                    (Look::Good, Some(taint)) => Look::Tainted(taint),
+                    (look, _) => look,
                 },
             },
-            Look::Good if names.shared.contains(name) && schema.is_empty() => {
-                built_in().unwrap_or(Look::Missing)
+            Look::Good if names.has_built_in(schema, name) => {
+                built_in(schema, name).unwrap_or(Taint::of_built_in(Access::Write))
             }
             look => look,
         }
@@ -250,6 +263,16 @@ impl Catalog {
         match &self.known {
             Known::Names(names) => names.worst(&names.types, schema, name),
             _ => self.absent(),
+        }
+    }
+
+    /// Whether values of a type, given by its OID, may be taken from a client on a standby.
+    pub fn takes_parameter(&self, id: u32) -> bool {
+        let node = Node::new("t", id);
+        match (self.names(), node) {
+            (_, Some(node)) if node.is_built_in() => true,
+            (Some(names), Some(node)) => names.graph.taint(node).is_none(),
+            _ => matches!(self.known, Known::Tables),
         }
     }
 
@@ -341,7 +364,7 @@ impl Names {
         let schema = schema.as_deref().unwrap_or_default();
         match kind {
             "f" => self.add_function(id, detail, schema, name, trust)?,
-            "F" => drop(self.shared.insert(name.into())),
+            "F" => drop(self.built_in.insert(name.into())),
             "r" => {
                 let node = Node::new("r", id)?;
                 place(&mut self.relations, schema, name, node);
@@ -412,6 +435,11 @@ impl Names {
             place(&mut self.attributes, schema, name, node);
         }
         Some(())
+    }
+
+    /// Whether a built-in function may be meant, which is on no list.
+    fn has_built_in(&self, schema: &str, name: &str) -> bool {
+        matches!(schema, "" | "pg_catalog") && self.built_in.contains(name)
     }
 
     /// Everything has been added.

@@ -28,11 +28,13 @@ fn catalog(rows: &str, trust: &Trust) -> Catalog {
 /// Access, reason and what decided.
 fn verdict(catalog: &Catalog, text: &str) -> (Access, Reason, String) {
     let explanation = Classifier::new(1 << 20).explain(text.as_bytes(), Lexing::default(), catalog);
-    (
-        explanation.class.access,
-        explanation.class.reason,
-        explanation.detail,
-    )
+    let (class, chain) = (explanation.class, explanation.chain.join(" → "));
+    let detail = if chain.is_empty() {
+        explanation.detail
+    } else {
+        chain
+    };
+    (class.access, class.reason, detail)
 }
 
 const ROWS: &str = "
@@ -165,7 +167,7 @@ fn names_are_what_they_reach() {
     );
     not(
         Write,
-        Reason::UnknownName,
+        Reason::Function,
         "select pg_notify('a', 'b')",
         "function pg_notify",
     );
@@ -326,4 +328,23 @@ fn rows_that_cannot_be_are_refused() {
     }
     assert!(Catalog::build(&[vec![None; 5]], &Trust::default()).is_err());
     assert!(Catalog::build(&[Vec::new()], &Trust::default()).is_err());
+}
+
+/// What a type's input runs is run for the arguments of a function, for rows of a table, and for parameters.
+#[test]
+fn types_taint_what_takes_their_values() {
+    let rows = format!(
+        "{ROWS}
+        e ft 21001 22002
+        e rt 20001 22002
+        e tt 22009 22002"
+    );
+    let catalog = catalog(&rows, &Trust::default());
+    assert_eq!(verdict(&catalog, "select stable(1)").0, Access::Write);
+    assert_eq!(verdict(&catalog, "select 1 from t").0, Access::Write);
+    assert_eq!(verdict(&catalog, "select checked(1)").1, Reason::Type);
+    let takes = [23, 22001, 22002, 22009].map(|id| catalog.takes_parameter(id));
+    assert_eq!(takes, [true, true, false, false]);
+    assert!(!Catalog::unknown().takes_parameter(22001));
+    assert!(Catalog::unknown().takes_parameter(23));
 }

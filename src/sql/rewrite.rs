@@ -1,0 +1,614 @@
+//! Constructs of PostgreSQL that the parser does not know, put into words that it does.
+//!
+//! What is written is never sent anywhere: it only has to have the same class. So every function, type, operator,
+//! relation and sub-query of the text must stand in what is made of it; what is left out names nothing that is looked at.
+//! Each rule rests on a word that PostgreSQL reserves, or on a sequence that no other statement of PostgreSQL's has. A
+//! text that PostgreSQL refuses may become anything. PostgreSQL manual, "SQL Key Words", sql-keywords-appendix.html.
+
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
+
+use super::types;
+
+/// Rewrites the tokens of a text where a rule applies.
+pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    if !may_apply(&tokens) {
+        return tokens;
+    }
+    let is_space = |token: &TokenWithSpan| matches!(token.token, Token::Whitespace(_));
+    let words: Vec<usize> = (0..tokens.len())
+        .filter(|at| !is_space(&tokens[*at]))
+        .collect();
+    let mut rewriter = Rewriter {
+        to: Vec::with_capacity(tokens.len()),
+        from: tokens,
+        words,
+        at: 0,
+    };
+    // White space stays where it is: it joins strings, and parts `@` from what follows.
+    let mut copied = 0;
+    while let Some(&word) = rewriter.words.get(rewriter.at) {
+        rewriter.to.extend_from_slice(&rewriter.from[copied..word]);
+        let taken = rewriter.rule();
+        if taken == 0 {
+            rewriter.to.push(rewriter.from[word].clone());
+        }
+        rewriter.at += taken.max(1);
+        copied = rewriter.words[rewriter.at - 1] + 1;
+    }
+    rewriter.to
+}
+
+/// Whether some rule may apply: most texts have none of these.
+fn may_apply(tokens: &[TokenWithSpan]) -> bool {
+    let mut before = &Token::EOF;
+    for TokenWithSpan { token, .. } in tokens {
+        let applies = match (before, token) {
+            (_, Token::Whitespace(_)) => continue,
+            (_, Token::Word(word)) => {
+                word.quote_style.is_none()
+                    && matches!(
+                        word.keyword,
+                        Keyword::TABLE
+                            | Keyword::VARIADIC
+                            | Keyword::OPERATOR
+                            | Keyword::ROWS
+                            | Keyword::COLLATE
+                            | Keyword::SEARCH
+                            | Keyword::CYCLE
+                            | Keyword::USING
+                            | Keyword::DISTINCT
+                            | Keyword::EXCLUDE
+                            | Keyword::ONLY
+                    )
+            }
+            (Token::Word(word), Token::Mul) => is_plain(word),
+            (Token::Word(_), Token::SingleQuotedString(_) | Token::Assignment)
+            | (Token::RParen, Token::Period) => true,
+            _ => false,
+        };
+        if applies {
+            return true;
+        }
+        before = token;
+    }
+    false
+}
+
+struct Rewriter {
+    from: Vec<TokenWithSpan>,
+    /// Where the tokens that are not white space are.
+    words: Vec<usize>,
+    to: Vec<TokenWithSpan>,
+    /// The place in `words`.
+    at: usize,
+}
+
+impl Rewriter {
+    /// Applies the rule that begins here, if one does, and tells how many tokens it has taken.
+    fn rule(&mut self) -> usize {
+        let Some(token) = self.token(0) else {
+            return 0;
+        };
+        match token {
+            Token::Period => self.all_fields(),
+            Token::Assignment => self.named_argument(),
+            Token::Mul => self.with_children(),
+            Token::Word(word) if word.quote_style.is_none() && !self.is_name() => {
+                match word.keyword {
+                    Keyword::TABLE => self.table(),
+                    Keyword::VARIADIC => self.variadic(),
+                    Keyword::OPERATOR => self.operator(),
+                    Keyword::ROWS => self.rows_from(),
+                    Keyword::COLLATE => self.collate(),
+                    Keyword::SEARCH => self.search(),
+                    Keyword::CYCLE => self.cycle(),
+                    Keyword::USING => self.using(),
+                    Keyword::DISTINCT => self.group_by_distinct(),
+                    Keyword::EXCLUDE => self.exclude(),
+                    Keyword::ONLY => self.only(),
+                    _ => self.constant(),
+                }
+            }
+            _ => 0,
+        }
+    }
+
+    /// The token so many places further on.
+    fn token(&self, ahead: usize) -> Option<&Token> {
+        let at = *self.words.get(self.at + ahead)?;
+        Some(&self.from[at].token)
+    }
+
+    fn before(&self, back: usize) -> Option<&Token> {
+        let at = self.words[self.at.checked_sub(back)?];
+        Some(&self.from[at].token)
+    }
+
+    fn is_keyword(&self, ahead: usize, keyword: Keyword) -> bool {
+        self.token(ahead).is_some_and(|token| is(token, keyword))
+    }
+
+    fn after_keyword(&self, keywords: &[Keyword]) -> bool {
+        self.before(1)
+            .is_some_and(|token| keywords.iter().any(|keyword| is(token, *keyword)))
+    }
+
+    /// Where a reserved word is a name nevertheless: behind AS, and behind a period.
+    fn is_name(&self) -> bool {
+        self.before(1) == Some(&Token::Period) || self.after_keyword(&[Keyword::AS])
+    }
+
+    fn write(&mut self, tokens: impl IntoIterator<Item = Token>) {
+        self.to
+            .extend(tokens.into_iter().map(|token| TokenWithSpan {
+                token,
+                span: Span::empty(),
+            }));
+    }
+
+    /// `TABLE t` is `SELECT * FROM t`. In SELECT INTO the word means something else.
+    fn table(&mut self) -> usize {
+        if self.after_keyword(&[
+            Keyword::INTO,
+            Keyword::TEMP,
+            Keyword::TEMPORARY,
+            Keyword::UNLOGGED,
+        ]) || self.token(1) == Some(&Token::LParen)
+        {
+            return 0;
+        }
+        self.write([
+            word("SELECT", Keyword::SELECT),
+            Token::Mul,
+            word("FROM", Keyword::FROM),
+        ]);
+        1
+    }
+
+    /// `ONLY t` and `ONLY (t)` are less of `t`.
+    fn only(&mut self) -> usize {
+        let begins = matches!(self.before(1), Some(Token::Comma | Token::LParen))
+            || self.after_keyword(&[Keyword::FROM, Keyword::JOIN, Keyword::TABLE]);
+        if !begins {
+            return 0;
+        }
+        if self.is_plain_name(1) {
+            return 1;
+        }
+        let mut end = 2;
+        while self.is_plain_name(end) && self.token(end + 1) == Some(&Token::Period) {
+            end += 2;
+        }
+        if self.token(1) != Some(&Token::LParen)
+            || !self.is_plain_name(end)
+            || self.token(end + 1) != Some(&Token::RParen)
+        {
+            return 0;
+        }
+        let name: Vec<Token> = (2..=end)
+            .filter_map(|ahead| self.token(ahead).cloned())
+            .collect();
+        self.write(name);
+        end + 2
+    }
+
+    /// `FROM t*` is `FROM t`. Behind a factor, and before none, `*` is nothing else.
+    fn with_children(&self) -> usize {
+        let behind_name = matches!(self.before(1), Some(Token::Word(word)) if is_plain(word));
+        let before_none = match self.token(1) {
+            None | Some(Token::Comma | Token::RParen | Token::SemiColon) => true,
+            Some(Token::Word(word)) => {
+                word.quote_style.is_none()
+                    && matches!(
+                        word.keyword,
+                        Keyword::AS
+                            | Keyword::WHERE
+                            | Keyword::JOIN
+                            | Keyword::INNER
+                            | Keyword::CROSS
+                            | Keyword::NATURAL
+                            | Keyword::ON
+                            | Keyword::GROUP
+                            | Keyword::ORDER
+                            | Keyword::LIMIT
+                            | Keyword::UNION
+                    )
+            }
+            _ => false,
+        };
+        usize::from(behind_name && before_none)
+    }
+
+    /// `f(VARIADIC a)` calls what `f(a)` calls, or an overload.
+    fn variadic(&self) -> usize {
+        usize::from(matches!(self.before(1), Some(Token::LParen | Token::Comma)))
+    }
+
+    /// `f(a := 1)` is an older way to write `f(a => 1)`.
+    fn named_argument(&mut self) -> usize {
+        if !matches!(self.before(1), Some(Token::Word(_)))
+            || !matches!(self.before(2), Some(Token::LParen | Token::Comma))
+        {
+            return 0;
+        }
+        self.write([Token::RArrow]);
+        1
+    }
+
+    /// `a OPERATOR(pg_catalog.+) b` is `a + b`. Not for `*`, which may be all arguments of a function of that name.
+    fn operator(&mut self) -> usize {
+        let Some((operator, length)) = self.qualified_operator() else {
+            return 0;
+        };
+        self.write([operator]);
+        length
+    }
+
+    fn qualified_operator(&self) -> Option<(Token, usize)> {
+        if self.token(1) != Some(&Token::LParen) {
+            return None;
+        }
+        let schema = match (self.token(2)?, self.token(3)?) {
+            (Token::Word(schema), Token::Period) if folded(schema) == "pg_catalog" => 2,
+            _ => 0,
+        };
+        let operator = self.token(2 + schema)?;
+        if !is_operator(operator) || self.token(3 + schema) != Some(&Token::RParen) {
+            return None;
+        }
+        Some((operator.clone(), 4 + schema))
+    }
+
+    /// `ROWS FROM (f(), g())` becomes a sub-query that calls them.
+    fn rows_from(&mut self) -> usize {
+        let begins = matches!(self.before(1), Some(Token::Comma))
+            || self.after_keyword(&[Keyword::FROM, Keyword::JOIN, Keyword::LATERAL]);
+        if !begins
+            || !self.is_keyword(1, Keyword::FROM)
+            || self.token(2) != Some(&Token::LParen)
+            || !matches!(self.token(3), Some(Token::Word(_)))
+        {
+            return 0;
+        }
+        self.write([Token::LParen, word("SELECT", Keyword::SELECT)]);
+        3
+    }
+
+    /// A collation is no function, and all that differs is the order of strings.
+    fn collate(&self) -> usize {
+        let is_name = |token: Option<&Token>| matches!(token, Some(Token::Word(word)) if word.quote_style.is_some() || word.keyword == Keyword::NoKeyword);
+        if self.before(1).is_none() || !is_name(self.token(1)) {
+            return 0;
+        }
+        if self.token(2) != Some(&Token::Period) {
+            return 2;
+        }
+        if self.is_plain_name(3) { 4 } else { 0 }
+    }
+
+    /// `SEARCH DEPTH FIRST BY a, b SET c`, behind a query of WITH.
+    fn search(&self) -> usize {
+        if self.before(1) != Some(&Token::RParen)
+            || !self.is_word(1, &["depth", "breadth"])
+            || !self.is_keyword(2, Keyword::FIRST)
+            || !self.is_keyword(3, Keyword::BY)
+        {
+            return 0;
+        }
+        let Some(end) = self.names(4) else {
+            return 0;
+        };
+        if self.is_keyword(end, Keyword::SET) && self.is_plain_name(end + 1) {
+            end + 2
+        } else {
+            0
+        }
+    }
+
+    /// `CYCLE a, b SET c [TO d DEFAULT e] USING f`, behind a query of WITH or its SEARCH.
+    fn cycle(&self) -> usize {
+        let behind_query = self
+            .to
+            .iter()
+            .rfind(|token| !matches!(token.token, Token::Whitespace(_)))
+            .is_some_and(|token| token.token == Token::RParen);
+        let Some(mut end) = self.names(1).filter(|_| behind_query) else {
+            return 0;
+        };
+        if !self.is_keyword(end, Keyword::SET) || !self.is_plain_name(end + 1) {
+            return 0;
+        }
+        end += 2;
+        if self.is_keyword(end, Keyword::TO) {
+            if !self.is_literal(end + 1)
+                || !self.is_keyword(end + 2, Keyword::DEFAULT)
+                || !self.is_literal(end + 3)
+            {
+                return 0;
+            }
+            end += 4;
+        }
+        if self.is_keyword(end, Keyword::USING) && self.is_plain_name(end + 1) {
+            end + 2
+        } else {
+            0
+        }
+    }
+
+    /// Where a list of names that begins at `ahead` has ended.
+    fn names(&self, mut ahead: usize) -> Option<usize> {
+        while self.is_plain_name(ahead) {
+            if self.token(ahead + 1) != Some(&Token::Comma) {
+                return Some(ahead + 1);
+            }
+            ahead += 2;
+        }
+        None
+    }
+
+    fn is_plain_name(&self, ahead: usize) -> bool {
+        matches!(self.token(ahead), Some(Token::Word(word)) if is_plain(word))
+    }
+
+    fn is_word(&self, ahead: usize, words: &[&str]) -> bool {
+        matches!(self.token(ahead), Some(Token::Word(word))
+            if word.quote_style.is_none() && words.iter().any(|other| word.value.eq_ignore_ascii_case(other)))
+    }
+
+    fn is_literal(&self, ahead: usize) -> bool {
+        matches!(
+            self.token(ahead),
+            Some(Token::SingleQuotedString(_) | Token::Number(..))
+        ) || self.is_keyword(ahead, Keyword::TRUE)
+            || self.is_keyword(ahead, Keyword::FALSE)
+    }
+
+    /// `ORDER BY a USING <` becomes `ORDER BY a < NULL`, so that the operator is seen. The parser knows the clause, and
+    /// shows its operator to nobody: each operator that is no plain one becomes one that nobody knows.
+    fn using(&mut self) -> usize {
+        let unknown = |text: String| Token::CustomBinaryOperator(text);
+        let (operator, length) = match self.token(1) {
+            Some(Token::LParen) | None => return 0,
+            Some(token) if is(token, Keyword::OPERATOR) => {
+                self.at += 1;
+                let known = self.qualified_operator();
+                self.at -= 1;
+                let (operator, length) = known.unwrap_or_else(|| self.unknown_operator());
+                (operator, length + 1)
+            }
+            // `CYCLE … USING name`, and what is no operator.
+            Some(Token::Word(_)) => return 0,
+            Some(token) if is_operator(token) => (token.clone(), 2),
+            Some(token) => (unknown(token.to_string()), 2),
+        };
+        self.write([operator, word("NULL", Keyword::NULL)]);
+        length
+    }
+
+    /// `OPERATOR(schema.op)` behind USING, by its text.
+    fn unknown_operator(&self) -> (Token, usize) {
+        let mut text = String::new();
+        let mut length = 1;
+        while let Some(token) = self.token(1 + length) {
+            length += 1;
+            match token {
+                Token::LParen => {}
+                Token::RParen => break,
+                token => text.push_str(&token.to_string()),
+            }
+        }
+        (Token::CustomBinaryOperator(text), length)
+    }
+
+    /// `(f(a)).*` names nothing that `(f(a))` does not.
+    fn all_fields(&self) -> usize {
+        let all = self.before(1) == Some(&Token::RParen) && self.token(1) == Some(&Token::Mul);
+        if all { 2 } else { 0 }
+    }
+
+    /// `GROUP BY DISTINCT` leaves out grouping sets that are there twice.
+    fn group_by_distinct(&self) -> usize {
+        let group_by = self.after_keyword(&[Keyword::BY])
+            && self
+                .before(2)
+                .is_some_and(|token| is(token, Keyword::GROUP));
+        usize::from(group_by)
+    }
+
+    /// The end of a window's frame.
+    fn exclude(&self) -> usize {
+        let length = if self.is_word(1, &["ties", "group"]) {
+            2
+        } else if self.is_word(1, &["current"]) && self.is_word(2, &["row"])
+            || self.is_word(1, &["no"]) && self.is_word(2, &["others"])
+        {
+            3
+        } else {
+            return 0;
+        };
+        let behind_bound = self.after_keyword(&[Keyword::ROW])
+            || self.before(1).is_some_and(
+                |token| matches!(token, Token::Word(word) if matches!(word.value.to_ascii_lowercase().as_str(), "preceding" | "following")),
+            );
+        if behind_bound && self.token(length) == Some(&Token::RParen) {
+            length
+        } else {
+            0
+        }
+    }
+
+    /// `float8 'x'` is `CAST('x' AS float8)`. The parser takes the word for a column.
+    fn constant(&mut self) -> usize {
+        let (Some(Token::Word(name)), Some(Token::SingleQuotedString(text))) =
+            (self.token(0), self.token(1))
+        else {
+            return 0;
+        };
+        // These have more to them, and the parser knows them.
+        if matches!(
+            name.keyword,
+            Keyword::INTERVAL | Keyword::DATE | Keyword::TIME | Keyword::TIMESTAMP
+        ) || !types::is_built_in(&folded(name))
+        {
+            return 0;
+        }
+        let (name, text) = (name.clone(), text.clone());
+        self.write([
+            word("CAST", Keyword::CAST),
+            Token::LParen,
+            Token::SingleQuotedString(text),
+            word("AS", Keyword::AS),
+            Token::Word(name),
+            Token::RParen,
+        ]);
+        2
+    }
+}
+
+fn is(token: &Token, keyword: Keyword) -> bool {
+    matches!(token, Token::Word(word) if word.quote_style.is_none() && word.keyword == keyword)
+}
+
+/// A word that is a name wherever it stands.
+fn is_plain(word: &Word) -> bool {
+    word.quote_style.is_some() || word.keyword == Keyword::NoKeyword
+}
+
+fn word(text: &str, keyword: Keyword) -> Token {
+    Token::Word(Word {
+        value: text.to_owned(),
+        quote_style: None,
+        keyword,
+    })
+}
+
+fn folded(word: &Word) -> String {
+    if word.quote_style.is_some() {
+        word.value.clone()
+    } else {
+        word.value.to_ascii_lowercase()
+    }
+}
+
+/// Operators that stand for nothing else, unlike `*`.
+fn is_operator(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::Plus
+            | Token::Minus
+            | Token::Div
+            | Token::Mod
+            | Token::Eq
+            | Token::Neq
+            | Token::Lt
+            | Token::Gt
+            | Token::LtEq
+            | Token::GtEq
+            | Token::StringConcat
+            | Token::Ampersand
+            | Token::Pipe
+            | Token::Caret
+            | Token::Sharp
+            | Token::Tilde
+            | Token::TildeAsterisk
+            | Token::ExclamationMarkTilde
+            | Token::ExclamationMarkTildeAsterisk
+            | Token::DoubleTilde
+            | Token::DoubleTildeAsterisk
+            | Token::ExclamationMarkDoubleTilde
+            | Token::ExclamationMarkDoubleTildeAsterisk
+            | Token::ShiftLeft
+            | Token::ShiftRight
+            | Token::Overlap
+            | Token::AtArrow
+            | Token::ArrowAt
+            | Token::Arrow
+            | Token::LongArrow
+            | Token::HashArrow
+            | Token::HashLongArrow
+            | Token::CustomBinaryOperator(_)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::TABLES;
+    use super::super::{Access, Classifier, Lexing};
+
+    fn access(expected: Access, texts: &[&str]) {
+        for text in texts {
+            let said =
+                Classifier::new(1 << 12).explain(text.as_bytes(), Lexing::default(), &TABLES);
+            assert_eq!(said.class.access, expected, "{text}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_parser_does_not_know_is_read_nevertheless() {
+        access(
+            Access::Read,
+            &[
+                "table t",
+                "TABLE public.t ORDER BY a LIMIT 1",
+                "with x as (select 1) table x",
+                "select 1 union all table t",
+                "select exists (table t), array(table t)",
+                "select concat_ws(',', variadic array['a', 'b'])",
+                "select 1 operator(pg_catalog.+) 2, 1 operator(=) 2",
+                "select * from rows from (generate_series(1, 2), unnest(array[1])) as x",
+                "select a collate \"C\", b collate pg_catalog.\"default\" from t order by a collate c",
+                "select 'a'::text collate \"C\" < 'b'",
+                "with recursive x as (select 1 as a union all select a + 1 from x) search depth first by a set o select * from x",
+                "with recursive x as (select 1 as a) search breadth first by a, b set o cycle a, b set c using p select * from x",
+                "with recursive x as (select 1 as a) cycle a set c to 'Y' default 'N' using p select * from x",
+                "with recursive x as (select 1 as a) cycle a set c to true default false using p, y as (select 1) select * from x",
+                "select * from t order by a using <, b using operator(pg_catalog.>) nulls last",
+                "select (jsonb_each(a)).*, (t).* from t",
+                "select a from t group by distinct rollup (a), cube (b)",
+                "select sum(a) over (order by b rows between 1 preceding and current row exclude ties) from t",
+                "select sum(a) over (order by b rows unbounded preceding exclude no others) from t",
+                "select float8 '1.5', point '(1,2)' <-> point '(0,0)', json '{}'",
+                "select make_interval(years := 1, months := 6)",
+                "select box '((1,1),(0,0))' # box '((2,2),(0,0))'",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_it_names_is_still_judged() {
+        access(
+            Access::Write,
+            &[
+                "table pg_temp.t",
+                "select f(variadic a) from t",
+                "select f(a := 1)",
+                "select make_interval(years := f(1))",
+                "select 1 operator(public.+) 2",
+                "select operator(*)",
+                "select a from t where operator(pg_catalog.*) is null",
+                "select 1 operator(<<<>>>) 2",
+                "select * from rows from (generate_series(1, 2), f()) as x",
+                "select f() collate \"C\"",
+                "select * from t order by a using <<<>>>",
+                "select * from t order by a using operator(public.<)",
+                "select (f()).*",
+                "select mytype 'x'",
+                "select public.float8 'x'",
+                "select \"float8\" 'x'",
+                "with x as (insert into t values (1) returning a) search depth first by a set o select 1",
+                "select a into table x from t",
+                "select a into temp table x from t",
+            ],
+        );
+        access(
+            Access::Primary,
+            &[
+                "table pg_class",
+                "select 1 as collate from pg_class",
+                "select t.collate from pg_class t",
+                "select 1 collate \"C\" from pg_class",
+            ],
+        );
+    }
+}
