@@ -71,7 +71,6 @@ CREATE TYPE rg_good AS RANGE (subtype = int);
 CREATE FUNCTION bad_rows() RETURNS SETOF int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (4) RETURNING a';
 CREATE FUNCTION good_rows(int) RETURNS SETOF int STABLE LANGUAGE sql AS 'SELECT generate_series(1, $1)';
 CREATE FUNCTION dblink_like(text) RETURNS text STABLE LANGUAGE sql AS 'SELECT $1';
-CREATE TYPE rg_bad AS RANGE (subtype = d_bad);
 CREATE TYPE c_over AS (a c_bad, b int);
 CREATE TABLE with_domain (a d_bad);
 CREATE VIEW v_locking AS SELECT a FROM t FOR UPDATE;

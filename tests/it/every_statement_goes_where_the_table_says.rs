@@ -190,15 +190,26 @@ fn marks(node: &Node) -> HashSet<String> {
         .collect()
 }
 
-/// Sends a statement in one of the ways, in a session of its own. Returns the SQLSTATEs of its errors.
-fn send(rig: &Rig, group: &Group, line: usize, statement: &str, column: Column) -> Vec<String> {
-    // Behind the statement: a hint would stand before it. On a line of its own, because the statement may end in a comment.
-    let text = format!("{statement}\n/* {} */", mark(line, column));
+/// A client of a group's database.
+fn session(rig: &Rig, group: &Group) -> RawClient {
     let mut client = rig.client(group.database.unwrap_or("postgres"));
     client.set_timeout(LIMIT);
+    client
+}
+
+/// Sends a statement in one of the ways. Returns the SQLSTATEs of its errors.
+fn send(
+    client: &mut RawClient,
+    group: &Group,
+    line: usize,
+    statement: &str,
+    column: Column,
+) -> Vec<String> {
+    // Behind the statement: a hint would stand before it. On a line of its own, because the statement may end in a comment.
+    let text = format!("{statement}\n/* {} */", mark(line, column));
     match column {
-        Column::Transaction => execute(&mut client, "BEGIN"),
-        Column::ReadOnly => execute(&mut client, "BEGIN READ ONLY"),
+        Column::Transaction => execute(client, "BEGIN"),
+        Column::ReadOnly => execute(client, "BEGIN READ ONLY"),
         _ => {}
     }
     for before in &group.before {
@@ -263,33 +274,62 @@ impl Sent {
     /// Sends all statements that fit, in all columns.
     fn send(&mut self, rig: &Rig, groups: &[Group], fits: impl Fn(&Group, &str) -> bool) {
         for group in groups {
+            let mut shared = None;
             for (line, statement) in &group.statements {
                 if !fits(group, statement) {
                     continue;
                 }
                 for column in Column::ALL {
-                    if group.verdict(column) != '-' {
-                        self.send_one(rig, group, *line, statement, column);
+                    if group.verdict(column) == '-' {
+                        continue;
                     }
+                    // Reads leave nothing behind. All else has sessions of its own.
+                    let free = shared.take().filter(|_| is_read(group));
+                    let mut client = free.unwrap_or_else(|| session(rig, group));
+                    self.send_one(&mut client, group, *line, statement, column);
+                    shared = Some(client);
                 }
             }
         }
     }
 
-    fn send_one(&mut self, rig: &Rig, group: &Group, line: usize, statement: &str, column: Column) {
-        let errors = send(rig, group, line, statement, column);
+    fn send_one(
+        &mut self,
+        client: &mut RawClient,
+        group: &Group,
+        line: usize,
+        statement: &str,
+        column: Column,
+    ) {
+        let errors = send(client, group, line, statement, column);
         self.statements += 1;
+        if is_read(group) && in_transaction(column) {
+            execute(client, "ROLLBACK");
+        }
         // In a read-only transaction the primary refuses writes in the same words.
         let refused = column != Column::ReadOnly && errors.iter().any(|code| code == "25006");
         let has_values = column == Column::Extended || parameters(statement) == 0;
-        let reads = group.verdict(column) == 'S' && has_values && !group.later;
+        let works = group.verdict(column) == 'S' && has_values && !group.later;
         let fails = group.fails && column == Column::Alone;
-        if refused || (reads && !errors.is_empty()) || (fails && errors.is_empty()) {
+        if refused || (works && !errors.is_empty()) || (fails && errors.is_empty()) {
             let column = column.letter();
             self.faults
                 .push(format!("{line}: {statement}: {column}: {errors:?}"));
         }
     }
+}
+
+fn is_read(group: &Group) -> bool {
+    group.verdict(Column::Alone) == 'S'
+}
+
+fn in_transaction(column: Column) -> bool {
+    matches!(column, Column::Transaction | Column::ReadOnly)
+}
+
+/// Whether the proxy may carry out what a group asks for by itself.
+fn keeps(group: &Group) -> bool {
+    matches!(group.reason, "session" | "transaction" | "empty")
 }
 
 /// Where statements arrived that were not to.
@@ -309,8 +349,11 @@ fn astray(rig: &Rig, groups: &[Group]) -> Vec<String> {
                         // What the standby does not know is asked of the primary, too.
                         standby && (!primary || group.later)
                     }
-                    // The proxy may keep to itself what is the session's business, and LISTEN.
+                    // Settings and savepoints are wherever their transaction is.
+                    'N' if column == Column::ReadOnly => true,
+                    // The proxy may keep to itself what is the session's business, or about transactions, and LISTEN.
                     'N' | 'L' | 'K' => !standby,
+                    'P' if keeps(group) && in_transaction(column) => !standby,
                     _ => primary && !standby,
                 };
                 if !right {
@@ -352,7 +395,6 @@ fn every_statement_arrives_where_it_belongs() {
         let change = |text: &str| change(judge.class(text), text.as_bytes());
         change(statement).max(change(&format!("SELECT 1; {statement}"))) != Change::None
     };
-    let is_read = |group: &Group| group.verdict(Column::Alone) == 'S';
     let begun = std::time::Instant::now();
     let clients = known(&rig);
     let mut sent = Sent::default();
