@@ -274,6 +274,8 @@ impl Sent {
     /// Sends all statements that fit, in all columns.
     fn send(&mut self, rig: &Rig, groups: &[Group], fits: impl Fn(&Group, &str) -> bool) {
         for group in groups {
+            // Reads leave nothing behind. All else has sessions of its own: what has written reads what it wrote.
+            let only_reads = is_read(group) && group.verdict(Column::Several) == 'S';
             let mut shared = None;
             for (line, statement) in &group.statements {
                 if !fits(group, statement) {
@@ -283,8 +285,7 @@ impl Sent {
                     if group.verdict(column) == '-' {
                         continue;
                     }
-                    // Reads leave nothing behind. All else has sessions of its own.
-                    let free = shared.take().filter(|_| is_read(group));
+                    let free = shared.take().filter(|_| only_reads);
                     let mut client = free.unwrap_or_else(|| session(rig, group));
                     self.send_one(&mut client, group, *line, statement, column);
                     shared = Some(client);
@@ -399,9 +400,17 @@ fn every_statement_arrives_where_it_belongs() {
     let clients = known(&rig);
     let mut sent = Sent::default();
     sent.send(&rig, &groups, |group, _| is_read(group));
-    sent.send(&rig, &groups, |group, text| {
-        !is_read(group) && !changes(group, text)
-    });
+    let (mut reader, mut probes) = (rig.client("postgres"), 0);
+    for group in &groups {
+        sent.send(&rig, std::slice::from_ref(group), |group, text| {
+            !is_read(group) && !changes(group, text)
+        });
+        execute(&mut reader, "SELECT x FROM v_good /* probe */");
+        probes += 1;
+    }
+    // Had the catalog been lost, everything would have gone to the primary, and the traps would have shown nothing.
+    let on_standby = logged(rig.cluster.standbys()[0], "/* probe */");
+    assert_eq!(on_standby, probes, "the catalog was known throughout");
     drop(clients);
     sent.send(&rig, &groups, |group, text| {
         !is_read(group) && changes(group, text)
