@@ -7,6 +7,7 @@ pub const OBJECTS: &str = include_str!("objects.sql");
 pub const DATABASES: &[(&str, &str)] = &[
     ("casts", include_str!("casts.sql")),
     ("operators", include_str!("operators.sql")),
+    ("plain", include_str!("plain.sql")),
 ];
 
 /// One way to send a statement (routing.md §2.1).

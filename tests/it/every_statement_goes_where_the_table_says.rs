@@ -129,6 +129,7 @@ fn verdicts_that_need_no_database() {
 /// A database's catalog, as the proxy loads it.
 fn catalog(node: &Node, database: &str) -> Catalog {
     let mut client = node.connect(database).expect("a connection");
+    client.set_timeout(LIMIT);
     execute(&mut client, "SET search_path = pg_catalog");
     let rows = client.query(QUERY).expect("the catalog");
     Catalog::build(&rows, &Trust::default()).expect("the catalog's rows")
@@ -162,6 +163,7 @@ fn known(rig: &Rig) -> Vec<RawClient> {
         ("postgres", "SELECT x FROM v_good", true),
         ("casts", "SELECT count(a) FROM t", true),
         ("operators", "SELECT 'operators'", false),
+        ("plain", "SELECT 'plain', a FROM t", true),
     ];
     let clients = known.map(|(database, text, read)| {
         let mut client = rig.client(database);

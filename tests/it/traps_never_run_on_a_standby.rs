@@ -38,6 +38,14 @@ const TRAPS: &[&str] = &[
     "SELECT a FROM parts",
     "SELECT last_value FROM sq",
     "SELECT takes(5)",
+    "SELECT ceil(t) FROM t",
+    "SELECT substring(t, 1) FROM t",
+    "SELECT u FROM t, unnest(t) AS u",
+    "SELECT by_default()",
+    "SELECT json_populate_record(row_of_holder(), '{\"a\": 5}')",
+    "SELECT jsonb_populate_record(n.x, '{\"a\": 5}') FROM nested AS n",
+    "SELECT one FROM v_columns",
+    "SELECT one FROM json_to_record('{\"a\": 5}') AS x (a d_bad), (SELECT 1 AS one) AS y",
     "SELECT jsonb_populate_record(h, '{\"a\": 5}') FROM holder AS h",
     "COPY (SELECT bad()) TO STDOUT",
     "COPY (WITH i AS (INSERT INTO log VALUES (9) RETURNING a) SELECT a FROM i) TO STDOUT",
@@ -338,4 +346,27 @@ fn the_event_trigger_tells_of_ddl() {
         execute(&mut client, "SELECT good(91)");
         logged(standby, "SELECT good(91)") == before
     });
+}
+
+/// An administrator vouches for a function that is declared volatile, and trusts no declaration.
+#[test]
+fn trust_is_configured() {
+    let cluster = pgweir::testbed::Cluster::builder()
+        .standbys(1)
+        .setting("log_statement", "all");
+    let rig = Rig::with(cluster, |config| {
+        config.clusters[0].reads.trust_declared_volatility = false;
+        config.clusters[0].standby_functions = vec!["estimate".to_owned()];
+    });
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    primary.execute(OBJECTS).expect("the objects");
+    let estimate = "CREATE FUNCTION estimate() RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1'";
+    primary.execute(estimate).expect("a function");
+    rig.cluster.wait_caught_up().expect("the standby");
+    rig.learn("postgres");
+    let mut client = rig.client("postgres");
+    assert_eq!(value(&mut client, "SELECT estimate()"), "1");
+    assert_eq!(value(&mut client, "SELECT good(1)"), "1");
+    assert_eq!(logged(standby, "SELECT estimate()"), 1);
+    assert_eq!(logged(standby, "SELECT good(1)"), 0);
 }
