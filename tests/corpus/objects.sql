@@ -69,7 +69,7 @@ CREATE VIEW v_aggregate AS SELECT g_bad(a) AS x FROM t;
 CREATE VIEW v_domain AS SELECT a::d_bad AS x FROM t;
 CREATE VIEW v_lock AS SELECT pg_try_advisory_lock(1) AS x;
 CREATE VIEW v_random AS SELECT random() AS x;
-CREATE VIEW v_over AS SELECT x, b FROM v_good;
+CREATE VIEW v_under AS SELECT good(a) AS x, b FROM t; CREATE VIEW v_over AS SELECT x, b FROM v_under;
 CREATE TABLE base (a int); CREATE UNLOGGED TABLE child () INHERITS (base);
 CREATE TABLE generated (a int, b int GENERATED ALWAYS AS (a * 2) STORED);
 CREATE TABLE r_nested (a int); ALTER TABLE r_nested ENABLE ROW LEVEL SECURITY;
