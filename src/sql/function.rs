@@ -13,8 +13,8 @@
 //! ```
 //!
 //! without the names that tell of the node or its catalogs (`pg_…`, `has_…_privilege`, `current_setting`, `inet_…`),
-//! which are the second list, and without those that run SQL text, that take a type to read at run time (`domain_in`), or
-//! that touch large objects, which are in none.
+//! which are the second list, and without those that run SQL text or touch large objects, which are in none. Nor are
+//! those that make a value of a type that is told at run time (`domain_in`): it may be a user's, with a check.
 //! `proparallel` keeps out what is declared stable and still takes a transaction id (`pg_current_xact_id`).
 
 /// May run on a standby: the answer depends on replicated data and arguments alone, or, like `random`, on nothing.
@@ -102,8 +102,8 @@ pub(super) static STANDBY: &[&str] = &[
     "dpow", "dround", "dsimple_init", "dsimple_lexize", "dsqrt",
     "dsynonym_init", "dsynonym_lexize", "dtrunc", "elem_contained_by_multirange",
     "elem_contained_by_range", "encode", "enum_cmp", "enum_eq", "enum_first", "enum_ge",
-    "enum_gt", "enum_larger", "enum_last", "enum_le", "enum_lt", "enum_ne", "enum_out",
-    "enum_range", "enum_send", "enum_smaller", "eqjoinsel", "eqsel", "erf", "erfc",
+    "enum_gt", "enum_in", "enum_larger", "enum_last", "enum_le", "enum_lt", "enum_ne", "enum_out",
+    "enum_range", "enum_recv", "enum_send", "enum_smaller", "eqjoinsel", "eqsel", "erf", "erfc",
     "euc_cn_to_mic", "euc_cn_to_utf8", "euc_jis_2004_to_shift_jis_2004", "euc_jis_2004_to_utf8",
     "euc_jp_to_mic", "euc_jp_to_sjis", "euc_jp_to_utf8", "euc_kr_to_mic", "euc_kr_to_utf8",
     "euc_tw_to_big5", "euc_tw_to_mic", "euc_tw_to_utf8", "event_trigger_in", "event_trigger_out",
@@ -241,7 +241,8 @@ pub(super) static STANDBY: &[&str] = &[
     "multirange_le", "multirange_lt", "multirange_minus", "multirange_ne", "multirange_out",
     "multirange_overlaps_multirange", "multirange_overlaps_range",
     "multirange_overleft_multirange", "multirange_overleft_range",
-    "multirange_overright_multirange", "multirange_overright_range",     "multirange_send", "multirange_typanalyze", "multirange_union", "multirangesel", "mxid_age",
+    "multirange_overright_multirange", "multirange_overright_range",
+    "multirange_send", "multirange_typanalyze", "multirange_union", "multirangesel", "mxid_age",
     "name", "nameconcatoid", "nameeq", "nameeqtext", "namege", "namegetext", "namegt",
     "namegttext", "nameiclike", "nameicnlike", "nameicregexeq", "nameicregexne", "namein",
     "namele", "nameletext", "namelike", "namelt", "namelttext", "namene", "namenetext",
@@ -297,10 +298,12 @@ pub(super) static STANDBY: &[&str] = &[
     "range_gist_union", "range_gt", "range_intersect", "range_intersect_agg",
     "range_intersect_agg_transfn", "range_le", "range_lt", "range_merge", "range_minus",
     "range_ne", "range_out", "range_overlaps", "range_overlaps_multirange", "range_overleft",
-    "range_overleft_multirange", "range_overright", "range_overright_multirange",     "range_send", "range_typanalyze", "range_union", "rangesel", "rank", "rank_final",
+    "range_overleft_multirange", "range_overright", "range_overright_multirange",
+    "range_send", "range_typanalyze", "range_union", "rangesel", "rank", "rank_final",
     "raw_array_subscript_handler", "record_eq", "record_ge", "record_gt", "record_image_eq",
     "record_image_ge", "record_image_gt", "record_image_le", "record_image_lt", "record_image_ne",
-    "record_le", "record_lt", "record_ne", "record_out",     "record_send", "regclass", "regclassin", "regclassout", "regclassrecv", "regclasssend",
+    "record_le", "record_lt", "record_ne", "record_out",
+    "record_send", "regclass", "regclassin", "regclassout", "regclassrecv", "regclasssend",
     "regcollationin", "regcollationout", "regcollationrecv", "regcollationsend", "regconfigin",
     "regconfigout", "regconfigrecv", "regconfigsend", "regdictionaryin", "regdictionaryout",
     "regdictionaryrecv", "regdictionarysend", "regexeqjoinsel", "regexeqsel", "regexnejoinsel",
@@ -540,6 +543,11 @@ mod tests {
             "pg_backup_start",
             "pg_log_backend_memory_contexts",
             "pg_nextoid",
+            "domain_in",
+            "array_in",
+            "record_in",
+            "range_in",
+            "multirange_in",
         ] {
             assert!(STANDBY.binary_search(&name).is_err(), "{name}");
             assert!(PRIMARY.binary_search(&name).is_err(), "{name}");

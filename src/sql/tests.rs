@@ -731,6 +731,40 @@ fn operators_are_told_apart_as_the_server_does() {
     }
 }
 
+/// Not where its own query, or one before it, names a relation by the same name.
+#[test]
+fn a_name_of_with_is_known_behind_its_query() {
+    let rows: [Vec<Option<String>>; 0] = [];
+    let nothing = catalog::Catalog::build(&rows, &catalog::Trust::default()).expect("no rows");
+    let access = |text: &str| {
+        let classifier = Classifier::new(1 << 20);
+        (classifier.classify(text.as_bytes(), Lexing::default(), &nothing)).access
+    };
+    for text in [
+        "with x as (select 1) select * from x",
+        "with x as (select 1), y as (select * from x) select * from y, x",
+        "with x as (select 1) select (with y as (select * from x) select * from y)",
+        "with x as (with y as (select 1) select * from y) select * from x",
+        "with x as (select 1) table x",
+        "with x as (select 1) select 1 union table x",
+        "with recursive x as (select 1 union all select * from x) select * from x",
+        "with recursive x as (select * from y), y as (select 1) select * from x",
+        "with x as (select (select 1)), y as (select 2) select * from x, y",
+    ] {
+        assert_eq!(access(text), Access::Read, "{text}");
+    }
+    for text in [
+        "with x as (select * from x) select * from x",
+        "with x as (table x) select 1",
+        "with x as (select * from y), y as (select 1) select * from x",
+        "with x as (with y as (select 1) select * from y) select * from y",
+        "select * from (with x as (select 1) select * from x) s, x",
+        "with x as (select (select 1 from x)) select 1",
+    ] {
+        assert_eq!(access(text), Access::Write, "{text}");
+    }
+}
+
 /// The server cuts longer names off, and may find something by what is left.
 #[test]
 fn names_that_the_server_cuts_off() {

@@ -139,13 +139,49 @@ fn analyzes(options: &[UtilityOption]) -> bool {
 
 struct Walk<'a> {
     catalog: &'a Catalog,
-    /// Names that WITH defines, for each query that is open.
-    with: Vec<Vec<String>>,
+    /// What WITH defines, for each query that is open.
+    with: Vec<Scope>,
     /// The name of the function in FROM that was looked at last: it is visited as a relation's, too.
     called: Option<*const ObjectName>,
     found: Option<Finding>,
     /// What is not known does not end it.
     goes_on: bool,
+}
+
+/// The names of one WITH, each with its query.
+#[derive(Default)]
+struct Scope {
+    names: Vec<(String, *const Query)>,
+    /// How many of them may be meant. Without RECURSIVE a name is known behind its own query only (PostgreSQL manual, SELECT,
+    /// "WITH Clause").
+    known: usize,
+}
+
+impl Scope {
+    fn new(query: &Query) -> Scope {
+        let Some(with) = &query.with else {
+            return Scope::default();
+        };
+        let names = with.cte_tables.iter();
+        Scope {
+            names: names
+                .map(|table| (folded(&table.alias.name), std::ptr::from_ref(&*table.query)))
+                .collect(),
+            known: if with.recursive {
+                with.cte_tables.len()
+            } else {
+                0
+            },
+        }
+    }
+
+    /// A query has been walked, which may be that of the next name.
+    fn walked(&mut self, query: &Query) {
+        let next = self.names.get(self.known);
+        if next.is_some_and(|(_, next)| std::ptr::eq(*next, query)) {
+            self.known += 1;
+        }
+    }
 }
 
 type Step = ControlFlow<()>;
@@ -336,6 +372,18 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The body of a query, which knows all names of its WITH.
+    fn body(&mut self, query: &Query) -> Step {
+        let known = |scope: &mut Scope, known| std::mem::replace(&mut scope.known, known);
+        let all = query.with.as_ref().map_or(0, |with| with.cte_tables.len());
+        let before = self.with.last_mut().map(|scope| known(scope, all));
+        let step = self.set_expression(&query.body);
+        if let (Some(scope), Some(before)) = (self.with.last_mut(), before) {
+            scope.known = before;
+        }
+        step
+    }
+
     fn set_expression(&mut self, body: &SetExpr) -> Step {
         // Arms of set operations lean to the left, thousands deep if a client likes.
         let mut pending = vec![body];
@@ -383,11 +431,9 @@ impl<'a> Walk<'a> {
         if catalog && !matches!(look, Look::Tainted(_)) {
             return self.find(Access::Primary, Reason::Catalog, format!("relation {name}"));
         }
-        // Where a name of WITH is in scope is not worked out: one that a relation bears, too, is looked at as that.
-        if look == Look::Missing
-            && schema.is_empty()
-            && self.with.iter().flatten().any(|n| n == name)
-        {
+        // A name of WITH that a relation bears, too, is looked at as that.
+        let mut with = (self.with.iter()).flat_map(|scope| &scope.names[..scope.known]);
+        if look == Look::Missing && schema.is_empty() && with.any(|(known, _)| known == name) {
             return ControlFlow::Continue(());
         }
         self.look(look, Reason::Relation, || match schema {
@@ -450,6 +496,7 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_query(&mut self, query: &Query) -> Step {
+        self.with.push(Scope::new(query));
         if let Some(lock) = query.locks.first() {
             let step = self.write(Reason::Locking, lock.to_string());
             self.locate(|| query.span());
@@ -465,16 +512,16 @@ impl Visitor for Walk<'_> {
                 "a clause that PostgreSQL does not have",
             );
         }
-        let with = query.with.iter().flat_map(|with| &with.cte_tables);
-        let names = with.map(|table| folded(&table.alias.name)).collect();
-        self.with.push(names);
-        let step = self.set_expression(&query.body);
+        let step = self.body(query);
         self.locate(|| query.body.span());
         step
     }
 
-    fn post_visit_query(&mut self, _: &Query) -> Step {
+    fn post_visit_query(&mut self, query: &Query) -> Step {
         self.with.pop();
+        if let Some(outer) = self.with.last_mut() {
+            outer.walked(query);
+        }
         ControlFlow::Continue(())
     }
 

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+#[path = "../corpus/mod.rs"]
+mod corpus;
 mod support;
 
 mod a_killed_client_leaves_nothing_behind;
@@ -16,6 +18,7 @@ mod cancels_find_their_process;
 mod cancels_never_hit_a_bystander;
 mod drivers_see_no_difference;
 mod dumps_and_restores_pass_through;
+mod every_statement_goes_where_the_table_says;
 mod lag_bound_is_kept;
 mod listeners_share_one_connection;
 mod logins_to_servers;

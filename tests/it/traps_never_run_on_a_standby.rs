@@ -5,61 +5,8 @@
 
 use pgweir::testbed::{Node, RawClient, request};
 
+use crate::corpus::OBJECTS;
 use crate::support::{Rig, execute, logged, logged_errors, value};
-
-const OBJECTS: &str = r#"
-CREATE TABLE t (a int PRIMARY KEY, b text); INSERT INTO t VALUES (1, 'x');
-CREATE SEQUENCE sq;
-CREATE TABLE log (a int);
-CREATE FUNCTION bad() RETURNS int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (1) RETURNING a';
-CREATE FUNCTION good(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1';
-CREATE FUNCTION fixed(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
-CREATE FUNCTION mixed(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1';
-CREATE FUNCTION mixed(text) RETURNS int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (2) RETURNING a';
-CREATE SCHEMA hidden; CREATE FUNCTION hidden.good2(int) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1';
-CREATE FUNCTION ofrow(t) RETURNS int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (3) RETURNING a';
-CREATE FUNCTION goodofrow(t) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1.a';
-CREATE VIEW v_volatile AS SELECT bad() AS x FROM t;
-CREATE VIEW v_nextval AS SELECT nextval('sq') AS n;
-CREATE VIEW v_nested AS SELECT n + 1 AS m FROM v_nextval;
-CREATE VIEW v_good AS SELECT good(a) AS x, b FROM t;
-CREATE VIEW v_catalog AS SELECT pid FROM pg_stat_activity;
-CREATE MATERIALIZED VIEW m_good AS SELECT bad() AS x;
-CREATE TABLE r_bad (a int); ALTER TABLE r_bad ENABLE ROW LEVEL SECURITY;
-CREATE POLICY p ON r_bad USING (bad() > 0);
-CREATE TABLE r_good (a int); ALTER TABLE r_good ENABLE ROW LEVEL SECURITY;
-CREATE POLICY p ON r_good USING (a = coalesce(current_setting('app.tenant', true), '0')::int);
-CREATE DOMAIN d_bad AS int CHECK (bad() > VALUE - 10);
-CREATE DOMAIN d_good AS int CHECK (VALUE > 0);
-CREATE DOMAIN d_over AS d_bad;
-CREATE TYPE c_bad AS (a d_bad, b int);
-CREATE FUNCTION takes(d_bad) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
-CREATE TABLE holder (a d_bad); INSERT INTO holder VALUES (NULL);
-CREATE FUNCTION ceil(t) RETURNS int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (4) RETURNING a';
-CREATE FUNCTION "substring"(t, int) RETURNS int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (5) RETURNING a';
-CREATE FUNCTION unnest(t) RETURNS SETOF int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (6) RETURNING a';
-CREATE FUNCTION by_default(a int DEFAULT bad()) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1';
-CREATE FUNCTION row_of_holder() RETURNS holder STABLE LANGUAGE sql AS 'SELECT NULL::holder';
-CREATE TABLE nested (x holder); INSERT INTO nested VALUES (NULL);
-CREATE VIEW v_columns AS SELECT 1 AS one FROM json_to_record('{"a": 5}') AS x (a d_bad);
-CREATE TYPE e_good AS ENUM ('one', 'two');
-CREATE TYPE c_good AS (a int, b e_good);
-CREATE TYPE c_cast AS (a int);
-CREATE FUNCTION to_cast(int) RETURNS c_good STABLE LANGUAGE sql AS $$ SELECT ROW($1, 'one')::c_good $$;
-CREATE FUNCTION acc(int, int) RETURNS int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES ($2) RETURNING a';
-CREATE AGGREGATE g_bad(int) (sfunc = acc, stype = int, initcond = '0');
-CREATE AGGREGATE g_good(int) (sfunc = int4pl, stype = int, initcond = '0');
-CREATE OPERATOR <+> (function = acc, leftarg = int, rightarg = int);
-CREATE OPERATOR <*> (function = int4mul, leftarg = int, rightarg = int);
-CREATE UNLOGGED TABLE u (a int);
-CREATE TABLE parts (a int) PARTITION BY RANGE (a);
-CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
-CREATE UNLOGGED TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20);
-CREATE TABLE sound (a int) PARTITION BY RANGE (a);
-CREATE TABLE sound_1 PARTITION OF sound FOR VALUES FROM (0) TO (10);
-CREATE FUNCTION pg_catalog_like() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
-CREATE FUNCTION lower(t) RETURNS text VOLATILE LANGUAGE sql AS $$ SELECT 'x' $$;
-"#;
 
 /// Statements that must not be in a standby's log, each with what marks it there.
 const TRAPS: &[&str] = &[

@@ -108,3 +108,5 @@ UNION ALL
 SELECT 'o', '', oid::text, oprname, NULL FROM pg_operator WHERE oid >= 16384
 UNION ALL
 SELECT DISTINCT 'O', '', '0', oprname, NULL FROM pg_operator WHERE oid < 16384
+UNION ALL
+SELECT DISTINCT 'l', '', owner::text, '', NULL FROM trees WHERE kind = 'r' AND strpos(tree, '{ROWMARKCLAUSE') > 0

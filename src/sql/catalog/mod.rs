@@ -384,6 +384,11 @@ impl Names {
                 self.graph.name(node, "operator", schema, name);
             }
             "O" => drop(self.built_in_operators.insert(name.into())),
+            "l" => {
+                let node = Node::new("r", id)?;
+                let (access, reason) = (Access::Write, Reason::Locking);
+                self.graph.seed(node, access, reason, "locks rows");
+            }
             _ => return None,
         }
         Some(())

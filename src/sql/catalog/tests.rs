@@ -348,3 +348,32 @@ fn types_taint_what_takes_their_values() {
     assert!(!Catalog::unknown().takes_parameter(22001));
     assert!(Catalog::unknown().takes_parameter(23));
 }
+
+/// A view may lock rows of what it shows.
+#[test]
+fn what_locks_rows_is_a_write() {
+    let rows = format!(
+        "{ROWS}
+        r vp 20010 locking public
+        r vp 20011 over public
+        e rr 20010 20001
+        e rr 20011 20010
+        l - 20010 -"
+    );
+    let catalog = catalog(&rows, &Trust::default());
+    let verdict = |text: &str| verdict(&catalog, text);
+    let locking = "view locking (locks rows)";
+    assert_eq!(
+        verdict("select * from locking"),
+        (Access::Write, Reason::Locking, locking.to_owned())
+    );
+    assert_eq!(
+        verdict("select * from over"),
+        (
+            Access::Write,
+            Reason::Relation,
+            format!("view over \u{2192} {locking}")
+        )
+    );
+    assert_eq!(verdict("select * from t").0, Access::Read);
+}
