@@ -241,7 +241,8 @@ impl Classifier {
         }
         // Before the cache: its key has no literals, so one text that is not UTF-8 must not decide for all that differ
         // from it in a literal only.
-        if !text.is_ascii() && !(lexing.utf8 && std::str::from_utf8(text).is_ok()) {
+        let is_utf8 = || lexing.utf8 && std::str::from_utf8(text).is_ok();
+        if !text.is_ascii() && !is_utf8() {
             if let Some(basis) = basis {
                 *basis = Basis::said("not UTF-8");
             }
