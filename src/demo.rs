@@ -156,6 +156,7 @@ fn configuration(cluster: &Cluster) -> Config {
                 catalog_ttl: Duration::from_secs(60),
                 trust_declared_volatility: true,
             },
+            standby_functions: Vec::new(),
         }],
         databases: vec![Database {
             name: "*".to_owned(),

@@ -84,11 +84,13 @@ fn clusters<'t>(root: &Table<'t>) -> Vec<Named<'t>> {
 
 fn cluster(named: &Named<'_>, sources: &dyn Sources) -> Cluster {
     let table = &named.table;
+    let reading = table.table("reads");
     Cluster {
         name: named.name.clone(),
         nodes: nodes(table),
         monitor: monitor(&table.table("monitor"), sources),
-        reads: reads(&table.table("reads")),
+        reads: reads(&reading),
+        standby_functions: reading.get(&keys::STANDBY_FUNCTIONS),
     }
 }
 

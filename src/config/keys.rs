@@ -101,6 +101,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &MAX_LAG,
     &CATALOG_TTL,
     &TRUST_DECLARED_VOLATILITY,
+    &STANDBY_FUNCTIONS,
     &DATABASE_CLUSTER,
     &DATABASE_DBNAME,
     &DATABASE_MAX_CONNECTIONS,
@@ -360,6 +361,15 @@ pub(super) static TRUST_DECLARED_VOLATILITY: Key<Choice<bool>> = Key {
     does: "Whether functions of users and extensions that are declared `IMMUTABLE` or `STABLE` may run on standbys. One that \
            writes all the same is refused there; one with an effect outside of PostgreSQL is not. With `\"off\"` statements \
            that call any of them go to the primary.",
+};
+
+pub(super) static STANDBY_FUNCTIONS: Key<Names> = Key {
+    path: "cluster.<name>.reads.standby_functions",
+    shape: Names,
+    needed: Needed::No,
+    does: "Functions of users and extensions that may run on standbys whatever they are declared as, as `\"name\"` or \
+           `\"schema.name\"`: all overloads of that name. For functions that are `VOLATILE` and only read. Built-in functions and \
+           dblink's are what they are.",
 };
 
 pub(super) static DATABASE_CLUSTER: Key<Text> = Key {

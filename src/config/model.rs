@@ -170,6 +170,8 @@ pub struct Cluster {
     pub monitor: Monitor,
     /// Which standbys are read.
     pub reads: Reads,
+    /// Users' functions that may run on standbys whatever they are declared as.
+    pub standby_functions: Vec<String>,
 }
 
 /// One PostgreSQL instance.

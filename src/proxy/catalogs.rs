@@ -33,7 +33,7 @@ impl Catalogs {
             ttl: cluster.reads.catalog_ttl,
             trust: Trust {
                 declared: cluster.reads.trust_declared_volatility,
-                ..Trust::default()
+                functions: cluster.standby_functions.clone(),
             },
         };
         let clusters = config.clusters.iter();

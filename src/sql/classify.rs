@@ -237,6 +237,15 @@ impl Classifier {
                 ..Class::plain(Access::Write, Reason::UnsafeText)
             };
         }
+        if lexed.flags.long_name {
+            if let Some(basis) = basis {
+                *basis = Basis::said("a name of more than 63 bytes");
+            }
+            return Class {
+                statements,
+                ..Class::plain(Access::Write, Reason::UnsafeText)
+            };
+        }
         // A verdict holds for what one catalog says.
         let length = lexed.key.len();
         let epoch = catalog.epoch().to_le_bytes();

@@ -42,7 +42,12 @@ pub(super) struct Flags {
     pub(super) execute: bool,
     /// The view `pg_settings`, by which an UPDATE changes settings. PostgreSQL manual, view-pg-settings.html.
     pub(super) settings_view: bool,
+    /// A name that the server cuts off: it may be another's then.
+    pub(super) long_name: bool,
 }
+
+/// Longest name in bytes: NAMEDATALEN less one.
+const MAX_NAME: usize = 63;
 
 /// Text that is not lexed to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +142,7 @@ impl Lexed {
                 let end = quoted(text, at + 1, b'"')?;
                 self.key.extend_from_slice(&text[at..end]);
                 self.note(&text[at + 1..end - 1]);
+                self.flags.long_name |= end - 1 - (at + 1) > MAX_NAME;
                 Ok(end)
             }
             b'$' => self.dollar(text, at),
@@ -186,6 +192,7 @@ impl Lexed {
                 _ => {}
             }
         }
+        self.flags.long_name |= length > MAX_NAME;
         let (flags, word) = (&mut self.flags, &self.key[start..]);
         flags.note(word);
         Ok(end)

@@ -730,3 +730,50 @@ fn operators_are_told_apart_as_the_server_does() {
         assert_eq!(classify(text).access, Access::Read, "{text}");
     }
 }
+
+/// The server cuts longer names off, and may find something by what is left.
+#[test]
+fn names_that_the_server_cuts_off() {
+    let name = "a".repeat(64);
+    for text in [
+        format!("select {name} from t"),
+        format!("select t.\"{name}\" from t"),
+        format!("with {name} as (select 1) select * from {name}"),
+    ] {
+        let class = classify(&text);
+        assert_eq!(
+            (class.access, class.reason),
+            (Access::Write, Reason::UnsafeText),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        classify(&format!("select {} from t", &name[1..])).access,
+        Access::Read
+    );
+    assert_eq!(
+        classify(&format!("select '{name}' from t")).access,
+        Access::Read
+    );
+}
+
+/// Verdicts are remembered by texts without their literals: what a literal decides must not be among them.
+#[test]
+fn explain_by_number_is_taken_for_execution() {
+    let classifier = Classifier::new(1 << 20);
+    for text in [
+        "explain (analyze 0) insert into t values (1)",
+        "explain (analyze 1) insert into t values (1)",
+    ] {
+        let class = classifier.classify(text.as_bytes(), Lexing::default(), &TABLES);
+        assert_eq!(class.access, Access::Write, "{text}");
+    }
+}
+
+#[test]
+fn types_among_arguments() {
+    for (kind, access) in [("int", Access::Read), ("mytype", Access::Write)] {
+        let text = format!("select json_object('a': 1 returning {kind})");
+        assert_eq!(classify(&text).access, access, "{text}");
+    }
+}

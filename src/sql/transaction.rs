@@ -143,7 +143,7 @@ pub fn control(text: &[u8]) -> Option<Control> {
     words.is_at_end().then_some(control)
 }
 
-/// [WORK | TRANSACTION] [AND [NO] CHAIN]
+/// `[WORK | TRANSACTION] [AND [NO] CHAIN]`
 fn end(words: &mut Words<'_>, commit: bool) -> Option<Control> {
     words.skip_work();
     let mut chain = false;

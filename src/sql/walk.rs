@@ -9,9 +9,9 @@ use std::ops::ControlFlow;
 use sqlparser::ast::ArrayElemTypeDef as Elem;
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Function,
-    FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select, SetExpr, Spanned,
-    Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod, UnaryOperator,
-    UtilityOption, Visit, Visitor,
+    FunctionArgumentClause, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select,
+    SetExpr, Spanned, Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod,
+    UnaryOperator, UtilityOption, Visit, Visitor,
 };
 use sqlparser::tokenizer::Span;
 
@@ -122,12 +122,13 @@ fn worse(a: Option<Finding>, b: Option<Finding>) -> Option<Finding> {
     }
 }
 
-/// Whether EXPLAIN's options in parentheses ask for execution. Unless the value is known to mean no, they do.
+/// Whether EXPLAIN's options in parentheses ask for execution. Unless the value is known to mean no, they do. A number says
+/// nothing: verdicts are remembered without numbers.
 fn analyzes(options: &[UtilityOption]) -> bool {
     let means_no = |value: &Expr| {
         matches!(
             value.to_string().to_ascii_lowercase().as_str(),
-            "false" | "off" | "0"
+            "false" | "off"
         )
     };
     options
@@ -209,6 +210,31 @@ impl<'a> Walk<'a> {
             Some([schema, name] | [_, schema, name]) => self.catalog.function(schema, name),
             _ => Look::Missing,
         };
+        self.look(look, Reason::Function, || format!("function {name}"))
+    }
+
+    /// Clauses among a function's arguments. The visitor sees their expressions, and not their types.
+    fn clauses(&mut self, function: &Function) -> Step {
+        for arguments in [&function.args, &function.parameters] {
+            let FunctionArguments::List(list) = arguments else {
+                continue;
+            };
+            for clause in &list.clauses {
+                match clause {
+                    FunctionArgumentClause::OrderBy(_)
+                    | FunctionArgumentClause::JsonNullClause(_) => {}
+                    FunctionArgumentClause::JsonReturningClause(returning) => {
+                        self.data_type(&returning.data_type)?;
+                    }
+                    _ => return self.write(Reason::UnknownConstruct, "a clause of a function"),
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn plain_function(&mut self, name: &str) -> Step {
+        let look = self.catalog.function("", name);
         self.look(look, Reason::Function, || format!("function {name}"))
     }
 
@@ -531,9 +557,8 @@ impl Visitor for Walk<'_> {
             }
             TableFactor::Derived { sample, .. } => self.sample(sample.as_ref()),
             TableFactor::Function { name, .. } => self.function(name),
-            TableFactor::UNNEST { .. } | TableFactor::NestedJoin { .. } => {
-                ControlFlow::Continue(())
-            }
+            TableFactor::UNNEST { .. } => self.plain_function("unnest"),
+            TableFactor::NestedJoin { .. } => ControlFlow::Continue(()),
             _ => self.write(Reason::UnknownConstruct, "a FROM item that is not known"),
         };
         self.locate(|| factor.span());
@@ -543,7 +568,10 @@ impl Visitor for Walk<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> Step {
         let step = match expr {
             Expr::Function(function) if is_constructor(function) => ControlFlow::Continue(()),
-            Expr::Function(function) => self.function(&function.name),
+            Expr::Function(function) => {
+                self.clauses(function)?;
+                self.function(&function.name)
+            }
             Expr::Cast {
                 data_type,
                 format: None,
@@ -559,6 +587,12 @@ impl Visitor for Walk<'_> {
                 ..
             } => self.write(Reason::Operator, "an operator that is not built in"),
             Expr::UnaryOp { op, .. } => self.known_operator(op),
+            // Unlike the grammar's other functions these are looked up as any name is, at least with commas between their
+            // arguments (gram.y, func_expr_common_subexpr).
+            Expr::Ceil { .. } => self.plain_function("ceil"),
+            Expr::Floor { .. } => self.plain_function("floor"),
+            Expr::Substring { .. } => self.plain_function("substring"),
+            Expr::Overlay { .. } => self.plain_function("overlay"),
             Expr::CompoundIdentifier(parts) => match parts.last() {
                 Some(name) => self.attribute(name),
                 None => ControlFlow::Continue(()),
@@ -593,12 +627,8 @@ impl Visitor for Walk<'_> {
             | Expr::SimilarTo { .. }
             | Expr::AtTimeZone { .. }
             | Expr::Extract { .. }
-            | Expr::Ceil { .. }
-            | Expr::Floor { .. }
             | Expr::Position { .. }
-            | Expr::Substring { .. }
             | Expr::Trim { .. }
-            | Expr::Overlay { .. }
             | Expr::Collate { .. }
             | Expr::Nested(_)
             | Expr::Value(_)

@@ -207,6 +207,7 @@ pub fn config_for(cluster: &Cluster) -> Config {
                 catalog_ttl: Duration::from_millis(100),
                 trust_declared_volatility: true,
             },
+            standby_functions: Vec::new(),
         }],
         databases: vec![Database {
             name: "*".to_owned(),

@@ -7,7 +7,7 @@ use pgweir::testbed::{Node, RawClient, request};
 
 use crate::support::{Rig, execute, logged, logged_errors, value};
 
-const OBJECTS: &str = r"
+const OBJECTS: &str = r#"
 CREATE TABLE t (a int PRIMARY KEY, b text); INSERT INTO t VALUES (1, 'x');
 CREATE SEQUENCE sq;
 CREATE TABLE log (a int);
@@ -35,6 +35,13 @@ CREATE DOMAIN d_over AS d_bad;
 CREATE TYPE c_bad AS (a d_bad, b int);
 CREATE FUNCTION takes(d_bad) RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
 CREATE TABLE holder (a d_bad); INSERT INTO holder VALUES (NULL);
+CREATE FUNCTION ceil(t) RETURNS int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (4) RETURNING a';
+CREATE FUNCTION "substring"(t, int) RETURNS int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (5) RETURNING a';
+CREATE FUNCTION unnest(t) RETURNS SETOF int VOLATILE LANGUAGE sql AS 'INSERT INTO log VALUES (6) RETURNING a';
+CREATE FUNCTION by_default(a int DEFAULT bad()) RETURNS int STABLE LANGUAGE sql AS 'SELECT $1';
+CREATE FUNCTION row_of_holder() RETURNS holder STABLE LANGUAGE sql AS 'SELECT NULL::holder';
+CREATE TABLE nested (x holder); INSERT INTO nested VALUES (NULL);
+CREATE VIEW v_columns AS SELECT 1 AS one FROM json_to_record('{"a": 5}') AS x (a d_bad);
 CREATE TYPE e_good AS ENUM ('one', 'two');
 CREATE TYPE c_good AS (a int, b e_good);
 CREATE TYPE c_cast AS (a int);
@@ -52,7 +59,7 @@ CREATE TABLE sound (a int) PARTITION BY RANGE (a);
 CREATE TABLE sound_1 PARTITION OF sound FOR VALUES FROM (0) TO (10);
 CREATE FUNCTION pg_catalog_like() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION lower(t) RETURNS text VOLATILE LANGUAGE sql AS $$ SELECT 'x' $$;
-";
+"#;
 
 /// Statements that must not be in a standby's log, each with what marks it there.
 const TRAPS: &[&str] = &[
@@ -84,6 +91,14 @@ const TRAPS: &[&str] = &[
     "SELECT a FROM parts",
     "SELECT last_value FROM sq",
     "SELECT takes(5)",
+    "SELECT ceil(t) FROM t",
+    "SELECT substring(t, 1) FROM t",
+    "SELECT u FROM t, unnest(t) AS u",
+    "SELECT by_default()",
+    "SELECT json_populate_record(row_of_holder(), '{\"a\": 5}')",
+    "SELECT jsonb_populate_record(n.x, '{\"a\": 5}') FROM nested AS n",
+    "SELECT one FROM v_columns",
+    "SELECT one FROM json_to_record('{\"a\": 5}') AS x (a d_bad), (SELECT 1 AS one) AS y",
     "SELECT jsonb_populate_record(h, '{\"a\": 5}') FROM holder AS h",
     "COPY (SELECT bad()) TO STDOUT",
     "COPY (WITH i AS (INSERT INTO log VALUES (9) RETURNING a) SELECT a FROM i) TO STDOUT",
@@ -384,4 +399,27 @@ fn the_event_trigger_tells_of_ddl() {
         execute(&mut client, "SELECT good(91)");
         logged(standby, "SELECT good(91)") == before
     });
+}
+
+/// An administrator vouches for a function that is declared volatile, and trusts no declaration.
+#[test]
+fn trust_is_configured() {
+    let cluster = pgweir::testbed::Cluster::builder()
+        .standbys(1)
+        .setting("log_statement", "all");
+    let rig = Rig::with(cluster, |config| {
+        config.clusters[0].reads.trust_declared_volatility = false;
+        config.clusters[0].standby_functions = vec!["estimate".to_owned()];
+    });
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    primary.execute(OBJECTS).expect("the objects");
+    let estimate = "CREATE FUNCTION estimate() RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1'";
+    primary.execute(estimate).expect("a function");
+    rig.cluster.wait_caught_up().expect("the standby");
+    rig.learn("postgres");
+    let mut client = rig.client("postgres");
+    assert_eq!(value(&mut client, "SELECT estimate()"), "1");
+    assert_eq!(value(&mut client, "SELECT good(1)"), "1");
+    assert_eq!(logged(standby, "SELECT estimate()"), 1);
+    assert_eq!(logged(standby, "SELECT good(1)"), 0);
 }

@@ -9,6 +9,8 @@ WITH trees(kind, owner, tree) AS MATERIALIZED (
     FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
    WHERE attgenerated = 'v'
   UNION ALL
+  SELECT 'f', oid, proargdefaults::text FROM pg_proc WHERE oid >= 16384 AND proargdefaults IS NOT NULL
+  UNION ALL
   SELECT 't', contypid, conbin::text FROM pg_constraint WHERE contypid >= 16384 AND contype = 'c'
 ), edges(kind, owner, target_kind, target) AS MATERIALIZED (
   SELECT kind, owner, target_kind, split_part(left(piece, 11), ' ', 1)::oid
@@ -17,6 +19,12 @@ WITH trees(kind, owner, tree) AS MATERIALIZED (
                  (':tsmhandler ', 'f'), (':relid ', 'r'), (':resulttype ', 't')) field(name, target_kind),
          string_to_table(tree, name) WITH ORDINALITY part(piece, n)
    WHERE n > 1
+  UNION
+  -- Lists of columns with their types: those of functions in FROM, and of XMLTABLE and JSON_TABLE.
+  SELECT kind, owner, 't', id::oid
+    FROM trees, string_to_table(tree, 'coltypes (o ') WITH ORDINALITY part(piece, n),
+         string_to_table(split_part(piece, ')', 1), ' ') id
+   WHERE n > 1 AND id <> ''
   UNION
   SELECT 'f', aggfnoid, 'f', part
     FROM pg_aggregate, unnest(ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggserialfn,
@@ -34,7 +42,7 @@ WITH trees(kind, owner, tree) AS MATERIALIZED (
   UNION
   SELECT 't', t.oid, 't', atttypid
     FROM pg_type t JOIN pg_class c ON c.oid = typrelid JOIN pg_attribute ON attrelid = typrelid
-   WHERE relkind = 'c' AND atttypid >= 16384
+   WHERE typrelid <> 0 AND atttypid >= 16384
   UNION
   SELECT 't', rngtypid, 't', rngsubtype FROM pg_range WHERE rngtypid >= 16384
   UNION
