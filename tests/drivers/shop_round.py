@@ -434,13 +434,13 @@ def walk(shop):
 
 
 def trade(shop, seed):
-    """Of a hundred turns, 5 take orders, 10 read in transactions that might write, and the rest only read."""
+    """Of a hundred turns, 3 take orders, 12 read in transactions that might write, and the rest only read."""
     failures = []
 
     def work(turns):
         try:
             for _ in range(TURNS):
-                kind = turns.choices(["deed", "default", "autocommit", "read-only", "snapshot"], [5, 10, 50, 25, 10])[0]
+                kind = turns.choices(["deed", "default", "autocommit", "read-only", "snapshot"], [3, 12, 50, 25, 10])[0]
                 n = turns.randint(1, USERS)
                 if kind == "deed":
                     shop.do(turns.choice(DEEDS), n)
