@@ -60,6 +60,7 @@ fn may_apply(tokens: &[TokenWithSpan]) -> bool {
                             | Keyword::DISTINCT
                             | Keyword::EXCLUDE
                             | Keyword::ONLY
+                            | Keyword::FETCH
                     )
             }
             (Token::Word(word), Token::Mul) => is_plain(word),
@@ -99,6 +100,9 @@ impl Rewriter {
                     Keyword::TABLE => self.table(),
                     Keyword::VARIADIC => self.variadic(),
                     Keyword::OPERATOR => self.operator(),
+                    Keyword::FETCH => self.fetch(),
+                    Keyword::ROW => self.fetched_rows(),
+                    Keyword::ROWS if self.before(1) == Some(&Token::RParen) => self.fetched_rows(),
                     Keyword::ROWS => self.rows_from(),
                     Keyword::COLLATE => self.collate(),
                     Keyword::SEARCH => self.search(),
@@ -273,6 +277,30 @@ impl Rewriter {
         }
         self.write([Token::LParen, word("SELECT", Keyword::SELECT)]);
         3
+    }
+
+    /// `FETCH FIRST (a) ROWS ONLY` is `LIMIT (a)`: the parser takes nothing but a number there. What stands in parentheses
+    /// stays, and its end is the other rule's.
+    fn fetch(&mut self) -> usize {
+        let begins = self.is_keyword(1, Keyword::FIRST) || self.is_keyword(1, Keyword::NEXT);
+        if !begins || self.token(2) != Some(&Token::LParen) {
+            return 0;
+        }
+        self.write([word("LIMIT", Keyword::LIMIT)]);
+        2
+    }
+
+    /// `ROWS ONLY` and `ROWS WITH TIES` behind a parenthesis end nothing but FETCH.
+    fn fetched_rows(&self) -> usize {
+        if self.before(1) != Some(&Token::RParen) {
+            0
+        } else if self.is_keyword(1, Keyword::ONLY) {
+            2
+        } else if self.is_keyword(1, Keyword::WITH) && self.is_keyword(2, Keyword::TIES) {
+            3
+        } else {
+            0
+        }
     }
 
     /// A collation is no function, and all that differs is the order of strings.
@@ -570,6 +598,10 @@ mod tests {
                 "select sum(a) over (order by b rows unbounded preceding exclude no others) from t",
                 "select float8 '1.5', point '(1,2)' <-> point '(0,0)', json '{}'",
                 "select make_interval(years := 1, months := 6)",
+                "select a from t order by a fetch first (3) rows only",
+                "select a from t offset (1) rows fetch next ($1::int) row only",
+                "select a from t order by a fetch first (1 + $1) rows with ties",
+                "select a from (select a from t fetch first ((select 2)) rows only) x",
                 "select box '((1,1),(0,0))' # box '((2,2),(0,0))'",
             ],
         );
@@ -590,6 +622,10 @@ mod tests {
                 "select 1 operator(<<<>>>) 2",
                 "select * from rows from (generate_series(1, 2), f()) as x",
                 "select f() collate \"C\"",
+                "select a from t fetch first (f()) rows only",
+                "select a from t fetch first (nextval('s')) rows with ties",
+                "select a from t fetch first (3) rows only for update",
+                "select fetch first (3) rows only",
                 "select * from t order by a using <<<>>>",
                 "select * from t order by a using operator(public.<)",
                 "select (f()).*",

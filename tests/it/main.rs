@@ -30,6 +30,7 @@ mod prepared_statements_are_shared;
 mod promotion_moves_writes;
 mod protocol_versions;
 mod psql_works_as_against_the_server;
+mod reads_of_an_orm_go_to_the_standbys;
 mod replication_passes_through;
 mod sessions_keep_their_settings;
 mod statements_go_where_they_are_asked_to;
