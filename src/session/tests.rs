@@ -3622,3 +3622,45 @@ fn what_is_not_kept_does_not_move() {
         assert_eq!(show(&script.told, SERVER), "T / E 40001 / Z I", "{behind}");
     }
 }
+
+/// Names that a group changes and uses are the server's to judge: every message of it is answered, and nothing is done that
+/// the server would not do.
+#[test]
+fn a_group_that_changes_a_name_and_uses_it_goes_to_the_server() {
+    for group in [
+        "P a begin / B a / E / P a end / S",
+        "C b / B b / E / S",
+        "C b / D b / S",
+        "C b / P b begin / S",
+    ] {
+        let mut script = late(false);
+        script.play(
+            "client: P b begin / S
+             told: 1 / Z I",
+        );
+        script.client(&write(group, CLIENT));
+        // But for a Close, which any server would answer so.
+        let told = show(&script.told, SERVER);
+        assert!(matches!(&*told, "" | "3"), "{group}: {told}");
+        assert!(script.held.is_some(), "{group}: it has a server");
+    }
+}
+
+/// The portal that a Close names is gone when Execute comes to it.
+#[test]
+fn a_portal_that_was_closed_is_not_executed() {
+    let mut script = late(false);
+    script.play(
+        "client: Q begin
+         told: C BEGIN / Z T
+         client: P - commit / S
+         told: 1 / Z T",
+    );
+    let mut group = write("B -", CLIENT);
+    put_header(&mut group, b'C', 2);
+    group.extend_from_slice(b"P\0");
+    group.extend_from_slice(&write("E / S", CLIENT));
+    script.client(&group);
+    assert_eq!(show(&script.told, SERVER), "", "the COMMIT is not done");
+    assert!(script.held.is_some());
+}

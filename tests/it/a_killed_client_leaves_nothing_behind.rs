@@ -598,3 +598,26 @@ fn a_commit_is_left_to_its_server() {
     rig.wait("no victim on the server", || waiting() == "0");
     assert_eq!(value(&mut rig.client("postgres"), "SELECT 1"), "1");
 }
+
+/// What it has sent ahead waits for what it runs, and its death is noticed all the same.
+#[test]
+fn with_the_next_statement_sent_ahead() {
+    let rig = Rig::start(1, |_| ());
+    let standby = rig.cluster.standbys()[0];
+    let running = |wanted: &str| {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' \
+                   AND state = 'active' AND pid <> pg_backend_pid()";
+        standby.value(sql).expect("a count") == wanted
+    };
+    let mut client = rig.client("postgres");
+    let ahead = [
+        request::query("SELECT pg_sleep(600)"),
+        request::query("CREATE TABLE never (a int)"),
+    ];
+    client.send(&ahead.concat()).expect("an open connection");
+    rig.wait("the read to run on the standby", || running("1"));
+    drop(client);
+    rig.wait("the read to be cancelled", || running("0"));
+    let never = "SELECT count(*) FROM pg_class WHERE relname = 'never'";
+    assert_eq!(rig.cluster.primary().value(never).expect("a count"), "0");
+}
