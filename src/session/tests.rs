@@ -2822,8 +2822,8 @@ fn a_transaction_without_a_statement_needs_no_server() {
          told: 1 / 2 / C BEGIN / 1 / 2 / C ROLLBACK / Z I
          client: P b begin / D b / H / S
          told: 1 / t / n / Z I
-         client: B b / E / H
-         told: 2 / C BEGIN
+         client: P - begin / B - / E / H
+         told: 1 / 2 / C BEGIN
          client: S / C c / S
          told: Z T / 3 / Z T
          client: B c / E / S
@@ -3663,4 +3663,19 @@ fn a_portal_that_was_closed_is_not_executed() {
     script.client(&group);
     assert_eq!(show(&script.told, SERVER), "", "the COMMIT is not done");
     assert!(script.held.is_some());
+}
+
+/// A program that prepares its statements, and waits for that alone, may hold all connections by its other sessions: one
+/// whose BEGIN is prepared has its own before anything else is.
+#[test]
+fn a_prepared_begin_takes_a_connection() {
+    let mut script = late(false);
+    script.play(
+        "client: P b begin / S
+         told: 1 / Z I
+         held: nothing",
+    );
+    script.client(&write("B b / E / S", CLIENT));
+    assert_eq!(show(&script.told, SERVER), "");
+    assert_eq!(script.held, Some(Node::Primary));
 }

@@ -858,7 +858,14 @@ impl Session {
                 if !bind.portal.is_empty() || !is_plain_bind(body) {
                     return None;
                 }
-                reading.bound = Some(self.named_control(reading, bind.statement)?);
+                let control = self.named_control(reading, bind.statement)?;
+                let begins = matches!(control, Control::Begin { .. });
+                if begins && !bind.statement.is_empty() {
+                    // Whoever prepares BEGIN prepares what follows, too, and may wait for that alone, as pgbench does, while
+                    // its other sessions hold all connections. This one takes its own before.
+                    return None;
+                }
+                reading.bound = Some(control);
                 Some(Answer::Bound)
             }
             b'D' if late => match frontend::target(body)? {

@@ -37,7 +37,7 @@ fn an_idle_client_is_told_goodbye() {
     let mut in_transaction = rig.client("postgres");
     idle.query("SELECT 1").unwrap();
     let since = Instant::now();
-    in_transaction.query("BEGIN").unwrap();
+    in_transaction.query("BEGIN; SELECT 1").unwrap();
     // In the queue behind that transaction: this is not idleness, and neither is what the transaction does.
     busy.send(&request::query("SELECT 2")).unwrap();
     is_told_goodbye(&mut idle, since, "57P05");

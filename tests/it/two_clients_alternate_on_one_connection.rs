@@ -82,8 +82,13 @@ fn forth(client: TcpStream, server: TcpStream, answered: &AtomicBool, counts: &C
     let mut counted = None;
     pass(client, server, |bytes| {
         let counted = *counted.get_or_insert_with(|| {
-            let name = DATABASE.as_bytes();
-            let counted = bytes.windows(name.len()).any(|there| there == name);
+            let names = |name: &str| {
+                bytes
+                    .windows(name.len())
+                    .any(|there| there == name.as_bytes())
+            };
+            // The catalog is read beside the clients' connections.
+            let counted = names(DATABASE) && !names("pgweir catalog");
             counts
                 .connections
                 .fetch_add(u64::from(counted), Ordering::SeqCst);

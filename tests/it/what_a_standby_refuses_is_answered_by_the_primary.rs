@@ -447,7 +447,7 @@ fn the_query_timeout_covers_the_wait_for_the_primary() {
     });
     plant_liars(&rig, "INSERT INTO notes VALUES (1);", &["view_a"]);
     let mut other = rig.client("postgres");
-    execute(&mut other, "BEGIN");
+    execute(&mut other, "BEGIN; SELECT 1");
     let mut client = rig.client("postgres");
     // A wait of its own would take until the pool gives up, which is more than a client's patience here.
     let (done, waits) = mpsc::sync_channel(1);
