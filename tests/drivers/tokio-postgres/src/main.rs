@@ -14,12 +14,16 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::future::{join, join_all, try_join_all};
 use futures_util::{SinkExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio_postgres::binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream};
+use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, Kind, ToSql, Type};
 use tokio_postgres::{
-    AsyncMessage, Client, Config, IsolationLevel, NoTls, Row, SimpleQueryMessage, Statement,
+    AsyncMessage, CancelToken, Client, Config, IsolationLevel, NoTls, Row, SimpleQueryMessage,
+    Statement,
 };
 
 type Done = Result<(), Box<dyn Error>>;
@@ -708,6 +712,19 @@ impl Round {
         self.hear(2).await
     }
 
+    /// Returns when the server has dealt with the request, which it tells by closing the connection: one that is on its way
+    /// would hit what comes next.
+    async fn request_cancel(&self, token: &CancelToken) -> Done {
+        let Some(Host::Tcp(host)) = self.config.get_hosts().first() else {
+            return Err("a TCP address is expected".into());
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let mut stream = TcpStream::connect((host.as_str(), port)).await?;
+        token.cancel_query_raw(&mut stream, NoTls).await?;
+        stream.read_to_end(&mut Vec::new()).await?;
+        Ok(())
+    }
+
     async fn cancel(&self) -> Done {
         let (client, table) = (&self.client, &self.table);
         let sleep = format!("DELETE FROM {table} WHERE n = 1 AND pg_sleep(60) IS NULL");
@@ -719,7 +736,7 @@ impl Round {
             let answer = loop {
                 match tokio::time::timeout(wait, query.as_mut()).await {
                     Ok(answer) => break answer,
-                    Err(_) => token.cancel_query(NoTls).await?,
+                    Err(_) => self.request_cancel(&token).await?,
                 }
                 wait = Duration::from_secs(1);
             };
@@ -738,10 +755,7 @@ impl Round {
         client
             .batch_execute("SET statement_timeout = '100ms'")
             .await?;
-        // Its words are not compared: straight at the server, a cancel request of before may come late and hit this.
-        let answer = client.query("SELECT pg_sleep(60)", &[]).await;
-        let code = answer.err().and_then(|error| error.code().cloned());
-        say("timed out", &(code == Some(SqlState::QUERY_CANCELED)));
+        attempt(client, "SELECT pg_sleep(60)").await;
         client.batch_execute("RESET statement_timeout").await?;
         // A query that nobody waits for any more is answered all the same, and the next one is not taken for it.
         let unheard = tokio::time::timeout(
