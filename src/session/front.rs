@@ -444,6 +444,16 @@ impl Session {
         classifier.classify(text, self.lexing, catalog)
     }
 
+    /// A Parse that is answered here: the session has the statement, and no server yet.
+    pub(super) fn prepare_here(&mut self, parse: frontend::Parse<'_>, context: Context<'_>) {
+        let statement = self.intern(parse, context);
+        if parse.name.is_empty() {
+            self.unnamed = Some(statement);
+        } else {
+            self.cold().prepared.insert(parse.name.into(), statement);
+        }
+    }
+
     /// What a prepared statement does, by what the catalog is now and by its hint.
     pub(super) fn class_of(&self, statement: &Statement, context: Context<'_>) -> Class {
         let class = statement.class_under(context.catalog.epoch(), || {
@@ -461,7 +471,7 @@ impl Session {
             class
         });
         // Prepared when backslashes were something else: what servers make of it now is not known.
-        let class = if self.lexing == Lexing::default() || self.lexing.is_alike(statement.text()) {
+        let class = if self.lexing.is_alike(statement.text()) {
             class
         } else {
             Class {

@@ -218,12 +218,7 @@ impl Session {
                 }
                 b'P' => {
                     if let Some(parse) = frontend::parse(body) {
-                        let statement = self.intern(parse, context);
-                        if parse.name.is_empty() {
-                            self.unnamed = Some(statement);
-                        } else {
-                            self.cold().prepared.insert(parse.name.into(), statement);
-                        }
+                        self.prepare_here(parse, context);
                     }
                     put_header(replies, b'1', 0);
                 }

@@ -787,12 +787,7 @@ impl Session {
             self.block = reading.block;
             match answer {
                 Some(Answer::Parsed(parse)) => {
-                    let statement = self.intern(parse, context);
-                    if parse.name.is_empty() {
-                        self.unnamed = Some(statement);
-                    } else {
-                        self.cold().prepared.insert(parse.name.into(), statement);
-                    }
+                    self.prepare_here(parse, context);
                     put_header(replies, b'1', 0);
                 }
                 Some(Answer::Bound) => put_header(replies, b'2', 0),

@@ -2,7 +2,7 @@
 
 use pgweir::testbed::{RawClient, request};
 
-use crate::support::{Rig, execute, value};
+use crate::support::{Rig, execute, extended, value};
 
 /// One server connection, so that a pin is felt by everybody else. LISTEN is shared unless a test says otherwise.
 fn rig() -> Rig {
@@ -48,21 +48,6 @@ fn ends(rig: &Rig, reason: &str, what: &str) {
     ] {
         assert_eq!(value(&mut other, sql), expected, "{what}: {sql}");
     }
-}
-
-/// The same by the extended protocol.
-#[track_caller]
-fn group(client: &mut RawClient, text: &str) {
-    let bytes = [
-        request::parse("", text, &[]),
-        request::bind("", "", &[]),
-        request::execute("", 0),
-        request::sync(),
-    ]
-    .concat();
-    client.send(&bytes).expect("an open connection");
-    let answer = client.recv_until_ready().expect("an answer");
-    assert!(answer.iter().all(|message| message.tag != b'E'), "{text}");
 }
 
 #[test]
@@ -190,10 +175,10 @@ fn advisory_locks_end_with_the_last_unlock() {
         "SELECT pg_advisory_unlock(1)",
         "SELECT pg_advisory_unlock(1)",
     ] {
-        group(&mut client, sql);
+        extended(&mut client, sql);
         stays(&rig, &mut client, reason, sql);
     }
-    group(&mut client, "SELECT pg_advisory_unlock_shared(2, 3)");
+    extended(&mut client, "SELECT pg_advisory_unlock_shared(2, 3)");
     ends(&rig, reason, "the last unlock");
     execute(
         &mut client,

@@ -13,7 +13,7 @@ use pgweir::config::{
     Monitor, Pool, Reads, Routing, Timeouts,
 };
 use pgweir::proxy::Proxy;
-use pgweir::testbed::{Address, Builder, Cluster, Message, Node, RawClient, wait_for};
+use pgweir::testbed::{Address, Builder, Cluster, Message, Node, RawClient, request, wait_for};
 use tokio::sync::oneshot;
 
 /// The longest that a test waits for something that must come true.
@@ -395,6 +395,24 @@ pub fn execute(client: &mut RawClient, sql: &str) {
     client
         .query(sql)
         .unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// Runs a statement that must succeed by the extended protocol.
+#[track_caller]
+pub fn extended(client: &mut RawClient, sql: &str) {
+    let bytes = [
+        request::parse("", sql, &[]),
+        request::bind("", "", &[]),
+        request::execute("", 0),
+        request::sync(),
+    ]
+    .concat();
+    client.send(&bytes).expect("an open connection");
+    let answer = client.recv_until_ready().expect("an answer");
+    assert!(
+        answer.iter().all(|message| message.tag != b'E'),
+        "{sql}: {answer:?}"
+    );
 }
 
 /// The single value that a statement returns.

@@ -6,7 +6,7 @@
 use pgweir::testbed::{Node, RawClient, request};
 
 use crate::corpus::OBJECTS;
-use crate::support::{Rig, execute, logged, logged_errors, value};
+use crate::support::{Rig, execute, extended, logged, logged_errors, value};
 
 /// Statements that must not be in a standby's log, each with what marks it there.
 const TRAPS: &[&str] = &[
@@ -93,26 +93,6 @@ fn rig() -> Rig {
     rig.cluster.wait_caught_up().expect("the standby");
     rig.learn("postgres");
     rig
-}
-
-/// By the extended protocol, and what the server answered last.
-#[track_caller]
-fn extended(client: &mut RawClient, text: &str) {
-    let bytes = [
-        request::parse("", text, &[]),
-        request::bind("", "", &[]),
-        request::execute("", 0),
-        request::sync(),
-    ]
-    .concat();
-    client.send(&bytes).expect("an open connection");
-    loop {
-        let message = client.recv().expect("an answer");
-        assert_ne!(message.tag, b'E', "{text}: {message:?}");
-        if message.tag == b'Z' {
-            return;
-        }
-    }
 }
 
 /// A parameter of a domain is checked when it is bound.
