@@ -532,8 +532,14 @@ impl Session {
         }
         let unseen = link.owing.is_unseen();
         let front = link.owing.front();
+        // What an EXECUTE names is not there because the server has refused the PREPARE that was put before it.
+        let said = link
+            .unsaid
+            .as_deref()
+            .filter(|_| follows_from_unsaid(body))
+            .unwrap_or(body);
         let mut refusal = (standby && !unseen && !link.replay.is_draining())
-            .then(|| bounce::refusal(body, front))
+            .then(|| bounce::refusal(said, front))
             .flatten();
         if !link.replay.holds()
             && let Some(refusal) = refusal.take().filter(|refusal| refusal.learned)
@@ -795,8 +801,11 @@ fn refusal_of(link: &mut Link, in_own_place: bool) -> Option<Vec<u8>> {
 /// failed: the client hears why.
 fn said_instead(link: &mut Link, body: &[u8]) -> Option<Vec<u8>> {
     let why = link.unsaid.take()?;
-    let follows = matches!(backend::error_field(body, b'C'), Some(b"26000" | b"25P02"));
-    follows.then_some(why)
+    follows_from_unsaid(body).then_some(why)
+}
+
+fn follows_from_unsaid(body: &[u8]) -> bool {
+    matches!(backend::error_field(body, b'C'), Some(b"26000" | b"25P02"))
 }
 
 /// The error for a write in a pipeline that has read from a standby before a Flush.

@@ -58,17 +58,23 @@ impl Session {
     /// blame are writes from now on. Those are the ones that were bound up to its first Execute, unless a part of its
     /// result had been `shown`.
     pub fn learn_refusal(&self, unit: &[u8], shown: bool, context: Context<'_>) {
-        let learn = |statement: &Statement| {
-            statement.learn();
-            let text = statement.text();
+        let learn_text = |text: &[u8]| {
+            let executed = self.executed_text(text, context);
+            let text = executed.as_deref().unwrap_or(text);
             context.classifier.learn(text, self.lexing, context.catalog);
+        };
+        let learn = |statement: &Statement| {
+            if statement.class.session != SessionEffect::Execute {
+                statement.learn();
+            }
+            learn_text(statement.text());
         };
         let mut parsed = Vec::new();
         for (header, body) in Frames(unit) {
             match header.tag {
                 b'Q' => {
                     if let Some(text) = frontend::query(body) {
-                        context.classifier.learn(text, self.lexing, context.catalog);
+                        learn_text(text);
                     }
                 }
                 b'P' => {

@@ -414,7 +414,8 @@ impl Session {
             Some(text) => self.classify(text, context),
             None => OPAQUE,
         };
-        self.steered(class)
+        let text = || frontend::query(&frame[HEADER..]).unwrap_or_default();
+        self.steered(self.executed(class, text, context))
     }
 
     pub(super) fn intern(
@@ -480,7 +481,7 @@ impl Session {
                 ..class
             }
         };
-        self.steered(class)
+        self.steered(self.executed(class, || statement.text(), context))
     }
 
     /// The statement that a Bind body names, if the session knows it.
@@ -641,6 +642,7 @@ fn merge(a: Class, b: Class) -> Class {
     };
     let session = match (a.session, b.session) {
         (SessionEffect::None, session) | (session, SessionEffect::None) => session,
+        (SessionEffect::Execute, SessionEffect::Execute) => SessionEffect::Execute,
         _ => SessionEffect::Unknown,
     };
     let hint = match (a.access, b.access) {

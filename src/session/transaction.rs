@@ -739,6 +739,8 @@ impl Session {
             return;
         };
         match class.session {
+            // A read, if it is on a standby, and what it names is prepared wherever it is named.
+            SessionEffect::Execute => {}
             SessionEffect::None | SessionEffect::Deallocate | SessionEffect::DeallocateAll => {}
             SessionEffect::Set if begun.is_movable() && can_be_repeated(text) => {
                 let repeat = &mut self.cold().repeat;

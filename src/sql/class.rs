@@ -165,7 +165,7 @@ pub enum SessionEffect {
     DiscardAll,
     /// PREPARE; [`super::prepare_target`] tells the name.
     Prepare,
-    /// EXECUTE, of the statement that [`super::execute_target`] names, or somewhere inside of another.
+    /// EXECUTE, of the statement that [`super::executed`] names, or somewhere inside of another.
     Execute,
     /// DEALLOCATE of one statement.
     Deallocate,

@@ -549,7 +549,7 @@ fn parse_text(
         .tokenize_with_location()
         .map_err(|error| unparsable(error.into()))?;
     let parsed = Parser::new(&PostgreSqlDialect {})
-        .with_tokens_with_locations(rewrite(tokens))
+        .with_tokens_with_locations(rewrite(tokens, statements == 1))
         .parse_statements()
         .map_err(unparsable)?;
     if parsed.len() != statements {
