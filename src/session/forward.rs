@@ -745,6 +745,8 @@ impl Session {
             }
             SessionEffect::Pin(reason) => {
                 self.pinned.pin(reason);
+                // Not even DISCARD ALL takes that away.
+                link.spent |= reason == PinReason::Function;
                 0
             }
             SessionEffect::Unknown => {

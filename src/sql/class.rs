@@ -115,6 +115,8 @@ labelled! {
         Prepare = "prepare",
         /// Settings that change in a way that is not tracked.
         Settings = "settings",
+        /// What a function has left on the connection: another one to elsewhere (dblink), the origin of what is replicated.
+        Function = "function",
     }
 }
 

@@ -12,6 +12,7 @@ use sqlparser::tokenizer::Tokenizer;
 
 use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::execute::{Call, call};
 use super::explain::{Basis, Explanation};
 use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
@@ -614,6 +615,8 @@ fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
         SessionEffect::Pin(PinReason::Settings)
     } else if matches!(class.session, SessionEffect::Pin(_)) {
         class.session
+    } else if flags.lasting {
+        SessionEffect::Pin(PinReason::Function)
     } else if flags.advisory_lock {
         SessionEffect::Pin(PinReason::AdvisoryLock)
     } else if flags.temporary
@@ -658,7 +661,9 @@ fn hidden(class: Class, lexed: &Lexed, text: &[u8]) -> Class {
         }
         SessionEffect::Unknown if lexed.starts.iter().any(does) => {
             // A setting stays when the others have ended.
-            let reasons: [(PinReason, &[u8]); 6] = [
+            let reasons: [(PinReason, &[u8]); 8] = [
+                (PinReason::Function, b"dblink_connect"),
+                (PinReason::Function, b"origin_session_setup"),
                 (PinReason::Settings, b"set"),
                 (PinReason::TemporaryObject, b"temp"),
                 (PinReason::AdvisoryLock, b"advisory_lock"),

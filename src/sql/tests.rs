@@ -312,6 +312,11 @@ fn what_stays_behind() {
         ),
         ("declare c cursor without hold for select 1", None),
         ("select pg_advisory_lock(1)", Pin(PinReason::AdvisoryLock)),
+        ("select dblink_connect('c', 'x')", Pin(PinReason::Function)),
+        (
+            "do $$ begin perform pg_replication_origin_session_setup('x'); end $$",
+            Pin(PinReason::Function),
+        ),
         (
             "update t set a = 1 where pg_try_advisory_lock(a)",
             Pin(PinReason::AdvisoryLock),
