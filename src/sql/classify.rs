@@ -141,7 +141,7 @@ impl Classifier {
         explanation
     }
 
-    /// A standby has refused this text as a write: all texts of its shape go to the primary from now on. A text that was
+    /// A standby has refused this text as a write: all texts of its shape go to the primary from now on, in this database. A text that was
     /// not taken for a read has nothing to be learned.
     pub fn learn(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) {
         if self.classify(text, lexing, catalog).access != Access::Read {
@@ -149,7 +149,7 @@ impl Classifier {
         }
         LEXED.with_borrow_mut(|lexed| {
             if lexed.lex(text).is_ok() {
-                self.learned.insert(&lexed.key);
+                self.learned.insert(&lexed.key, catalog.database());
                 let mut class = refused(lexed);
                 class.shape = self.shapes.of(&lexed.key, class);
                 // By this catalog; under others it is looked for among what has been learned.
@@ -277,7 +277,7 @@ impl Classifier {
             // Its words are looked at.
             lexed.key.truncate(length);
             let explains = basis.is_some();
-            let class = if self.learned.contains(&lexed.key) {
+            let class = if self.learned.contains(&lexed.key, catalog.database()) {
                 refused(lexed)
             } else {
                 Classifier::parsed(text, lexed, catalog, basis)

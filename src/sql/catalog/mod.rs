@@ -60,6 +60,8 @@ pub struct Malformed;
 /// A database's objects by name, as statements may use them.
 #[derive(Debug)]
 pub struct Catalog {
+    /// Which database's, among all: whatever it becomes.
+    database: u64,
     epoch: u64,
     contents: u64,
     known: Known,
@@ -67,6 +69,7 @@ pub struct Catalog {
 
 /// For statements without a database: relations are taken for ordinary tables, and functions for unknown.
 pub static TABLES: Catalog = Catalog {
+    database: 0,
     epoch: 1,
     contents: 0,
     known: Known::Tables,
@@ -167,6 +170,7 @@ impl Catalog {
     /// Nothing is known.
     pub const fn unknown() -> Catalog {
         Catalog {
+            database: 0,
             epoch: 0,
             contents: 0,
             known: Known::Nothing,
@@ -188,10 +192,22 @@ impl Catalog {
         }
         names.settle();
         Ok(Catalog {
+            database: 0,
             epoch: NEXT_EPOCH.fetch_add(1, Ordering::Relaxed),
             contents: hasher.hash_one((contents, trust)),
             known: Known::Names(Box::new(names)),
         })
+    }
+
+    /// The same for the database of this number.
+    #[must_use]
+    pub fn of(self, database: u64) -> Catalog {
+        Catalog { database, ..self }
+    }
+
+    /// The number of its database, which it has whatever the catalog becomes.
+    pub(super) fn database(&self) -> u64 {
+        self.database
     }
 
     /// Its number, which no other catalog of the process has. 0 stands for all that are unknown.
