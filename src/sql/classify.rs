@@ -326,12 +326,12 @@ impl Classifier {
     ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
-        let mut reads = 0;
+        let mut reads = Vec::new();
         let mut settings = Settings::default();
-        for start in &lexed.starts {
+        for (start, span) in lexed.starts.iter().zip(&lexed.spans) {
             let statement = &lexed.key[*start as usize..];
             match keyword::judge(statement) {
-                Verdict::Parse => reads += 1,
+                Verdict::Parse => reads.push(*span),
                 Verdict::Class(class) => {
                     let class = match class.session {
                         // Which of them takes effect is not followed.
@@ -348,13 +348,23 @@ impl Classifier {
         let Some(merged) = merged else {
             return self.read(text, lexing, lexed, catalog, basis);
         };
-        // What the others are is not looked at: they run beside something that does not belong on a standby.
+        // They run beside something that does not belong on a standby. Whether they may write is looked at one by one.
+        let may_write = |(start, end): &(u32, u32)| {
+            let statement = text.get(*start as usize..*end as usize).unwrap_or_default();
+            let mut own = Lexed::default();
+            own.lex(statement).is_err()
+                || self.read(statement, lexing, &mut own, catalog, None).access == Access::Write
+        };
+        let is_long = text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS;
         let reason = if merged.access == Access::Write {
             merged.reason
         } else {
             Reason::SeveralStatements
         };
-        let access = if merged.access == Access::Write || reads > 0 {
+        let writes = merged.access == Access::Write
+            || (is_long && !reads.is_empty())
+            || reads.iter().any(may_write);
+        let access = if writes {
             Access::Write
         } else {
             Access::Primary

@@ -113,7 +113,9 @@ fn writes() {
             "explain analyze insert into t values (1)",
             "explain (analyze) delete from t",
             "select 1; insert into t values (1)",
-            "select 1; set x = 1",
+            "select 1; set x = 1; select nextval('s')",
+            "begin; select a from t for update; commit",
+            "set x = 1; execute p",
             "selec 1",
             "select",
             "select ((",
@@ -223,6 +225,9 @@ fn the_primary_answers_for_itself() {
     access(
         Access::Primary,
         &[
+            "select 1; set x = 1",
+            "begin; select a from t; table t; commit",
+            "show x; explain select 1; select 1 from pg_class",
             "select * from pg_class",
             "select * from pg_catalog.pg_class",
             "select * from information_schema.tables",
