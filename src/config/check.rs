@@ -352,6 +352,7 @@ fn pool(table: &Table<'_>) -> Pool {
         reset_query: maybe(table, &keys::POOL_RESET_QUERY),
         listen: table.get(&keys::POOL_LISTEN),
         deferred_begin: table.get(&keys::POOL_DEFERRED_BEGIN),
+        optimistic: table.get(&keys::POOL_OPTIMISTIC),
     };
     check_min(table, pool.min, pool.size);
     pool

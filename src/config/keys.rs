@@ -700,6 +700,22 @@ pub(super) static POOL_DEFERRED_BEGIN: Key<Choice<bool>> = Key {
            and `timeouts.idle_in_transaction` from `BEGIN`. In statement pooling there are no transaction blocks.",
 };
 
+pub(super) static POOL_OPTIMISTIC: Key<Choice<bool>> = Key {
+    path: "database.<name>.pool.optimistic",
+    shape: Choice {
+        default: false,
+        names: &[("on", true), ("off", false)],
+    },
+    needed: Needed::No,
+    does: "Whether a transaction that may write reads from a standby until it does something else. `\"on\"` is for `READ \
+           COMMITTED` and for `BEGIN`s that are deferred, see `pool.deferred_begin`. What such a transaction reads is no older \
+           than its `BEGIN`, but older than what the primary has: a program that reads, decides and writes without a \
+           lock may decide by a row that has changed since. It moves to the primary with its first statement that is no plain \
+           read: also for `SAVEPOINT`, `SET`, a cursor, or a row limit. A standby can be read only if the primary has been \
+           asked for its position since the `BEGIN`, every `monitor.interval`, and the standby is known to have replayed it: \
+           transactions whose first statement follows at once run on the primary.",
+};
+
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {
     path: "auth.method",
     shape: Choice {

@@ -286,6 +286,8 @@ pub struct Pool {
     pub listen: ListenPolicy,
     /// BEGIN waits for the first statement.
     pub deferred_begin: bool,
+    /// Transactions that may write read from standbys until they do something else.
+    pub optimistic: bool,
 }
 
 /// What LISTEN does to its session, where that does not keep a server connection anyway.

@@ -102,6 +102,7 @@ fn the_smallest_file_has_the_defaults() {
         reset_query: None,
         listen: ListenPolicy::Shared,
         deferred_begin: true,
+        optimistic: false,
     };
     assert_eq!(pool, Pool::default());
     let any = Database {
