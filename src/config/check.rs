@@ -91,6 +91,7 @@ fn cluster(named: &Named<'_>, sources: &dyn Sources) -> Cluster {
         monitor: monitor(&table.table("monitor"), sources),
         reads: reads(&reading),
         standby_functions: reading.get(&keys::STANDBY_FUNCTIONS),
+        standby_procedures: reading.get(&keys::STANDBY_PROCEDURES),
     }
 }
 
@@ -100,6 +101,7 @@ fn reads(table: &Table<'_>) -> Reads {
         max_lag: table.get(&keys::MAX_LAG),
         catalog_ttl: table.get(&keys::CATALOG_TTL),
         trust_declared_volatility: table.get(&keys::TRUST_DECLARED_VOLATILITY),
+        catalogs: table.get(&keys::CATALOG_READS),
     }
 }
 

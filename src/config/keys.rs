@@ -102,6 +102,8 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &CATALOG_TTL,
     &TRUST_DECLARED_VOLATILITY,
     &STANDBY_FUNCTIONS,
+    &STANDBY_PROCEDURES,
+    &CATALOG_READS,
     &DATABASE_CLUSTER,
     &DATABASE_DBNAME,
     &DATABASE_MAX_CONNECTIONS,
@@ -121,6 +123,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &POOL_RESET_QUERY,
     &POOL_LISTEN,
     &POOL_DEFERRED_BEGIN,
+    &POOL_OPTIMISTIC,
     &USER_MAX_CONNECTIONS,
     &USER_MAX_CLIENTS,
     &USER_ROUTE,
@@ -361,6 +364,27 @@ pub(super) static TRUST_DECLARED_VOLATILITY: Key<Choice<bool>> = Key {
     does: "Whether functions of users and extensions that are declared `IMMUTABLE` or `STABLE` may run on standbys. One that \
            writes all the same is refused there; one with an effect outside of PostgreSQL is not. With `\"off\"` statements \
            that call any of them go to the primary.",
+};
+
+pub(super) static CATALOG_READS: Key<Choice<bool>> = Key {
+    path: "cluster.<name>.reads.catalog_reads",
+    shape: Choice {
+        default: false,
+        names: &[("primary", false), ("standby", true)],
+    },
+    needed: Needed::No,
+    does: "Where system catalogs are read, `pg_class` and `information_schema` among them. `\"standby\"` takes what drivers, \
+           ORMs and psql ask of them off the primary; what a session has created itself it finds all the same, as with other \
+           reads. What tells of the node or of its sessions is asked of the primary in either case, and so is what names \
+           catalogs beside views of users over them.",
+};
+
+pub(super) static STANDBY_PROCEDURES: Key<Names> = Key {
+    path: "cluster.<name>.reads.standby_procedures",
+    shape: Names,
+    needed: Needed::No,
+    does: "Procedures that only read, as `\"name\"` or `\"schema.name\"`: all overloads of that name. A `CALL` of one may run on \
+           a standby if its values are plain reads. One that writes all the same is refused there, and runs on the primary.",
 };
 
 pub(super) static STANDBY_FUNCTIONS: Key<Names> = Key {

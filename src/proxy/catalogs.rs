@@ -40,6 +40,8 @@ impl Catalogs {
             trust: Trust {
                 declared: cluster.reads.trust_declared_volatility,
                 functions: cluster.standby_functions.clone(),
+                procedures: cluster.standby_procedures.clone(),
+                catalogs: cluster.reads.catalogs,
             },
         };
         let clusters = config.clusters.iter();

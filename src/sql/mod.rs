@@ -24,6 +24,7 @@ mod pins;
 mod rewrite;
 pub mod setting;
 mod shapes;
+mod system;
 #[cfg(test)]
 mod tests;
 mod transaction;

@@ -428,6 +428,9 @@ impl<'a> Walk<'a> {
             schema => schema == "information_schema" || schema.starts_with("pg_"),
         };
         let look = self.catalog.relation(schema, name);
+        if catalog && look == Look::Missing && self.catalog.is_replicated(schema, name) {
+            return ControlFlow::Continue(());
+        }
         if catalog && !matches!(look, Look::Tainted(_)) {
             return self.find(Access::Primary, Reason::Catalog, format!("relation {name}"));
         }

@@ -18,7 +18,7 @@ pub use change::{Change, change};
 use graph::{Graph, Node};
 
 use super::class::{Access, Reason};
-use super::function;
+use super::{function, system};
 
 /// The rows that [`Catalog::build`] is made of. Any user may ask; the search path must be `pg_catalog`.
 pub const QUERY: &str = include_str!("load.sql");
@@ -38,6 +38,20 @@ pub struct Trust {
     pub declared: bool,
     /// Functions that may run on standbys whatever they are declared as: `name` or `schema.name`.
     pub functions: Vec<String>,
+    /// Procedures that only read.
+    pub procedures: Vec<String>,
+    /// System catalogs may be read on standbys.
+    pub catalogs: bool,
+}
+
+/// Whether a list of names, as `name` or `schema.name`, has this one. The empty schema is not known.
+fn lists(names: &[String], schema: &str, name: &str) -> bool {
+    names.iter().any(|listed| {
+        listed == name
+            || listed
+                .split_once('.')
+                .is_some_and(|parts| parts == (schema, name))
+    })
 }
 
 impl Default for Trust {
@@ -45,6 +59,8 @@ impl Default for Trust {
         Trust {
             declared: true,
             functions: Vec::new(),
+            procedures: Vec::new(),
+            catalogs: false,
         }
     }
 }
@@ -158,6 +174,10 @@ struct Names {
     casts: Option<Taint>,
     /// A user's operator is tainted, and bears the name of a built-in one that has no node in the parser's tree.
     operators_tainted: bool,
+    /// Procedures that only read, as an administrator says.
+    procedures: Vec<String>,
+    /// System catalogs may be read on standbys.
+    catalogs: bool,
 }
 
 /// Objects of one kind by name, with their schemas.
@@ -182,7 +202,11 @@ impl Catalog {
     /// # Errors
     /// [`Malformed`]
     pub fn build<R: AsRef<Row>>(rows: &[R], trust: &Trust) -> Result<Catalog, Malformed> {
-        let mut names = Names::default();
+        let mut names = Names {
+            procedures: trust.procedures.clone(),
+            catalogs: trust.catalogs,
+            ..Names::default()
+        };
         let mut contents = 0u64;
         // The rows have no order of their own.
         let hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
@@ -250,6 +274,7 @@ impl Catalog {
         // In all schemas, whichever is named: overloads of one name are not told apart.
         match names.worst(&names.functions, "", name) {
             Look::Missing => match built_in(schema, name) {
+                Some(_) if names.catalogs && system::is_replicated_function(name) => Look::Good,
                 Some(look) => look,
                 None if names.has_built_in(schema, name) => Taint::of_built_in(Access::Write),
                 // `geometry(x)` is a cast.
@@ -263,6 +288,18 @@ impl Catalog {
             }
             look => look,
         }
+    }
+
+    /// Whether a procedure only reads, as an administrator says. It has to be there.
+    pub(super) fn trusts_procedure(&self, schema: &str, name: &str) -> bool {
+        self.names()
+            .is_some_and(|names| lists(&names.procedures, schema, name))
+    }
+
+    /// Whether a relation, which is none of the users', may be read on a standby.
+    pub(super) fn is_replicated(&self, schema: &str, name: &str) -> bool {
+        self.names().is_some_and(|names| names.catalogs)
+            && system::is_replicated_relation(schema, name)
     }
 
     /// A relation; the empty schema stands for all of them.
@@ -436,12 +473,7 @@ impl Names {
             }
             return Some(());
         }
-        let trusted = trust.functions.iter().any(|trusted| {
-            trusted == name
-                || trusted
-                    .split_once('.')
-                    .is_some_and(|parts| parts == (schema, name))
-        });
+        let trusted = lists(&trust.functions, schema, name);
         let why = match (volatility, kind) {
             (_, b'p') => Some("a procedure"),
             // These run statements on other servers, whatever they are declared as.
