@@ -379,6 +379,13 @@ impl Session {
         // One that asks for the primary begins there.
         let is_placed = class.hint.place == Some(HintedPlace::Primary);
         let is_late = self.lateness.now.is_some() && class.tx != TxEffect::None && !is_placed;
+        if class.access == Access::Empty
+            && self.block == Block::None
+            && self.is_free(held)
+            && whole_query(unit).is_some()
+        {
+            return Some(self.answer_empty(unit, replies));
+        }
         if self.block == Block::None && (!is_late || !self.is_free(held)) {
             return self.on_standby(unit, class, held);
         }
@@ -393,10 +400,7 @@ impl Session {
         let len = unit.len();
         let text = whole_query(unit);
         if class.access == Access::Empty && self.block != Block::None && text.is_some() {
-            self.unnamed = None;
-            put_header(replies, b'I', 0);
-            self.put_ready(replies);
-            return Some(Next::Reply { len });
+            return Some(self.answer_empty(unit, replies));
         }
         if class.statements == 1
             && let Some(control) = text.and_then(sql::control)
@@ -420,6 +424,14 @@ impl Session {
             return None;
         }
         Some(self.refuse_failed(unit, replies))
+    }
+
+    /// A Query without a statement.
+    fn answer_empty(&mut self, unit: &[u8], replies: &mut Vec<u8>) -> Next {
+        self.unnamed = None;
+        put_header(replies, b'I', 0);
+        self.put_ready(replies);
+        Next::Reply { len: unit.len() }
     }
 
     /// The same for a group, which is answered here if all of it can be.
