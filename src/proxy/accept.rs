@@ -155,6 +155,7 @@ async fn serve(
         }
     };
     built.shared.metrics.client_logins_failed.named(label).inc();
+    stream.forget_arrived();
     // Whether the client still reads is its own affair.
     let _ = timeout(Duration::from_secs(1), stream.write_all(&message)).await;
     None
