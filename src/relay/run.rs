@@ -58,7 +58,7 @@ type Timer = Pin<Box<tokio::time::Sleep>>;
 /// One client and, while it needs one, its server connection.
 pub struct Relay {
     pub(super) shared: Arc<Shared>,
-    pub(super) pools: Arc<PoolSet>,
+    pub(super) pools: Present,
     pub(super) slot: Seat,
     pub(super) client: Stream,
     pub(super) session: Session,
@@ -132,8 +132,17 @@ pub(super) enum End {
     Cut,
 }
 
-/// Counts one session of its database and user as long as it lives.
-struct Present(Arc<PoolSet>);
+/// The pools that a session uses, which count it as long as it does.
+pub(super) struct Present(Arc<PoolSet>);
+
+impl std::ops::Deref for Present {
+    type Target = Arc<PoolSet>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<PoolSet> {
+        &self.0
+    }
+}
 
 impl Present {
     fn new(pools: &Arc<PoolSet>) -> Present {
@@ -161,7 +170,7 @@ impl Relay {
         slot.noted.begin(&pools.timeouts);
         Relay {
             shared,
-            pools,
+            pools: Present::new(&pools),
             slot,
             client,
             session,
@@ -186,7 +195,6 @@ impl Relay {
 
     /// Runs the session to its end.
     pub async fn run(mut self) {
-        let _present = Present::new(&self.pools);
         std::future::poll_fn(|cx| self.turn(cx)).await;
         self.abandon();
     }
@@ -218,6 +226,9 @@ impl Relay {
             return self.linger(cx);
         }
         self.slot.waker.register(cx.waker());
+        if self.pools.successor().is_some() {
+            self.follow();
+        }
         self.prick_ears(cx);
         loop {
             match self.step(cx) {
@@ -238,6 +249,23 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Goes on with the pools that were configured in place of its own, if nothing of the session is with those.
+    fn follow(&mut self) {
+        let is_free = self.is_quiet()
+            && self.is_at_rest()
+            && self.home.is_none()
+            && self.placed.is_none()
+            && self.cancelling.is_none()
+            && self.ears.is_none();
+        if !is_free {
+            return;
+        }
+        while let Some(next) = self.pools.successor().cloned() {
+            self.pools = Present::new(&next);
+        }
+        self.slot.noted.begin(&self.pools.timeouts);
     }
 
     /// Writes what the client is still to read, for a bounded time.
