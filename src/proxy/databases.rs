@@ -185,6 +185,7 @@ impl Databases {
     /// ones, and new clients get the new ones. Returns whether there are sessions that go on with others.
     pub(super) fn renew(&self, settings: Settings) -> bool {
         let mut pools = self.lock();
+        let before = self.settings();
         let mut moved = false;
         let keys: Vec<_> = pools.sets.keys().cloned().collect();
         for key in keys {
@@ -197,6 +198,11 @@ impl Databases {
                 continue;
             };
             let credentials = settings.authenticator.listed(user);
+            // What was known of a user who is not listed any more is for those who are there.
+            if credentials.is_none() && before.authenticator.listed(user).is_some() {
+                pools.retire(&key);
+                continue;
+            }
             let same_credentials = credentials
                 .as_ref()
                 .is_none_or(|new| Arc::ptr_eq(new, &old.set.credentials));
