@@ -55,8 +55,10 @@ pub(super) struct Held {
 
 type Timer = Pin<Box<tokio::time::Sleep>>;
 
-/// One client and, while it needs one, its server connection.
+/// One client and, while it needs one, its server connection. It is a future, which is the session to its end: an
+/// async function would hold it twice, as what it was given and as what it runs on.
 pub struct Relay {
+    _present: Present,
     pub(super) shared: Arc<Shared>,
     pub(super) pools: Arc<PoolSet>,
     pub(super) slot: Seat,
@@ -160,6 +162,7 @@ impl Relay {
     ) -> Relay {
         slot.noted.begin(&pools.timeouts);
         Relay {
+            _present: Present::new(&pools),
             shared,
             pools,
             slot,
@@ -182,13 +185,6 @@ impl Relay {
             detour: Detour::default(),
             flags: Flags::default(),
         }
-    }
-
-    /// Runs the session to its end.
-    pub async fn run(mut self) {
-        let _present = Present::new(&self.pools);
-        std::future::poll_fn(|cx| self.turn(cx)).await;
-        self.abandon();
     }
 
     /// What becomes of the server connections when the client has gone, or has to go.
@@ -893,6 +889,16 @@ impl Relay {
         self.session
             .refuse_unit(unit, &mut server.link, context, &mut out);
         server.unsent.extend_from_slice(&out);
+    }
+}
+
+impl Future for Relay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        std::task::ready!(self.turn(cx));
+        self.abandon();
+        Poll::Ready(())
     }
 }
 
