@@ -678,19 +678,25 @@ impl Relay {
                 return Ok(at);
             }
             let rest = &bytes[at..];
+            if rest.is_empty() {
+                return Ok(at);
+            }
             let next = match self.placed {
                 Some(Unit { len, class }) => Next::Place { len, class },
                 None => {
                     let held = self.held.as_ref();
                     let link = held.map(|held| (&held.server.link, held.standby));
-                    let mut replies = Vec::new();
                     let catalog = self.pools.catalog.current();
                     let context = self.shared.context(&catalog);
-                    let next = self.session.next(rest, link, context, &mut replies);
-                    if !replies.is_empty() {
-                        Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
-                    }
-                    next
+                    let (session, client, output) =
+                        (&mut self.session, &mut self.client, &mut self.output);
+                    compose(|replies| {
+                        let next = session.next(rest, link, context, replies);
+                        if !replies.is_empty() {
+                            Relay::to_client(client, output, cx, replies)?;
+                        }
+                        Ok(next)
+                    })?
                 }
             };
             match next {
