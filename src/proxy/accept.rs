@@ -1,6 +1,9 @@
 //! From an accepted socket to a running session.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,6 +17,7 @@ use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::config::Route;
 use crate::console::is_console;
 use crate::link::{Params, Value};
+use crate::metrics::Held;
 use crate::net::Stream;
 use crate::pool::{Patience, Pooled};
 use crate::relay::{self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Shared, Unwelcome};
@@ -54,24 +58,69 @@ pub(super) async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (built, guard) = (built.clone(), SessionGuard::new(&sessions));
-                tokio::spawn(async move {
-                    let _counted = (built.shared.metrics.client(), guard);
-                    // Boxed, so that the memory of the login is given back when the session begins.
-                    match Box::pin(serve(stream, peer, route, built)).await {
-                        Some((Serving::Session(relay), _permit)) => relay.run().await,
-                        Some((Serving::Replication(replication), _permit)) => {
-                            replication.run().await;
-                        }
-                        Some((Serving::Console(console), _permit)) => console.run().await,
-                        None => {}
-                    }
-                });
+                let guard = SessionGuard::new(&sessions);
+                tokio::spawn(Attendance::new(stream, peer, route, built.clone(), guard));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+/// One connection, from its first byte to its last. There are as many as clients, most of them idle: an async function
+/// would keep room for each stage beside the others.
+struct Attendance {
+    stage: Stage,
+    _counted: (Held, SessionGuard),
+}
+
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every connection comes to the large one, which would only be boxed for the others' sake"
+)]
+enum Stage {
+    /// Boxed, so that its memory is given back when the session begins.
+    Login(Pin<Box<dyn Future<Output = Option<(Serving, Permits)>> + Send>>),
+    Serving {
+        serving: Serving,
+        _permits: Permits,
+    },
+}
+
+impl Attendance {
+    fn new(
+        stream: Stream,
+        peer: Peer,
+        route: Route,
+        built: Arc<Built>,
+        guard: SessionGuard,
+    ) -> Attendance {
+        Attendance {
+            _counted: (built.shared.metrics.client(), guard),
+            stage: Stage::Login(Box::pin(serve(stream, peer, route, built))),
+        }
+    }
+}
+
+impl Future for Attendance {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.stage = match &mut self.stage {
+                Stage::Login(login) => match ready!(login.as_mut().poll(cx)) {
+                    Some((serving, _permits)) => Stage::Serving { serving, _permits },
+                    None => return Poll::Ready(()),
+                },
+                Stage::Serving { serving, .. } => {
+                    return match serving {
+                        Serving::Session(relay) => Pin::new(relay).poll(cx),
+                        Serving::Other(serving) => serving.as_mut().poll(cx),
+                    };
+                }
+            };
         }
     }
 }
@@ -99,8 +148,8 @@ impl Drop for SessionGuard {
 )]
 enum Serving {
     Session(Relay),
-    Replication(Box<Replication>),
-    Console(Box<ConsoleSession>),
+    /// A replication connection, or the console.
+    Other(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 /// A login that ends here. The reason is for the metric.
@@ -214,16 +263,15 @@ impl Admitted {
                 server,
                 cluster,
                 node,
-            } => Serving::Replication(Box::new(Replication::new(
-                shared, self.slot, stream, server, cluster, node,
-            ))),
-            AdmittedTo::Console { user } => Serving::Console(Box::new(ConsoleSession::new(
-                stream,
-                self.slot,
-                user,
-                peer,
-                built.clone(),
-            ))),
+            } => {
+                let replication =
+                    Replication::new(shared, self.slot, stream, server, cluster, node);
+                Serving::Other(Box::pin(replication.run()))
+            }
+            AdmittedTo::Console { user } => {
+                let console = ConsoleSession::new(stream, self.slot, user, peer, built.clone());
+                Serving::Other(Box::pin(console.run()))
+            }
         };
         (serving, self.permits)
     }
@@ -490,4 +538,15 @@ fn is_off(value: &str) -> bool {
         value.to_ascii_lowercase().as_str(),
         "" | "0" | "off" | "false" | "no" | "f" | "n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_takes_less_than_a_kibibyte() {
+        let task = size_of::<Attendance>();
+        assert!(task <= 1024, "the task of a session takes {task} bytes");
+    }
 }

@@ -55,7 +55,8 @@ pub(super) struct Held {
 
 type Timer = Pin<Box<tokio::time::Sleep>>;
 
-/// One client and, while it needs one, its server connection.
+/// One client and, while it needs one, its server connection. It is a future, which is the session to its end: an
+/// async function would hold it twice, as what it was given and as what it runs on.
 pub struct Relay {
     pub(super) shared: Arc<Shared>,
     pub(super) pools: Present,
@@ -191,12 +192,6 @@ impl Relay {
             detour: Detour::default(),
             flags: Flags::default(),
         }
-    }
-
-    /// Runs the session to its end.
-    pub async fn run(mut self) {
-        std::future::poll_fn(|cx| self.turn(cx)).await;
-        self.abandon();
     }
 
     /// What becomes of the server connections when the client has gone, or has to go.
@@ -710,19 +705,25 @@ impl Relay {
                 return Ok(at);
             }
             let rest = &bytes[at..];
+            if rest.is_empty() {
+                return Ok(at);
+            }
             let next = match self.placed {
                 Some(Unit { len, class }) => Next::Place { len, class },
                 None => {
                     let held = self.held.as_ref();
                     let link = held.map(|held| (&held.server.link, held.standby));
-                    let mut replies = Vec::new();
                     let catalog = self.pools.catalog.current();
                     let context = self.shared.context(&catalog);
-                    let next = self.session.next(rest, link, context, &mut replies);
-                    if !replies.is_empty() {
-                        Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
-                    }
-                    next
+                    let (session, client, output) =
+                        (&mut self.session, &mut self.client, &mut self.output);
+                    compose(|replies| {
+                        let next = session.next(rest, link, context, replies);
+                        if !replies.is_empty() {
+                            Relay::to_client(client, output, cx, replies)?;
+                        }
+                        Ok(next)
+                    })?
                 }
             };
             match next {
@@ -921,6 +922,16 @@ impl Relay {
         self.session
             .refuse_unit(unit, &mut server.link, context, &mut out);
         server.unsent.extend_from_slice(&out);
+    }
+}
+
+impl Future for Relay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        std::task::ready!(self.turn(cx));
+        self.abandon();
+        Poll::Ready(())
     }
 }
 
