@@ -155,8 +155,10 @@ fn configuration(cluster: &Cluster) -> Config {
                 max_lag: Duration::from_secs(10),
                 catalog_ttl: Duration::from_secs(60),
                 trust_declared_volatility: true,
+                catalogs: false,
             },
             standby_functions: Vec::new(),
+            standby_procedures: Vec::new(),
         }],
         databases: vec![Database {
             name: "*".to_owned(),

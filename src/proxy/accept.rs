@@ -341,6 +341,9 @@ async fn greet(
     if pools.defers_begin {
         session = session.with_deferred_begin(welcome.transactions);
     }
+    if pools.is_optimistic {
+        session = session.with_optimism();
+    }
     let home = match session.is_on_standbys() {
         true => None,
         false => home(&built.shared, &pools).await,

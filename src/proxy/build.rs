@@ -349,6 +349,7 @@ fn known_database(
             listen: pool.listen,
             ground: Ground::default(),
             deferred_begin: pool.deferred_begin,
+            optimistic: pool.optimistic,
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),

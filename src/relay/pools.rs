@@ -55,6 +55,8 @@ pub struct Template {
     pub ground: Ground,
     /// BEGIN waits for the first statement.
     pub deferred_begin: bool,
+    /// Transactions that may write read from standbys until they do something else.
+    pub optimistic: bool,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
 }
@@ -103,6 +105,8 @@ pub struct PoolSet {
     pub shares_listen: bool,
     /// BEGIN waits for the first statement of its transaction.
     pub defers_begin: bool,
+    /// Transactions that may write read from standbys until they do something else.
+    pub is_optimistic: bool,
     pub(super) listeners: Listeners,
     /// Sessions that there are.
     pub(super) sessions: AtomicUsize,
@@ -154,6 +158,7 @@ impl PoolSet {
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,
             defers_begin: template.deferred_begin && template.mode != Mode::Statement,
+            is_optimistic: template.optimistic,
             listeners: Listeners::default(),
             sessions: AtomicUsize::new(0),
             told: owner.told,

@@ -517,6 +517,9 @@ impl Relay {
                 if let Some(again) = received.again {
                     self.send_again(&again);
                 }
+                if let Some(rest) = received.rest {
+                    self.put_back(&rest);
+                }
                 self.release()
             }
             Err(error @ LinkError::Settings(_)) if self.placed.is_some() => {
@@ -761,6 +764,9 @@ impl Relay {
                     at += len;
                 }
                 Next::Reply { len } => {
+                    if self.session.is_optimistic() {
+                        self.session.floor.wrote(Instant::now());
+                    }
                     self.flags.ended = true;
                     self.flags.idle |= !self.session.is_in_unsent_block();
                     at += len;
@@ -804,6 +810,7 @@ impl Relay {
         let refused = self.flags.refused;
         let server = &mut *held.server;
         let nothing_before = !server.link.owing.owes_client();
+        server.link.on_standby = held.standby;
         // What is refused to a session that wants standbys only is its client's affair.
         server.link.bounces = held.standby && !session.is_on_standbys();
         let catalog = self.pools.catalog.current();

@@ -217,8 +217,10 @@ pub fn config_for(cluster: &Cluster) -> Config {
                 // Little work, and what is done past the proxy is soon known.
                 catalog_ttl: Duration::from_millis(100),
                 trust_declared_volatility: true,
+                catalogs: false,
             },
             standby_functions: Vec::new(),
+            standby_procedures: Vec::new(),
         }],
         databases: vec![Database {
             name: "*".to_owned(),
