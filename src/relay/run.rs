@@ -606,6 +606,16 @@ impl Relay {
             }
             return Ok(());
         }
+        if !link.dirty && !link.stains.is_empty() {
+            let server = &mut *held.server;
+            let mut out = Vec::new();
+            Session::wipe(&mut server.link, &mut out);
+            server.unsent.extend_from_slice(&out);
+            if server.link.wiping {
+                return Ok(());
+            }
+        }
+        let link = &mut held.server.link;
         if link.dirty {
             let Setup {
                 connect_query,
