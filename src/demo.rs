@@ -79,7 +79,7 @@ async fn show(
     time: Option<Duration>,
     say: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<String, DemoError> {
-    let proxy = Proxy::start(&configuration(cluster)).await?;
+    let proxy = Proxy::start(configuration(cluster), None).await?;
     tokio::time::timeout(READY, proxy.ready())
         .await
         .map_err(|_| DemoError::NotReady(READY))?;

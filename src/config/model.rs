@@ -160,7 +160,7 @@ pub enum Hints {
 }
 
 /// One cluster: a primary and its standbys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// Its name.
     pub name: String,
@@ -188,7 +188,7 @@ pub struct Node {
 }
 
 /// How nodes are watched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitor {
     /// The user that asks.
     pub user: String,
@@ -372,7 +372,7 @@ impl std::fmt::Debug for ScramVerifier {
 }
 
 /// A secret: wiped when it is dropped, never printed.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {

@@ -18,6 +18,11 @@ use crate::sql::{Access, Class, Reason, TxEffect};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StatementId(u64);
 
+impl StatementId {
+    /// No statement has it.
+    pub const NONE: StatementId = StatementId(0);
+}
+
 /// A prepared statement as clients sent it.
 #[derive(Debug)]
 pub struct Statement {

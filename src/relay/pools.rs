@@ -1,7 +1,7 @@
 //! The pools of one database and user: one for each node of the cluster.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use std::collections::HashMap;
 
@@ -61,6 +61,27 @@ pub struct Template {
     pub timeouts: Arc<SessionTimeouts>,
 }
 
+impl Template {
+    /// Whether sessions of pools that were made like `other` can go on with pools made like this, and not notice.
+    pub fn fits(&self, other: &Template) -> bool {
+        Arc::ptr_eq(&self.cluster, &other.cluster)
+            && self.mode == other.mode
+            && self.setup == other.setup
+            && self.listen == other.listen
+            && self.ground == other.ground
+            && self.deferred_begin == other.deferred_begin
+    }
+}
+
+impl PartialEq for Template {
+    fn eq(&self, other: &Template) -> bool {
+        self.fits(other)
+            && self.limits == other.limits
+            && self.bounds == other.bounds
+            && self.timeouts == other.timeouts
+    }
+}
+
 /// Everything that sessions of one database and user share.
 #[derive(Debug)]
 pub struct PoolSet {
@@ -96,6 +117,8 @@ pub struct PoolSet {
     /// What the primary reported when its first client was welcomed.
     pub(super) told: Arc<Told>,
     welcomes: Mutex<HashMap<Arc<Params>, Arc<Welcome>>>,
+    /// What takes its place, since it was configured anew.
+    successor: OnceLock<Arc<PoolSet>>,
 }
 
 /// Most sets of startup settings that are remembered for one database and user. Clients of one kind send the same.
@@ -140,7 +163,26 @@ impl PoolSet {
             sessions: AtomicUsize::new(0),
             told: owner.told,
             welcomes: Mutex::default(),
+            successor: OnceLock::new(),
         }
+    }
+
+    /// What its clients have been told, for a set that takes its place.
+    pub fn told(&self) -> Arc<Told> {
+        self.told.clone()
+    }
+
+    /// Has sessions go on with another set, each at its next quiet moment. Once; the other has to fit, so
+    /// that its sessions do not notice.
+    pub fn succeed(&self, successor: Arc<PoolSet>) {
+        // It is configured anew once: from then on it is not found any more.
+        let _ = self.successor.set(successor);
+    }
+
+    /// The set that has taken its place.
+    #[inline]
+    pub fn successor(&self) -> Option<&Arc<PoolSet>> {
+        self.successor.get()
     }
 
     /// How many clients it has.

@@ -5,7 +5,10 @@ use std::ops::Range;
 use super::bounce;
 use super::settings::Settled;
 use super::{NameChange, Session, steer};
-use crate::link::{Again, Body, CopyIn, Link, Local, Owed, Refusal, Replay, StatementId, put_name};
+use crate::link::{
+    Again, Body, CopyIn, Link, Local, Owed, Refusal, Replay, Statement, StatementId, name_tag,
+    put_name,
+};
 use crate::sql::catalog::Change;
 use crate::wire::backend::{self, PREFIX};
 use crate::wire::frame::{self, HEADER, Header};
@@ -134,6 +137,7 @@ impl Session {
             let Some(body) = rest.get(HEADER..HEADER + wanted) else {
                 break;
             };
+            let refused = link.owing.front().filter(|_| header.tag == b'E');
             let in_own_place = header.tag == b'E' && link.owing.front() == Some(Owed::Refusal);
             let verdict = match self.message(link, header, body, standby, &mut received) {
                 Ok(verdict) => verdict,
@@ -156,7 +160,7 @@ impl Session {
                 && let Some(error) = refusal_of(link, in_own_place && !link.fatal)
                     .or_else(|| said_instead(link, body))
                     .or_else(|| steer::in_words(body))
-                    .or_else(|| self.in_own_words(body))
+                    .or_else(|| self.in_own_words(body, refused))
             {
                 pass.skip(at, here);
                 frame::put_header(pass.out, b'E', error.len());
@@ -320,7 +324,7 @@ impl Session {
             }
             b'S' => {
                 // The question about pins changes no setting: what comes beside its answer is news to the client, too.
-                let injected = matches!(front, Some(Owed::Injected { .. }));
+                let injected = matches!(front, Some(Owed::Injected { .. })) && !link.wiping;
                 return Ok(self.parameter(body, injected, link.resetting));
             }
             // Whatever is going on: it is for whoever listens.
@@ -412,6 +416,7 @@ impl Session {
                 if discard {
                     link.discarded();
                 }
+                link.wiping = false;
                 link.guarded &= matches!(link.owing.front(), Some(Owed::Injected { .. }));
                 link.status = status;
                 if let Some(cold) = self.cold.as_mut().filter(|_| !discard) {
@@ -443,6 +448,7 @@ impl Session {
         };
         link.status = status;
         link.committing &= !link.owing.is_empty();
+        link.beginning &= !link.owing.is_empty();
         if draining && link.owing.is_empty() {
             received.again = link.replay.drained();
         }
@@ -573,7 +579,7 @@ impl Session {
                 return Verdict::Swallow;
             }
         }
-        if let Some(Owed::Bind { id: Some(id) }) = link.owing.front()
+        if let Some(Owed::Bind { id: Some(id), .. }) = link.owing.front()
             && backend::error_field(body, b'R') == Some(b"RevalidateCachedQuery")
         {
             self.retire(id);
@@ -644,20 +650,36 @@ impl Session {
         }
     }
 
-    /// An error that names a statement by the name that it has on servers, with the client's name in its place.
-    fn in_own_words(&self, body: &[u8]) -> Option<Vec<u8>> {
+    /// An error that names a statement by the name that it has on servers, with the client's name in its place: of several,
+    /// that of the Bind that was `refused`.
+    fn in_own_words(&self, body: &[u8], refused: Option<Owed>) -> Option<Vec<u8>> {
         let at = memchr::memmem::find(body, b"\"pgw_")?;
         let (before, rest) = body.split_at(at + 1);
         let (on_server, after) = rest.split_at(rest.iter().position(|byte| *byte == b'"')?);
-        let own = |name: &[u8]| {
-            let mut out = Vec::with_capacity(24);
-            let statement = self.prepared(name)?;
+        let cold = self.cold.as_ref()?;
+        // A name that has been given up behind the message is still among these: nobody has confirmed it.
+        let closed = cold
+            .unconfirmed
+            .iter()
+            .filter_map(|(name, change)| match change {
+                NameChange::Closed(statement) => Some((name, statement)),
+                NameChange::Defined => None,
+            });
+        let mut own = cold.prepared.iter().chain(closed).chain(&cold.taken);
+        let mut out = Vec::with_capacity(24);
+        let mut is_it = |statement: &Statement| {
+            out.clear();
             put_name(statement.id, &mut out);
-            (out == on_server).then_some(())
+            out == on_server
         };
-        let names = self.cold.as_ref()?.prepared.keys();
-        let name = names.map(|name| &**name).find(|name| own(name).is_some())?;
-        Some([before, name, after].concat())
+        let said = |name: &[u8]| matches!(refused, Some(Owed::Bind { name: tag, .. }) if tag == name_tag(name));
+        let mut found = None;
+        for (name, statement) in own.by_ref() {
+            if is_it(statement) && (found.is_none() || said(name)) {
+                found = Some(name);
+            }
+        }
+        Some([before, found?, after].concat())
     }
 
     /// A command has completed: some tags tell of changes to the session.
@@ -676,8 +698,8 @@ impl Session {
         }
         // It may have taken back what the operator's SQL had set.
         link.dirty |= link.set_up && tag == b"RESET\0";
-        if tag == b"PREPARE\0" {
-            self.has_prepared(link);
+        if tag == b"PREPARE\0" || tag == DEALLOCATE {
+            self.has_prepared(tag == DEALLOCATE, link);
         }
         if tag == b"ROLLBACK\0"
             && let Some(hearing) = self.hearing_mut()
@@ -725,6 +747,10 @@ impl Session {
             _ => {}
         }
         if let Some(cold) = &mut self.cold {
+            if all {
+                // What had been prepared before it, and was not known yet when it was sent.
+                cold.prepared.retain(|_, statement| !statement.by_sql);
+            }
             for (name, _) in cold.taken.drain() {
                 link.own_names.remove(&name);
             }

@@ -123,7 +123,9 @@ pub(super) fn refusal(body: &[u8], front: Option<Owed>) -> Option<Refusal> {
         b"XX000" if tells_of_recovery(body) => (Bounce::Unsupported, true),
         b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000" => (Bounce::Undefined, false),
         // The server has lost a statement that the proxy has prepared.
-        b"26000" if matches!(front, Some(Owed::Bind { id: Some(_) })) => (Bounce::Undefined, false),
+        b"26000" if matches!(front, Some(Owed::Bind { id: Some(_), .. })) => {
+            (Bounce::Undefined, false)
+        }
         // On a standby a deadlock is one with recovery, too.
         b"40001" | b"40P01" => (Bounce::Conflict, false),
         b"57P01" | b"57P02" | b"57P03" => (Bounce::Shutdown, false),
@@ -208,6 +210,7 @@ mod tests {
         check(b"C57P04\0\0", None);
         let own = Owed::Bind {
             id: Some(statement_id()),
+            name: 0,
         };
         let lost = refusal(b"C26000\0\0", Some(own)).map(|refusal| refusal.bounce);
         assert_eq!(lost, Some(Bounce::Undefined));

@@ -162,7 +162,8 @@ impl Session {
             b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
                 Some(len) => {
                     let class = self.classify_query(&input[..len], header, context);
-                    if self.names_open(class) && held.is_some_and(|(link, _)| !link.settled()) {
+                    if self.names_open(class, held) && held.is_some_and(|(link, _)| !link.settled())
+                    {
                         return Next::Drain;
                     }
                     let unit = &input[..len];
@@ -306,11 +307,17 @@ impl Session {
         let held = Some((link, false));
         match header.tag {
             b'P' => frontend::parse(body).is_some_and(|parse| {
-                !parse.name.is_empty()
-                    && (self.is_unconfirmed(parse.name)
-                        || is_on_its_way(&self.intern(parse, context), held))
+                let name = parse.name;
+                let statement = self.intern(parse, context);
+                let is_open = self.is_unconfirmed(name) || is_on_its_way(&statement, held);
+                (is_open && !name.is_empty()) || self.names_open(statement.class, held)
             }),
-            b'B' => frontend::bind(body).is_some_and(|bind| self.is_open(bind.statement, held)),
+            b'B' => frontend::bind(body).is_some_and(|bind| {
+                let bound = self.statement(bind.statement);
+                self.is_open(bind.statement, held)
+                    || bound.is_some_and(|bound| self.names_open(bound.class, held))
+            }),
+            b'Q' => self.names_open(self.classify_query(frame, header, context), held),
             b'D' | b'C' => matches!(
                 frontend::target(body),
                 Some(Target::Statement(name)) if self.is_open(name, held)
@@ -545,7 +552,7 @@ impl Session {
                 _ if len > 0 => return group(len, merged, repeats),
                 tag => return Survey::Broken(Violation::Type(tag)),
             };
-            repeats |= self.names_open(class);
+            repeats |= self.names_open(class, held);
             merged = merge(merged, class);
             len += take;
             if matches!(header.tag, b'S' | b'H' | b'Q' | b'F') {
@@ -578,7 +585,7 @@ impl Session {
     }
 
     /// The same for what SQL may name.
-    fn names_open(&self, class: Class) -> bool {
+    fn names_open(&self, class: Class, held: Option<(&Link, bool)>) -> bool {
         let names = matches!(
             class.session,
             SessionEffect::Prepare
@@ -588,8 +595,10 @@ impl Session {
                 | SessionEffect::DiscardAll
                 | SessionEffect::SetSeveral
         );
-        let cold = self.cold.as_ref().filter(|_| names);
-        cold.is_some_and(|cold| !cold.unconfirmed.is_empty())
+        let cold = self.cold.as_ref();
+        names
+            && (cold.is_some_and(|cold| !cold.unconfirmed.is_empty())
+                || held.is_some_and(|(link, _)| link.owing.is_naming()))
     }
 }
 
@@ -692,6 +701,7 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                 && (link.owing.is_cleaning()
                     || link.forgetting.is_some()
                     || link.resetting
+                    || link.wiping
                     || link.preparing
                     || link.steering
                     || link.guarded

@@ -140,8 +140,8 @@ struct Cold {
     told: HashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>,
     /// The unit that comes is sent again, with statements that are planned anew.
     renewed: bool,
-    /// PREPAREs on their way.
-    preparing: VecDeque<(Box<[u8]>, Arc<Statement>)>,
+    /// PREPAREs on their way, and a DEALLOCATE of what one of them prepares, which has none.
+    preparing: VecDeque<(Box<[u8]>, Option<Arc<Statement>>)>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     /// The SETs of a transaction that may move, each behind a semicolon.
@@ -272,6 +272,36 @@ impl Session {
         frontend::put_query(b"DISCARD ALL", out);
         link.owing.push(Owed::Injected { discard: true });
         inject(behind.unwrap_or_default().as_bytes(), link, out);
+    }
+
+    /// After the last reply of a unit: takes away what functions may have left behind, and nothing else. Where that is more
+    /// than can be told apart, the connection is dirty instead. The replies are swallowed, but for news of settings.
+    pub fn wipe(link: &mut Link, out: &mut Vec<u8>) {
+        let stains = std::mem::take(&mut link.stains);
+        let mut sql = Vec::new();
+        for (reason, cure) in CURES {
+            if stains.has(*reason) {
+                if !sql.is_empty() {
+                    sql.push(b';');
+                }
+                sql.extend_from_slice(cure.as_bytes());
+            }
+        }
+        let settings = stains.has(PinReason::Settings);
+        if settings {
+            // The client's own are there as before when it is over.
+            Params::default().put_difference(&link.params, &mut sql);
+        }
+        if (settings && link.set_up) || !sql.is_ascii() {
+            link.dirty = true;
+            return;
+        }
+        if stains.has(PinReason::Prepare) {
+            link.held.clear();
+            link.own_names.clear();
+        }
+        link.wiping = !sql.is_empty();
+        inject(&sql, link, out);
     }
 
     /// The server connection is gone, with everything that it had. Returns whether a write may have been in flight.
@@ -407,6 +437,22 @@ pub fn lexing_of<'a>(reported: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
     }
     lexing
 }
+
+/// What takes away what functions have left behind.
+const CURES: &[(PinReason, &str)] = &[
+    (
+        PinReason::AdvisoryLock,
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+    ),
+    (PinReason::Listen, "UNLISTEN *"),
+    (PinReason::HoldCursor, "CLOSE ALL"),
+    (PinReason::TemporaryObject, "DISCARD TEMP"),
+    (PinReason::Prepare, "DEALLOCATE ALL"),
+    (
+        PinReason::Settings,
+        "SET SESSION AUTHORIZATION DEFAULT;RESET ALL",
+    ),
+];
 
 /// A Query of the proxy's own, if there is anything in it.
 fn inject(sql: &[u8], link: &mut Link, out: &mut Vec<u8>) {

@@ -6,7 +6,7 @@
 
 use super::front::Context;
 use super::{OWN_NAMES, Session};
-use crate::link::{Link, Owed, Statement};
+use crate::link::{Link, Owed, Statement, StatementId};
 use crate::sql::{
     self, Access, Class, Executed, PinReason, Prepared, Reason, SessionEffect, TxEffect,
     deallocate_target, mentions, prepare_target,
@@ -15,6 +15,9 @@ use crate::wire::{Status, frontend};
 
 /// Most statements that a session prepares by SQL and that move with it. With more of them it keeps its connection.
 const MAX_PREPARED: usize = 64;
+
+/// The content of a Parse without a statement, which also a transaction that has failed accepts.
+pub(super) const NOTHING: &[u8] = b"\0\0\0";
 
 /// Statement and portal by which a PREPARE is run again.
 const AGAIN: &[u8] = b"pgw_again";
@@ -55,7 +58,13 @@ impl Session {
             }
             _ => None,
         };
-        if let Some(name) = target {
+        let is_unfollowed = |name: &Vec<u8>| {
+            class.session == SessionEffect::Prepare
+                && self.prepared(name).is_some_and(|known| !is_followed(known))
+        };
+        if let Some(name) = target.as_ref().filter(|name| is_unfollowed(name)) {
+            Session::occupy(name, link, out);
+        } else if let Some(name) = target {
             self.align_name(&name, link, out);
         } else if mentions(text, b"execute") {
             // Which one is not looked for.
@@ -164,6 +173,40 @@ impl Session {
         Some(executed.text(prepared_by(statement)?).into_owned())
     }
 
+    /// Has the server bear a client's name for nothing at all, so that it says itself, and when it is asked, that the name is
+    /// taken. Whoever uses the name next brings what belongs there.
+    pub(super) fn occupy(name: &[u8], link: &mut Link, out: &mut Vec<u8>) {
+        if link.own_names.remove(name) {
+            close(name, link, out);
+        }
+        frontend::put_parse(name, NOTHING, out);
+        link.owing.push(Owed::Own(b'1'));
+        link.own_names.insert(name, StatementId::NONE);
+        // One of the proxy's own may have been meant.
+        link.doubtful |= name.starts_with(OWN_NAMES);
+    }
+
+    /// In the middle of what binds a session to its connection: if it is not known any more what the server has prepared,
+    /// it forgets all of it, and the session prepares again what it uses. Nobody else has the connection afterwards.
+    pub(super) fn mend(&self, link: &mut Link, out: &mut Vec<u8>) {
+        let bound = self.group.open || (link.settled() && link.status == Status::Transaction);
+        let heard = !link.owing.skipping() && !link.copy_in && link.status != Status::Failed;
+        if !(link.doubtful && bound && heard) {
+            return;
+        }
+        forget_all(link, out);
+        link.doubtful = false;
+        link.spent = true;
+        if !self.group.open {
+            out.extend_from_slice(frontend::SYNC);
+            link.owing.push(Owed::Sync {
+                swallow: true,
+                write: false,
+                sets: 0,
+            });
+        }
+    }
+
     /// A PREPARE is being sent. What cannot be followed keeps its connection.
     pub(super) fn preparing(
         &mut self,
@@ -182,17 +225,33 @@ impl Session {
         let statement = context.statements.by_sql(text, class);
         self.cold()
             .preparing
-            .push_back((name.into_boxed_slice(), statement));
+            .push_back((name.into_boxed_slice(), Some(statement)));
         link.preparing = true;
     }
 
-    /// A PREPARE has succeeded.
-    pub(super) fn has_prepared(&mut self, link: &mut Link) {
+    /// A DEALLOCATE is being sent. If what it names is on its way, it is gone when that has come.
+    pub(super) fn deallocating(&mut self, name: &[u8]) {
         if let Some(cold) = &mut self.cold
-            && let Some((name, statement)) = cold.preparing.pop_front()
+            && cold.preparing.iter().any(|(other, _)| **other == *name)
         {
-            link.own_names.insert(&name, statement.id);
-            cold.prepared.insert(name, statement);
+            cold.preparing.push_back((name.into(), None));
+        }
+    }
+
+    /// A PREPARE has succeeded, or a DEALLOCATE.
+    pub(super) fn has_prepared(&mut self, deallocates: bool, link: &mut Link) {
+        let Some(cold) = &mut self.cold else { return };
+        let answers = |(_, statement): &mut (_, Option<_>)| statement.is_none() == deallocates;
+        match cold.preparing.pop_front_if(answers) {
+            Some((name, Some(statement))) => {
+                link.own_names.insert(&name, statement.id);
+                cold.prepared.insert(name, statement);
+            }
+            Some((name, None)) => {
+                link.own_names.remove(&name);
+                cold.prepared.remove(&name);
+            }
+            None => {}
         }
     }
 }
@@ -219,16 +278,17 @@ fn is_suspicious(class: Class, text: &[u8]) -> bool {
     hidden || (class.session != SessionEffect::None && mentions(text, OWN_NAMES))
 }
 
-/// Has the server forget every prepared statement.
+/// Has the server forget every prepared statement but the unnamed one, which DEALLOCATE ALL leaves alone.
 fn forget_all(link: &mut Link, out: &mut Vec<u8>) {
+    // One that failed half-way has left it there.
+    close(AGAIN, link, out);
     run(b"DEALLOCATE ALL\0\0\0", link, out);
     link.held.clear();
     link.own_names.clear();
-    link.unnamed = None;
 }
 
 /// Runs a statement, given as the content of a Parse, among the messages of a group.
-fn run(content: &[u8], link: &mut Link, out: &mut Vec<u8>) {
+pub(super) fn run(content: &[u8], link: &mut Link, out: &mut Vec<u8>) {
     frontend::put_parse(AGAIN, content, out);
     frontend::put_bind(AGAIN, AGAIN, out);
     frontend::put_execute(AGAIN, out);

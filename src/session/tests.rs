@@ -14,7 +14,7 @@ use crate::config::{Hints, Route};
 use crate::link::{Again, Refusal, Statements, Value};
 use crate::route::Ground;
 use crate::sql::catalog::Change;
-use crate::sql::{Access, Class, Classifier};
+use crate::sql::{Access, Class, Classifier, Pins};
 use crate::wire::frame::{put_header, split_cstr};
 use crate::wire::{Notice, SqlState, backend};
 
@@ -202,11 +202,14 @@ impl Script {
         } else if self.session.pin().is_some() {
             let out = &mut self.sent[node as usize];
             self.session.ask_for_pins(link, out);
-        } else if link.doubtful {
+        } else if link.doubtful || (link.spent && !link.dirty) {
             *link = Link::new(self.max_prepared);
             self.held = None;
         } else if link.dirty {
             Session::clean(link, None, None, &mut self.sent[node as usize]);
+        } else if !link.stains.is_empty() {
+            Session::wipe(link, &mut self.sent[node as usize]);
+            self.release();
         } else {
             assert!(link.reusable() || link.fatal, "{link:?}");
             self.held = None;
@@ -478,7 +481,10 @@ fn show(bytes: &[u8], client: bool) -> String {
                 let (_, after) = split_cstr(body).expect("a Parse has a name");
                 format!("P {} {}", name(body), name(after))
             }
-            (CLIENT, 'B') => format!("B {}", name(&body[1..])),
+            (CLIENT, 'B') => {
+                let (_, after) = split_cstr(body).expect("a Bind has a portal");
+                format!("B {}", name(after))
+            }
             (CLIENT, 'D' | 'C') => format!("{tag} {}", name(&body[1..])),
             (SERVER, 'E') => {
                 let code = backend::error_field(body, b'C').unwrap_or_default();
@@ -779,9 +785,114 @@ fn postgresql_words_what_is_wrong_with_a_name() {
          server: E 26000 / Z I
          told: E 26000 / Z I
          client: B s1 / E / S
-         standby: P pgw_1 select 1 / B pgw_1 / E / S
-         server: 1 / 2 / C SELECT 1 / Z I
+         standby: C s1 / S / B pgw_1 / E / S
+         server: 3 / Z I / 2 / C SELECT 1 / Z I
          told: 2 / C SELECT 1 / Z I",
+    );
+}
+
+/// What comes before a name that is taken comes first: a transaction that has failed, a mistake in the text.
+#[test]
+fn a_name_that_is_taken_is_refused_by_the_server() {
+    play(
+        "client: P s1 select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: P s1 select 2 / S
+         primary: P s1 - / P s1 select 2 / S
+         server: 1 / E 42P05 / Z E
+         told: E 42P05 / Z E
+         client: P s1 select 2 / S
+         primary: C s1 / P s1 - / P s1 select 2 / S
+         server: 3 / 1 / E 25P02 / Z E
+         told: E 25P02 / Z E
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         held: nothing",
+    );
+}
+
+/// Whether the transaction has failed by then is the server's to say.
+#[test]
+fn a_statement_that_the_server_has_is_prepared_again_where_the_transaction_may_have_failed() {
+    play(
+        "client: P a select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: P b select 1 / S
+         primary: P pgw_1 select 1 / S
+         server: 1 / Z T
+         told: 1 / Z T
+         client: P c select 1 / S
+         told: 1
+         primary: S
+         server: Z T
+         told: Z T
+         client: Q select bad / P d select 1 / S
+         primary: Q select bad / C pgw_1 / P pgw_1 select 1 / S
+         server: E 42703 / Z E / 3 / E 25P02 / Z E
+         told: E 42703 / Z E / E 25P02 / Z E
+         client: B d / S
+         primary: B d / S
+         server: E 26000 / Z E
+         told: E 26000 / Z E",
+    );
+}
+
+/// A Close that makes room is skipped with its group: then the server has what the proxy took for closed, and the session
+/// cannot leave the connection.
+#[test]
+fn what_the_server_has_is_forgotten_where_it_is_not_known() {
+    let mut script = Script::with(Params::default(), 2);
+    script.play(
+        "client: P a select 1 / P b select 2 / S
+         standby: P pgw_1 select 1 / P pgw_2 select 2 / S
+         server: 1 / 1 / Z I
+         told: 1 / 1 / Z I
+         client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: B a / B b / S
+         primary: P pgw_1 select 1 / B pgw_1 / P pgw_2 select 2 / B pgw_2 / S
+         server: 1 / 2 / 1 / 2 / Z T
+         told: 2 / 2 / Z T
+         client: Q savepoint x
+         primary: Q savepoint x
+         server: C SAVEPOINT / Z T
+         told: C SAVEPOINT / Z T
+         client: B nobody / P c select 3 / S
+         primary: B nobody / C pgw_1 / P pgw_3 select 3 / S
+         server: E 26000 / Z E
+         told: E 26000 / Z E
+         client: Q rollback to x
+         primary: Q rollback to x
+         server: C ROLLBACK / Z T
+         told: C ROLLBACK / Z T
+         client: B a / S
+         primary: C pgw_again / P pgw_again DEALLOCATE ALL / B pgw_again / E / C pgw_again / C pgw_again / S / P pgw_1 select 1 / B pgw_1 / S
+         server: 3 / 1 / 2 / C DEALLOCATE ALL / 3 / 3 / Z T / 1 / 2 / Z T
+         told: 2 / Z T",
+    );
+    assert!(script.links[0].spent, "nobody else has the connection");
+    script.play(
+        "client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing",
     );
 }
 
@@ -1460,8 +1571,8 @@ fn deallocate() {
          server: 1 / Z I / C DEALLOCATE / Z I
          told: C DEALLOCATE / Z I",
         "client: P - deallocate s1 / B - / E / S
-         primary: P - DEALLOCATE pgw_deallocated / P pgw_deallocated - / B - / E / S
-         server: 1 / 1 / 2 / C DEALLOCATE / Z I
+         primary: P - deallocate s1 / C pgw_deallocated / P pgw_deallocated - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated / B pgw_deallocating / E / S
+         server: 1 / 3 / 1 / 3 / 1 / 2 / C DEALLOCATE / Z I
          told: 1 / 2 / C DEALLOCATE / Z I",
     ] {
         play(&format!("{prepared}\n{script}\n{unknown}"));
@@ -2436,6 +2547,117 @@ fn what_follows_a_reset_has_the_settings_of_the_startup_packet() {
     );
 }
 
+/// In a group it follows the RESET at once.
+#[test]
+fn what_follows_a_reset_in_its_group_has_the_settings_of_the_startup_packet() {
+    let mut params = Params::default();
+    params.set("datestyle", Value::Plain("German".into()));
+    let mut script = Script::with(params, 100);
+    script.play(
+        "client: Q set datestyle = sql
+         primary: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q set datestyle = sql
+         server: T / D 1 / C SELECT 1 / S DateStyle German / Z I / C SET / S DateStyle SQL / Z I
+         told: C SET / S DateStyle SQL / Z I
+         held: nothing
+         client: P - reset datestyle / B - / E / P - select 1 / B - / E / S
+         primary: P - reset datestyle / B - / E / P pgw_again SET datestyle TO 'German' / B pgw_again / E / C pgw_again / C pgw_again / P - select 1 / B - / E / S
+         server: 1 / 2 / C RESET / 1 / 2 / C SET / 3 / 3 / 1 / 2 / C SELECT 1 / S DateStyle German / Z I
+         told: 1 / 2 / C RESET / 1 / 2 / C SELECT 1 / S DateStyle German / Z I
+         held: nothing
+         client: Q select 2
+         standby: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q select 2
+         server: T / D 1 / C SELECT 1 / S DateStyle German / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: nothing
+         client: Q update t set a = 1
+         primary: Q update t set a = 1
+         server: C UPDATE 1 / Z I
+         told: C UPDATE 1 / Z I
+         held: nothing",
+    );
+}
+
+/// What functions leave behind is taken away, and nothing of the session's; of a setting that is another now, the client
+/// hears.
+#[test]
+fn what_functions_leave_behind_is_taken_away() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q set work_mem = '1MB'
+         primary: Q set work_mem = '1MB'
+         server: C SET / Z I
+         told: C SET / Z I
+         held: nothing
+         client: Q insert into t values (1)
+         primary: Q insert into t values (1)",
+    );
+    script.links[0].stains = Pins::NONE
+        .with(PinReason::Settings)
+        .with(PinReason::AdvisoryLock);
+    script.play(
+        "server: C INSERT 0 1 / S DateStyle SQL / Z I
+         told: C INSERT 0 1 / S DateStyle SQL / Z I
+         primary: Q SELECT pg_catalog.pg_advisory_unlock_all();SET SESSION AUTHORIZATION DEFAULT;RESET ALL⏎;SET work_mem TO '1MB'
+         held: primary
+         client: Q select 1
+         server: T / D 1 / C SELECT 1 / C SET / C RESET / C SET / S DateStyle ISO / Z I
+         told: S DateStyle ISO
+         standby: Q SET work_mem TO '1MB' / Q select 1
+         server: C SET / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: nothing
+         client: Q insert into t values (2)
+         primary: Q insert into t values (2)
+         server: C INSERT 0 1 / Z I
+         told: C INSERT 0 1 / Z I
+         held: nothing",
+    );
+}
+
+/// What functions prepare has any name, and so all go.
+#[test]
+fn statements_that_functions_prepare_go_with_all_others() {
+    let mut script = Script::new();
+    script.play(
+        "client: P a insert into t values (1) / B a / E / S
+         primary: P pgw_1 insert into t values (1) / B pgw_1 / E / S",
+    );
+    script.links[0].stains = Pins::NONE.with(PinReason::Prepare);
+    script.play(
+        "server: 1 / 2 / C INSERT 0 1 / Z I
+         told: 1 / 2 / C INSERT 0 1 / Z I
+         primary: Q DEALLOCATE ALL
+         server: C DEALLOCATE ALL / Z I
+         held: nothing
+         client: B a / E / S
+         primary: P pgw_1 insert into t values (1) / B pgw_1 / E / S
+         server: 1 / 2 / C INSERT 0 1 / Z I
+         told: 2 / C INSERT 0 1 / Z I
+         held: nothing",
+    );
+}
+
+/// What a group prepares and deallocates is gone, though neither was known when the other was sent.
+#[test]
+fn prepare_and_deallocate_in_one_group() {
+    for (away, tag) in [
+        ("deallocate p", "DEALLOCATE"),
+        ("deallocate all", "DEALLOCATE ALL"),
+    ] {
+        play(&format!(
+            "client: P - prepare p as select 1 / B - / E / P - {away} / B - / E / S
+             primary: P - prepare p as select 1 / B - / E / P - {away} / B - / E / S
+             server: 1 / 2 / C PREPARE / 1 / 2 / C {tag} / Z I
+             told: 1 / 2 / C PREPARE / 1 / 2 / C {tag} / Z I
+             held: nothing
+             client: Q prepare p as select 2
+             primary: Q prepare p as select 2
+             server: C PREPARE / Z I
+             told: C PREPARE / Z I"
+        ));
+    }
+}
+
 #[test]
 fn settings_that_are_no_settings_of_the_session() {
     let check = |client: &str, server: &str, pinned: bool, expected: &[(&str, &str)]| {
@@ -3123,8 +3345,8 @@ fn a_transaction_that_cannot_move_fails() {
              server: E 42601 / Z E
              told: E 25006 / Z E
              client: P - insert into t values (1) / B - / E / S
-             standby: {refused} / S
-             server: E 42601 / Z E
+             standby: P - insert into t values (1) / B - / E / S
+             server: E 25P02 / Z E
              told: E 25P02 / Z E
              client: Q rollback
              standby: Q rollback

@@ -623,6 +623,10 @@ impl Session {
             return None;
         }
         let verdict = self.verdict(unit, class, link);
+        let may_be_brought_back = link.status == Status::Failed && !link.settled();
+        if may_be_brought_back && matches!(class.access, Access::Primary | Access::Write) {
+            return Some(Next::Drain);
+        }
         if !matches!(verdict, Verdict::Stays) && !link.settled() {
             return Some(Next::Drain);
         }
@@ -743,6 +747,14 @@ impl Session {
         };
         let text = whole_query(unit);
         if link.status == Status::Failed {
+            // Its server refuses all of it, and words the error.
+            let known = !matches!(
+                class.reason,
+                Reason::UnsafeText | Reason::TooLong | Reason::TooManyStatements
+            );
+            if class.tx == TxEffect::None && known {
+                return Verdict::Stays;
+            }
             // A text that begins with ROLLBACK is given something to roll back, where all of it may run.
             let first = text.and_then(|text| sql::statements(text).into_iter().next());
             return match first.and_then(sql::control) {

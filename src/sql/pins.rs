@@ -27,6 +27,12 @@ impl Pins {
         Pins(self.0 | 1 << reason.index())
     }
 
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Pins) -> Pins {
+        Pins(self.0 | other.0)
+    }
+
     /// Those that are not in `other`.
     #[must_use]
     pub const fn without(self, other: Pins) -> Pins {

@@ -326,6 +326,12 @@ fn the_event_trigger_tells_of_ddl() {
         execute(&mut client, "SELECT good(91)");
         logged(standby, "SELECT good(91)") == before
     });
+    // The old primary lives on after a failover: the new one is listened to.
+    standby.promote().expect("a promotion");
+    rig.wait("the proxy to listen to the new primary", || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN pgweir_ddl'";
+        standby.value(sql).expect("a count") == "1"
+    });
 }
 
 /// An administrator vouches for procedures, and has catalogs read on standbys.

@@ -110,6 +110,10 @@ impl Site {
 
     /// What does not go back clean is a bug.
     fn put_back(&self, server: Server) {
+        if server.link.spent {
+            // As the pool does.
+            return;
+        }
         assert!(server.link.reusable(), "returned: {:?}", server.link);
         let unclean = server.peer.unclean(server.link.params.len());
         if let Some(unclean) = unclean.filter(|_| !server.forged) {

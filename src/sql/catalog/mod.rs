@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use change::{Change, change};
 use graph::{Graph, Node};
 
-use super::class::{Access, Reason};
+use super::class::{Access, PinReason, Reason};
+use super::pins::Pins;
 use super::{function, system};
 
 /// The rows that [`Catalog::build`] is made of. Any user may ask; the search path must be `pg_catalog`.
@@ -172,6 +173,8 @@ struct Names {
     everything: Option<Taint>,
     /// What any cast may run.
     casts: Option<Taint>,
+    /// What users' functions may leave in their session.
+    leaves: Pins,
     /// A user's operator is tainted, and bears the name of a built-in one that has no node in the parser's tree.
     operators_tainted: bool,
     /// Procedures that only read, as an administrator says.
@@ -242,6 +245,19 @@ impl Catalog {
     /// Whether it has been loaded.
     pub fn is_known(&self) -> bool {
         !matches!(self.known, Known::Nothing)
+    }
+
+    /// What a statement that writes, or whose effects are not known, may leave in its session by way of functions and
+    /// triggers that nobody has looked into. What is not known may leave anything but prepared statements, which are not
+    /// worth to lose all of them every time.
+    pub fn leaves(&self) -> Pins {
+        match &self.known {
+            Known::Nothing => Pins::MAY_END
+                .with(PinReason::Settings)
+                .without(Pins::NONE.with(PinReason::Prepare)),
+            Known::Tables => Pins::NONE,
+            Known::Names(names) => names.leaves,
+        }
     }
 
     /// Whether both say the same.
@@ -435,6 +451,12 @@ impl Names {
                 let node = Node::new("o", id)?;
                 self.operators.entry(name.into()).or_default().push(node);
                 self.graph.name(node, "operator", schema, name);
+            }
+            "L" => {
+                let reason = PinReason::ALL
+                    .iter()
+                    .find(|known| known.as_str() == detail)?;
+                self.leaves = self.leaves.with(*reason);
             }
             "O" => drop(self.built_in_operators.insert(name.into())),
             "l" => {

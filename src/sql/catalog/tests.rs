@@ -455,3 +455,17 @@ fn what_locks_rows_is_a_write() {
     );
     assert_eq!(verdict("select * from t").0, Access::Read);
 }
+
+#[test]
+fn what_functions_may_leave_in_their_session() {
+    let leaves = |rows| catalog(rows, &Trust::default()).leaves();
+    assert!(leaves("f vup- 16400 f public").is_empty());
+    let two = leaves("L settings 0 - -\nL advisory_lock 0 - -");
+    assert_eq!(
+        two.iter().collect::<Vec<_>>(),
+        [PinReason::AdvisoryLock, PinReason::Settings]
+    );
+    assert!(TABLES.leaves().is_empty());
+    let unknown = Catalog::unknown().leaves();
+    assert!(unknown.has(PinReason::Settings) && !unknown.has(PinReason::Prepare));
+}
