@@ -62,6 +62,8 @@ pub struct Link {
     pub replay: Replay,
     /// Its node is a standby: what it refuses runs elsewhere.
     pub bounces: bool,
+    /// The node was a standby when the unit in progress was sent.
+    pub on_standby: bool,
     /// The unit in progress may be sent again on this connection after its Bind has failed.
     pub replans: bool,
     /// It follows settings that the server may refuse, and is refused with them. Nothing is sent behind it.

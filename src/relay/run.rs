@@ -55,10 +55,11 @@ pub(super) struct Held {
 
 type Timer = Pin<Box<tokio::time::Sleep>>;
 
-/// One client and, while it needs one, its server connection.
+/// One client and, while it needs one, its server connection. It is a future, which is the session to its end: an
+/// async function would hold it twice, as what it was given and as what it runs on.
 pub struct Relay {
     pub(super) shared: Arc<Shared>,
-    pub(super) pools: Arc<PoolSet>,
+    pub(super) pools: Present,
     pub(super) slot: Seat,
     pub(super) client: Stream,
     pub(super) session: Session,
@@ -132,8 +133,17 @@ pub(super) enum End {
     Cut,
 }
 
-/// Counts one session of its database and user as long as it lives.
-struct Present(Arc<PoolSet>);
+/// The pools that a session uses, which count it as long as it does.
+pub(super) struct Present(Arc<PoolSet>);
+
+impl std::ops::Deref for Present {
+    type Target = Arc<PoolSet>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<PoolSet> {
+        &self.0
+    }
+}
 
 impl Present {
     fn new(pools: &Arc<PoolSet>) -> Present {
@@ -161,7 +171,7 @@ impl Relay {
         slot.noted.begin(&pools.timeouts);
         Relay {
             shared,
-            pools,
+            pools: Present::new(&pools),
             slot,
             client,
             session,
@@ -182,13 +192,6 @@ impl Relay {
             detour: Detour::default(),
             flags: Flags::default(),
         }
-    }
-
-    /// Runs the session to its end.
-    pub async fn run(mut self) {
-        let _present = Present::new(&self.pools);
-        std::future::poll_fn(|cx| self.turn(cx)).await;
-        self.abandon();
     }
 
     /// What becomes of the server connections when the client has gone, or has to go.
@@ -218,6 +221,9 @@ impl Relay {
             return self.linger(cx);
         }
         self.slot.waker.register(cx.waker());
+        if self.pools.successor().is_some() {
+            self.follow();
+        }
         self.prick_ears(cx);
         loop {
             match self.step(cx) {
@@ -238,6 +244,23 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Goes on with the pools that were configured in place of its own, if nothing of the session is with those.
+    fn follow(&mut self) {
+        let is_free = self.is_quiet()
+            && self.is_at_rest()
+            && self.home.is_none()
+            && self.placed.is_none()
+            && self.cancelling.is_none()
+            && self.ears.is_none();
+        if !is_free {
+            return;
+        }
+        while let Some(next) = self.pools.successor().cloned() {
+            self.pools = Present::new(&next);
+        }
+        self.slot.noted.begin(&self.pools.timeouts);
     }
 
     /// Writes what the client is still to read, for a bounded time.
@@ -494,6 +517,9 @@ impl Relay {
                 if let Some(again) = received.again {
                     self.send_again(&again);
                 }
+                if let Some(rest) = received.rest {
+                    self.put_back(&rest);
+                }
                 self.release()
             }
             Err(error @ LinkError::Settings(_)) if self.placed.is_some() => {
@@ -692,19 +718,25 @@ impl Relay {
                 return Ok(at);
             }
             let rest = &bytes[at..];
+            if rest.is_empty() {
+                return Ok(at);
+            }
             let next = match self.placed {
                 Some(Unit { len, class }) => Next::Place { len, class },
                 None => {
                     let held = self.held.as_ref();
                     let link = held.map(|held| (&held.server.link, held.standby));
-                    let mut replies = Vec::new();
                     let catalog = self.pools.catalog.current();
                     let context = self.shared.context(&catalog);
-                    let next = self.session.next(rest, link, context, &mut replies);
-                    if !replies.is_empty() {
-                        Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
-                    }
-                    next
+                    let (session, client, output) =
+                        (&mut self.session, &mut self.client, &mut self.output);
+                    compose(|replies| {
+                        let next = session.next(rest, link, context, replies);
+                        if !replies.is_empty() {
+                            Relay::to_client(client, output, cx, replies)?;
+                        }
+                        Ok(next)
+                    })?
                 }
             };
             match next {
@@ -742,6 +774,9 @@ impl Relay {
                     at += len;
                 }
                 Next::Reply { len } => {
+                    if self.session.is_optimistic() {
+                        self.session.floor.wrote(Instant::now());
+                    }
                     self.flags.ended = true;
                     self.flags.idle |= !self.session.is_in_unsent_block();
                     at += len;
@@ -785,6 +820,7 @@ impl Relay {
         let refused = self.flags.refused;
         let server = &mut *held.server;
         let nothing_before = !server.link.owing.owes_client();
+        server.link.on_standby = held.standby;
         // What is refused to a session that wants standbys only is its client's affair.
         server.link.bounces = held.standby && !session.is_on_standbys();
         let catalog = self.pools.catalog.current();
@@ -903,6 +939,16 @@ impl Relay {
         self.session
             .refuse_unit(unit, &mut server.link, context, &mut out);
         server.unsent.extend_from_slice(&out);
+    }
+}
+
+impl Future for Relay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        std::task::ready!(self.turn(cx));
+        self.abandon();
+        Poll::Ready(())
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Received {
     pub again: Option<Again>,
     /// A standby has refused this unit when the client had seen a part of its result, so that it could not run elsewhere.
     pub learned: Option<(Refusal, Vec<u8>)>,
+    /// A transaction has ended, and this Query, which stood behind it in one with it, follows.
+    pub rest: Option<Vec<u8>>,
     /// Channels are gone: [`Session::take_unlistened`].
     pub unlistened: bool,
     /// A cancel request has hit something else than what the client runs.
@@ -429,6 +431,13 @@ impl Session {
                 return Ok(Verdict::Swallow);
             }
             Owed::Sync { swallow: true, .. } => Verdict::Swallow,
+            Owed::Query { .. } if self.awaits_rest() => {
+                received.rest = self.take_rest(link.failed);
+                match received.rest {
+                    Some(_) => Verdict::Swallow,
+                    None => Verdict::Pass,
+                }
+            }
             _ => Verdict::Pass,
         };
         let draining = link.replay.is_draining();
@@ -486,6 +495,9 @@ impl Session {
         self.unit_ended(link, sets);
         received.unlistened |= self.unlisten_at_rest(link);
         if verdict == Verdict::Pass {
+            if !draining {
+                self.answer_block();
+            }
             link.unsaid = None;
             received.units += 1;
             link.own_words = None;
@@ -538,8 +550,14 @@ impl Session {
         }
         let unseen = link.owing.is_unseen();
         let front = link.owing.front();
+        // What an EXECUTE names is not there because the server has refused the PREPARE that was put before it.
+        let said = link
+            .unsaid
+            .as_deref()
+            .filter(|_| follows_from_unsaid(body))
+            .unwrap_or(body);
         let mut refusal = (standby && !unseen && !link.replay.is_draining())
-            .then(|| bounce::refusal(body, front))
+            .then(|| bounce::refusal(said, front))
             .flatten();
         if !link.replay.holds()
             && let Some(refusal) = refusal.take().filter(|refusal| refusal.learned)
@@ -612,14 +630,15 @@ impl Session {
         }
     }
 
-    /// Whether the session ends with its connection: it is in a transaction block there that is not about to end.
+    /// Whether the session ends with its connection: it is in a transaction block there that is not about to end, and cannot
+    /// begin again elsewhere.
     pub fn dies_with(&self, link: &Link) -> bool {
         let in_block = match link.status {
             Status::Idle => self.is_in_sent_block(),
             // It is being left.
             _ => !self.is_in_unsent_block(),
         };
-        in_block && !link.committing
+        in_block && !link.committing && link.replay.lost().is_none()
     }
 
     /// "cached plan must not change result type": wherever the statement has been planned it will fail.
@@ -821,8 +840,11 @@ fn refusal_of(link: &mut Link, in_own_place: bool) -> Option<Vec<u8>> {
 /// failed: the client hears why.
 fn said_instead(link: &mut Link, body: &[u8]) -> Option<Vec<u8>> {
     let why = link.unsaid.take()?;
-    let follows = matches!(backend::error_field(body, b'C'), Some(b"26000" | b"25P02"));
-    follows.then_some(why)
+    follows_from_unsaid(body).then_some(why)
+}
+
+fn follows_from_unsaid(body: &[u8]) -> bool {
+    matches!(backend::error_field(body, b'C'), Some(b"26000" | b"25P02"))
 }
 
 /// The error for a write in a pipeline that has read from a standby before a Flush.

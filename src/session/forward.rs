@@ -234,7 +234,12 @@ impl Session {
         writer: &mut Writer<'_>,
     ) {
         let write = class.access == Access::Write || self.group.write;
-        let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
+        let whole = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
+        let text = self.part(whole);
+        if text.len() < whole.len() {
+            writer.replace(body.start - HEADER, |out| frontend::put_query(text, out));
+            writer.sent = body.end;
+        }
         link.changes_catalog = link.changes_catalog.max(change(class, text));
         let alone = !self.group.open && link.settled();
         self.note_in_block(class, text, alone);
@@ -771,6 +776,8 @@ impl Session {
             }
             SessionEffect::Pin(reason) => {
                 self.pinned.pin(reason);
+                // Not even DISCARD ALL takes that away.
+                link.spent |= reason == PinReason::Function;
                 0
             }
             SessionEffect::Unknown => {

@@ -155,6 +155,9 @@ impl Session {
         context: Context<'_>,
         replies: &mut Vec<u8>,
     ) -> Next {
+        if self.awaits_rest() && held.is_some_and(|(link, _)| !link.settled()) {
+            return Next::Drain;
+        }
         match header.tag {
             b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
                 Some(len) => {
@@ -165,7 +168,7 @@ impl Session {
                     }
                     let unit = &input[..len];
                     self.next_listening(unit, class, held)
-                        .or_else(|| self.query_in_block(unit, class, held, replies))
+                        .or_else(|| self.query_in_block(unit, class, held, context, replies))
                         .unwrap_or_else(|| self.place(unit, class, held, context))
                 }
                 None => Next::More,
@@ -421,7 +424,8 @@ impl Session {
             Some(text) => self.classify(text, context),
             None => OPAQUE,
         };
-        self.steered(class)
+        let text = || frontend::query(&frame[HEADER..]).unwrap_or_default();
+        self.steered(self.executed(class, text, context))
     }
 
     pub(super) fn intern(
@@ -442,7 +446,7 @@ impl Session {
         context.statements.unshared(parse.content, class)
     }
 
-    fn classify(&self, text: &[u8], context: Context<'_>) -> Class {
+    pub(super) fn classify(&self, text: &[u8], context: Context<'_>) -> Class {
         let Context {
             classifier,
             catalog,
@@ -487,7 +491,7 @@ impl Session {
                 ..class
             }
         };
-        self.steered(class)
+        self.steered(self.executed(class, || statement.text(), context))
     }
 
     /// The statement that a Bind body names, if the session knows it.
@@ -653,6 +657,7 @@ fn merge(a: Class, b: Class) -> Class {
     };
     let session = match (a.session, b.session) {
         (SessionEffect::None, session) | (session, SessionEffect::None) => session,
+        (SessionEffect::Execute, SessionEffect::Execute) => SessionEffect::Execute,
         _ => SessionEffect::Unknown,
     };
     let hint = match (a.access, b.access) {

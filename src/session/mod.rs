@@ -48,7 +48,7 @@ use listen::{Hearing, Sharing};
 use pins::Pinned;
 use settings::Settings;
 use steer::Steering;
-use transaction::{Block, Lateness};
+use transaction::{Block, Lateness, Rest};
 
 /// What the proxy knows of one client's session.
 #[derive(Debug)]
@@ -149,6 +149,8 @@ struct Cold {
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     /// The SETs of a transaction that may move, each behind a semicolon.
     repeat: Vec<u8>,
+    /// Statements that wait for the end of a transaction.
+    rest: Option<Rest>,
     /// What is heard through the shared connection; boxed, because few sessions listen.
     hearing: Option<Box<Hearing>>,
     settings: Settings,
@@ -336,6 +338,7 @@ impl Session {
             }
             cold.preparing.clear();
             cold.portals.clear();
+            cold.rest = None;
             if let Some(hearing) = &mut cold.hearing {
                 hearing.forget_noted();
             }

@@ -8,8 +8,8 @@ use super::front::Context;
 use super::{OWN_NAMES, Session};
 use crate::link::{Link, Owed, Statement, StatementId};
 use crate::sql::{
-    self, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, execute_target,
-    mentions, prepare_target,
+    self, Access, Class, Executed, PinReason, Prepared, Reason, SessionEffect, TxEffect,
+    deallocate_target, mentions, prepare_target,
 };
 use crate::wire::{Status, frontend};
 
@@ -51,7 +51,7 @@ impl Session {
         let target = match class.session {
             SessionEffect::None => return,
             SessionEffect::Prepare => prepare_target(text),
-            SessionEffect::Execute => execute_target(text),
+            SessionEffect::Execute => sql::executed(text).map(|executed| executed.name),
             // One that the session has goes by a stand-in.
             SessionEffect::Deallocate => {
                 deallocate_target(text).filter(|name| self.prepared(name).is_none())
@@ -122,6 +122,55 @@ impl Session {
             link.owing.push(Owed::Own(b'1'));
         }
         link.own_names.insert(name, statement.id);
+    }
+
+    /// The class of a text that may execute what the session has prepared by a name: that of what it runs, if it can be told.
+    #[inline]
+    pub(super) fn executed<'a>(
+        &self,
+        class: Class,
+        text: impl FnOnce() -> &'a [u8],
+        context: Context<'_>,
+    ) -> Class {
+        if class.session != SessionEffect::Execute || class.reason == Reason::Refused {
+            return class;
+        }
+        let Context {
+            classifier,
+            catalog,
+            ..
+        } = context;
+        let text = text();
+        self.execution(text, context)
+            .filter(|_| class.statements == 1)
+            .map_or(class, |(executed, statement)| {
+                let prepared = prepared_by(statement);
+                let known = prepared.filter(|_| self.lexing.is_alike(statement.text()));
+                known.map_or(class, |prepared| {
+                    executed.class(class, prepared, classifier, self.lexing, catalog)
+                })
+            })
+    }
+
+    /// An EXECUTE, and what its name stands for. What the protocol has prepared must not be a write: its parameters have types
+    /// that no text tells of.
+    fn execution<'a>(
+        &self,
+        text: &'a [u8],
+        context: Context<'_>,
+    ) -> Option<(Executed<'a>, &Statement)> {
+        let executed = sql::executed(text)?;
+        let statement = self.prepared(&executed.name)?;
+        let is_known = statement.by_sql
+            || (is_followed(statement)
+                && self.class_of(statement, context).access != Access::Write);
+        is_known.then_some((executed, &**statement))
+    }
+
+    /// The text that an EXECUTE runs.
+    pub(super) fn executed_text(&self, text: &[u8], context: Context<'_>) -> Option<Vec<u8>> {
+        let (executed, statement) = self.execution(text, context)?;
+        Some(executed.text(prepared_by(statement)?).into_owned())
     }
 
     /// Has the server bear a client's name for nothing at all, so that it says itself, and when it is asked, that the name is
@@ -207,6 +256,14 @@ impl Session {
             }
             None => {}
         }
+    }
+}
+
+fn prepared_by(statement: &Statement) -> Option<Prepared<'_>> {
+    if statement.by_sql {
+        sql::prepared(statement.text())
+    } else {
+        Some(Prepared::by_protocol(statement.text()))
     }
 }
 

@@ -113,7 +113,14 @@ impl Script {
                 self.refused |= received.refused;
                 if let Some(again) = received.again {
                     let (units, first) = link.replay.take();
+                    if matches!(again, Again::Bounced(_)) {
+                        let out = &mut self.sent[node as usize];
+                        self.draining |= self.session.leave_refused(link, out);
+                    }
                     self.sent_again(again, units, first);
+                }
+                if let Some(rest) = received.rest {
+                    self.input.splice(0..0, rest);
                 }
                 if let Some((_, unit)) = received.learned {
                     let context = context(&self.classifier, &self.statements);
@@ -308,7 +315,8 @@ impl Script {
             self.sent[node as usize].extend_from_slice(&out);
             return false;
         }
-        link.bounces = node == Node::Standby && self.bouncing;
+        link.on_standby = node == Node::Standby;
+        link.bounces = link.on_standby && self.bouncing;
         let context = context(&self.classifier, &self.statements);
         if self.session.forward(bytes, class, link, context, &mut out) {
             out.extend_from_slice(bytes);
@@ -3967,4 +3975,394 @@ fn a_prepared_begin_takes_a_connection() {
     script.client(&write("B b / E / S", CLIENT));
     assert_eq!(show(&script.told, SERVER), "");
     assert_eq!(script.held, Some(Node::Primary));
+}
+
+// ── the first unit of a READ ONLY transaction, and the last ──────────────────────────────────────────────────────────
+
+fn late_bounce(transcript: &str) -> Script {
+    let mut script = late(false);
+    script.bouncing = true;
+    script.play(transcript);
+    script
+}
+
+#[test]
+fn a_transaction_begins_again_where_its_first_statement_can_run() {
+    let script = late_bounce(
+        "client: Q begin isolation level repeatable read, read only
+         told: C BEGIN / Z T
+         client: Q select a from v
+         standby: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select a from v
+         server: C BEGIN / Z T / T / E 25006 / Z E
+         bounced: read_only
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select a from v
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing",
+    );
+    assert_eq!(script.classifier.learned(), 1);
+    late_bounce(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: P - select a from v / B - / D - / E / S
+         standby: Q BEGIN READ ONLY / P - select a from v / B - / D - / E / S
+         vanished:
+         bounced: lost
+         primary: Q BEGIN READ ONLY / P - select a from v / B - / D - / E / S
+         server: C BEGIN / Z T / 1 / 2 / T / C SELECT 0 / Z T
+         told: 1 / 2 / T / C SELECT 0 / Z T",
+    );
+}
+
+#[test]
+fn a_transaction_of_one_snapshot_that_its_client_has_seen_stays() {
+    late_bounce(
+        "client: Q begin isolation level repeatable read read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q select a from v
+         standby: Q select a from v
+         server: E 25006 / Z E
+         told: E 25006 / Z E",
+    );
+    // What is behind the first on its way cannot be put behind it again, so neither moves.
+    late_bounce(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select a from v / Q select 1
+         standby: Q BEGIN READ ONLY / Q select a from v / Q select 1
+         server: C BEGIN / Z T / E 25006 / Z E / E 25P02 / Z E
+         told: E 25006 / Z E / E 25P02 / Z E",
+    );
+}
+
+#[test]
+fn a_transaction_that_may_move_goes_on_where_its_statement_can_run() {
+    let begun = "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q set local work_mem = '1MB'
+         standby: Q BEGIN READ ONLY / Q set local work_mem = '1MB'
+         server: C BEGIN / Z T / C SET / Z T
+         told: C SET / Z T
+         client: Q select 1
+         standby: Q select 1
+         server: T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q select a from v
+         standby: Q select a from v";
+    let again = "primary: Q BEGIN READ ONLY⏎;set local work_mem = '1MB' / Q select a from v
+         server: C BEGIN / C SET / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q select 1
+         primary: Q select 1
+         server: T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T";
+    let play = |then: &str| {
+        let mut script = late(false);
+        script.bouncing = true;
+        script.play(&format!("{begun}\n{then}"));
+    };
+    let moved = |how: &str| play(&format!("{how}\n{again}"));
+    moved(
+        "server: T / E 40001 / Z E
+         bounced: conflict
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I",
+    );
+    moved(
+        "server: T / E 25006 / Z E
+         bounced: read_only
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I",
+    );
+    moved("vanished:\nbounced: lost");
+    // A row has been shown.
+    play(
+        "server: T / D 1 / E 40001 / Z E
+         told: T / D 1 / E 40001 / Z E",
+    );
+    // What ties it to its connection would be lost.
+    late_bounce(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q declare c cursor for select 1
+         standby: Q BEGIN READ ONLY / Q declare c cursor for select 1
+         server: C BEGIN / Z T / C DECLARE CURSOR / Z T
+         told: C DECLARE CURSOR / Z T
+         client: Q select a from v
+         standby: Q select a from v
+         server: E 25006 / Z E
+         told: E 25006 / Z E",
+    );
+}
+
+#[test]
+fn the_end_of_a_transaction_on_a_standby_may_stand_among_others() {
+    let begin = "client: Q begin isolation level repeatable read read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T";
+    let check = |then: &str| _ = late(false).play(begin).play(then);
+    check(
+        "client: Q select 2; commit
+         standby: Q select 2; commit
+         server: T / D 2 / C SELECT 1 / C COMMIT / Z I
+         told: T / D 2 / C SELECT 1 / C COMMIT / Z I
+         wrote: no
+         held: nothing",
+    );
+    check(
+        "client: Q commit; begin
+         standby: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / C BEGIN / Z T
+         held: nothing
+         client: Q insert into t values (1)
+         primary: Q BEGIN / Q insert into t values (1)
+         server: C BEGIN / Z T / C INSERT 0 1 / Z T
+         told: C INSERT 0 1 / Z T",
+    );
+    check(
+        "client: Q select 2; rollback; insert into t values (1); select 3 / Q select 4
+         standby: Q select 2; rollback
+         server: T / D 2 / C SELECT 1 / C ROLLBACK / Z I
+         told: T / D 2 / C SELECT 1 / C ROLLBACK
+         primary: Q insert into t values (1); select 3 / Q select 4
+         server: C INSERT 0 1 / T / D 3 / C SELECT 1 / Z I
+         told: C INSERT 0 1 / T / D 3 / C SELECT 1 / Z I
+         wrote: yes
+         server: T / D 4 / C SELECT 1 / Z I
+         told: T / D 4 / C SELECT 1 / Z I",
+    );
+    // What fails before the end takes all of it along.
+    check(
+        "client: Q select 2; commit; begin
+         standby: Q select 2; commit
+         server: E 22012 / Z E
+         told: E 22012 / Z E
+         client: Q commit; begin
+         standby: Q commit
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / C BEGIN / Z T
+         held: nothing",
+    );
+    for cannot in [
+        "select nextval('s'); commit",
+        "commit and chain; select 1",
+        "select 2; show work_mem; commit",
+    ] {
+        check(&format!(
+            "client: Q {cannot}
+             standby: P - pgweir has refused a statement of this transaction / S
+             server: E 42601 / Z E
+             told: E 25006 / Z E"
+        ));
+    }
+    let mut script = late(false);
+    script.play(begin);
+    script.play("client: Q commit; begin\nstandby: Q commit");
+    assert!(!script.lost());
+    assert!(!script.session.awaits_rest());
+}
+
+// ── EXECUTE ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn an_execute_goes_where_its_statement_does() {
+    play(
+        "client: Q prepare p (int) as select $1
+         primary: Q prepare p (int) as select $1
+         server: C PREPARE / Z I
+         told: C PREPARE / Z I
+         client: Q execute p (1)
+         standby: P pgw_again prepare p (int) as select $1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p (1)
+         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         client: P - explain execute p (1) / B - / E / S
+         standby: P - explain execute p (1) / B - / E / S
+         server: 1 / 2 / T / D 1 / C EXPLAIN / Z I
+         told: 1 / 2 / T / D 1 / C EXPLAIN / Z I
+         client: Q execute p (nextval('s'))
+         primary: Q execute p (nextval('s'))
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         wrote: yes",
+    );
+}
+
+// ── optimistic transactions ──────────────────────────────────────────────────────────────────────────────────────────
+
+fn optimistic(transcript: &str) {
+    let mut script = late(false);
+    script.session.lateness.optimistic = true;
+    script.bouncing = true;
+    script.play(transcript);
+}
+
+#[test]
+fn an_optimistic_transaction_reads_from_a_standby_until_it_does_anything_else() {
+    let reads = "client: Q begin
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: P s select a from t / B s / E / S
+         standby: P pgw_1 select a from t / B pgw_1 / E / S
+         server: 1 / 2 / C SELECT 0 / Z T
+         told: 1 / 2 / C SELECT 0 / Z T";
+    for (statement, tag) in [
+        ("insert into t values (1)", "INSERT 0 1"),
+        ("savepoint a", "SAVEPOINT"),
+        ("set local work_mem = '1MB'", "SET"),
+        ("declare c cursor for select 1", "DECLARE CURSOR"),
+        ("select nextval('s')", "SELECT 1"),
+        ("show transaction_read_only", "SHOW"),
+        ("select 1 from pg_class", "SELECT 1"),
+    ] {
+        optimistic(&format!(
+            "{reads}
+             client: Q {statement}
+             standby: Q ROLLBACK
+             server: C ROLLBACK / Z I
+             primary: Q BEGIN / Q {statement}
+             server: C BEGIN / Z T / C {tag} / Z T
+             told: C {tag} / Z T
+             client: Q select 1
+             primary: Q select 1
+             server: T / D 1 / C SELECT 1 / Z T
+             told: T / D 1 / C SELECT 1 / Z T
+             client: Q commit
+             primary: Q commit
+             server: C COMMIT / Z I
+             told: C COMMIT / Z I
+             held: nothing"
+        ));
+    }
+    optimistic(&format!(
+        "{reads}
+         client: P - insert into t values (1) / B - / E / S
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN / P - insert into t values (1) / B - / E / S
+         server: C BEGIN / Z T / 1 / 2 / C INSERT 0 1 / Z T
+         told: 1 / 2 / C INSERT 0 1 / Z T"
+    ));
+    for end in ["commit", "rollback"] {
+        let tag = end.to_uppercase();
+        optimistic(&format!(
+            "{reads}
+             client: Q {end}
+             standby: Q {end}
+             server: C {tag} / Z I
+             told: C {tag} / Z I
+             wrote: no
+             held: nothing"
+        ));
+        optimistic(&format!(
+            "{reads}
+             client: P - {end} / B - / E / S
+             standby: P - {end} / B - / E / S
+             server: 1 / 2 / C {tag} / Z I
+             told: 1 / 2 / C {tag} / Z I
+             held: nothing"
+        ));
+    }
+    // What says what the transaction is, or what the next one is, can be answered on the way.
+    for (statement, tag) in [
+        ("set transaction read write", "SET"),
+        ("commit and chain", "COMMIT"),
+    ] {
+        optimistic(&format!(
+            "{reads}
+             client: Q {statement}
+             standby: Q ROLLBACK
+             server: C ROLLBACK / Z I
+             told: C {tag} / Z T
+             held: nothing"
+        ));
+    }
+    // What a standby refuses it moves for, too: it may write.
+    optimistic(&format!(
+        "{reads}
+         client: Q select a from v
+         standby: Q select a from v
+         server: T / E 25006 / Z E
+         bounced: read_only
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN / Q select a from v
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T"
+    ));
+    // Too late on any server.
+    optimistic(&format!(
+        "{reads}
+         client: Q set transaction isolation level serializable
+         standby: Q set transaction isolation level serializable
+         server: E 25001 / Z E
+         told: E 25001 / Z E"
+    ));
+}
+
+#[test]
+fn what_no_optimistic_transaction_begins_with() {
+    for (begin, first) in [
+        ("BEGIN", "insert into t values (1)"),
+        ("BEGIN", "set local work_mem = '1MB'"),
+        ("BEGIN", "savepoint a"),
+        ("BEGIN", "declare c cursor for select 1"),
+        ("BEGIN", "select 1; select nextval('s')"),
+        ("BEGIN ISOLATION LEVEL REPEATABLE READ", "select 1"),
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE", "select 1"),
+    ] {
+        optimistic(&format!(
+            "client: Q {begin}
+             told: C BEGIN / Z T
+             client: Q {first}
+             primary: Q {begin} / Q {first}"
+        ));
+    }
+    // A cursor by the protocol: a portal with a name, or one that is left open.
+    optimistic(
+        "client: Q begin
+         told: C BEGIN / Z T
+         client: P - select 1 / B - / E / H
+         primary: Q BEGIN / P - select 1 / B - / E / H",
+    );
+    // Explicitly so, and on a standby nevertheless: it is told otherwise there.
+    optimistic(
+        "client: Q begin isolation level read committed read write
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q delete from t
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE / Q delete from t",
+    );
+    let mut script = late(false);
+    script.session.lateness.optimistic = true;
+    script.play("client: Q begin\ntold: C BEGIN / Z T");
+    assert!(script.session.is_optimistic());
+    let class = Class::plain(Access::Read, crate::sql::Reason::Read);
+    let policy = script.session.policy(class);
+    assert_eq!(policy.consistency, crate::config::Consistency::Session);
 }

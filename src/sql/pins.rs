@@ -104,7 +104,7 @@ mod tests {
             .filter(|reason| !Pins::MAY_END.has(**reason));
         assert_eq!(
             never.collect::<Vec<_>>(),
-            [&PinReason::Load, &PinReason::Settings]
+            [&PinReason::Load, &PinReason::Settings, &PinReason::Function]
         );
     }
 

@@ -18,8 +18,8 @@ pub use change::{Change, change};
 use graph::{Graph, Node};
 
 use super::class::{Access, PinReason, Reason};
-use super::function;
 use super::pins::Pins;
+use super::{function, system};
 
 /// The rows that [`Catalog::build`] is made of. Any user may ask; the search path must be `pg_catalog`.
 pub const QUERY: &str = include_str!("load.sql");
@@ -39,6 +39,20 @@ pub struct Trust {
     pub declared: bool,
     /// Functions that may run on standbys whatever they are declared as: `name` or `schema.name`.
     pub functions: Vec<String>,
+    /// Procedures that only read.
+    pub procedures: Vec<String>,
+    /// System catalogs may be read on standbys.
+    pub catalogs: bool,
+}
+
+/// Whether a list of names, as `name` or `schema.name`, has this one. The empty schema is not known.
+fn lists(names: &[String], schema: &str, name: &str) -> bool {
+    names.iter().any(|listed| {
+        listed == name
+            || listed
+                .split_once('.')
+                .is_some_and(|parts| parts == (schema, name))
+    })
 }
 
 impl Default for Trust {
@@ -46,6 +60,8 @@ impl Default for Trust {
         Trust {
             declared: true,
             functions: Vec::new(),
+            procedures: Vec::new(),
+            catalogs: false,
         }
     }
 }
@@ -61,6 +77,8 @@ pub struct Malformed;
 /// A database's objects by name, as statements may use them.
 #[derive(Debug)]
 pub struct Catalog {
+    /// Which database's, among all: whatever it becomes.
+    database: u64,
     epoch: u64,
     contents: u64,
     known: Known,
@@ -68,6 +86,7 @@ pub struct Catalog {
 
 /// For statements without a database: relations are taken for ordinary tables, and functions for unknown.
 pub static TABLES: Catalog = Catalog {
+    database: 0,
     epoch: 1,
     contents: 0,
     known: Known::Tables,
@@ -158,6 +177,10 @@ struct Names {
     leaves: Pins,
     /// A user's operator is tainted, and bears the name of a built-in one that has no node in the parser's tree.
     operators_tainted: bool,
+    /// Procedures that only read, as an administrator says.
+    procedures: Vec<String>,
+    /// System catalogs may be read on standbys.
+    catalogs: bool,
 }
 
 /// Objects of one kind by name, with their schemas.
@@ -170,6 +193,7 @@ impl Catalog {
     /// Nothing is known.
     pub const fn unknown() -> Catalog {
         Catalog {
+            database: 0,
             epoch: 0,
             contents: 0,
             known: Known::Nothing,
@@ -181,7 +205,11 @@ impl Catalog {
     /// # Errors
     /// [`Malformed`]
     pub fn build<R: AsRef<Row>>(rows: &[R], trust: &Trust) -> Result<Catalog, Malformed> {
-        let mut names = Names::default();
+        let mut names = Names {
+            procedures: trust.procedures.clone(),
+            catalogs: trust.catalogs,
+            ..Names::default()
+        };
         let mut contents = 0u64;
         // The rows have no order of their own.
         let hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
@@ -191,10 +219,22 @@ impl Catalog {
         }
         names.settle();
         Ok(Catalog {
+            database: 0,
             epoch: NEXT_EPOCH.fetch_add(1, Ordering::Relaxed),
             contents: hasher.hash_one((contents, trust)),
             known: Known::Names(Box::new(names)),
         })
+    }
+
+    /// The same for the database of this number.
+    #[must_use]
+    pub fn of(self, database: u64) -> Catalog {
+        Catalog { database, ..self }
+    }
+
+    /// The number of its database, which it has whatever the catalog becomes.
+    pub(super) fn database(&self) -> u64 {
+        self.database
     }
 
     /// Its number, which no other catalog of the process has. 0 stands for all that are unknown.
@@ -250,6 +290,7 @@ impl Catalog {
         // In all schemas, whichever is named: overloads of one name are not told apart.
         match names.worst(&names.functions, "", name) {
             Look::Missing => match built_in(schema, name) {
+                Some(_) if names.catalogs && system::is_replicated_function(name) => Look::Good,
                 Some(look) => look,
                 None if names.has_built_in(schema, name) => Taint::of_built_in(Access::Write),
                 // `geometry(x)` is a cast.
@@ -263,6 +304,18 @@ impl Catalog {
             }
             look => look,
         }
+    }
+
+    /// Whether a procedure only reads, as an administrator says. It has to be there.
+    pub(super) fn trusts_procedure(&self, schema: &str, name: &str) -> bool {
+        self.names()
+            .is_some_and(|names| lists(&names.procedures, schema, name))
+    }
+
+    /// Whether a relation, which is none of the users', may be read on a standby.
+    pub(super) fn is_replicated(&self, schema: &str, name: &str) -> bool {
+        self.names().is_some_and(|names| names.catalogs)
+            && system::is_replicated_relation(schema, name)
     }
 
     /// A relation; the empty schema stands for all of them.
@@ -442,12 +495,7 @@ impl Names {
             }
             return Some(());
         }
-        let trusted = trust.functions.iter().any(|trusted| {
-            trusted == name
-                || trusted
-                    .split_once('.')
-                    .is_some_and(|parts| parts == (schema, name))
-        });
+        let trusted = lists(&trust.functions, schema, name);
         let why = match (volatility, kind) {
             (_, b'p') => Some("a procedure"),
             // These run statements on other servers, whatever they are declared as.
