@@ -123,6 +123,9 @@ enum NameChange {
     Closed(Arc<Statement>),
 }
 
+/// A name, and what it is to stand for.
+type Preparing = (Box<[u8]>, Option<Arc<Statement>>);
+
 /// State that most sessions do not have.
 #[derive(Debug, Default)]
 struct Cold {
@@ -141,7 +144,7 @@ struct Cold {
     /// The unit that comes is sent again, with statements that are planned anew.
     renewed: bool,
     /// PREPAREs on their way, and a DEALLOCATE of what one of them prepares, which has none.
-    preparing: VecDeque<(Box<[u8]>, Option<Arc<Statement>>)>,
+    preparing: VecDeque<Preparing>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     /// The SETs of a transaction that may move, each behind a semicolon.
@@ -380,10 +383,11 @@ impl Session {
         let count = count.min(cold.unconfirmed.len());
         for (name, change) in cold.unconfirmed.drain(..count).rev() {
             match change {
-                NameChange::Defined => {
-                    cold.taken.remove(&name);
-                    cold.prepared.remove(&name)
-                }
+                // Taken away on its way, or defined again behind that: the latest goes first.
+                NameChange::Defined => match cold.prepared.remove(&name) {
+                    None => cold.taken.remove(&name),
+                    defined => defined,
+                },
                 NameChange::Closed(statement) => cold.prepared.insert(name, statement),
             };
         }

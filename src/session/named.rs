@@ -241,8 +241,11 @@ impl Session {
     /// A PREPARE has succeeded, or a DEALLOCATE.
     pub(super) fn has_prepared(&mut self, deallocates: bool, link: &mut Link) {
         let Some(cold) = &mut self.cold else { return };
-        let answers = |(_, statement): &mut (_, Option<_>)| statement.is_none() == deallocates;
-        match cold.preparing.pop_front_if(answers) {
+        let next = cold.preparing.front();
+        if next.is_none_or(|(_, statement)| statement.is_none() != deallocates) {
+            return;
+        }
+        match cold.preparing.pop_front() {
             Some((name, Some(statement))) => {
                 link.own_names.insert(&name, statement.id);
                 cold.prepared.insert(name, statement);
