@@ -19,6 +19,11 @@ use crate::wire::frame::split_cstr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StatementId(u64);
 
+impl StatementId {
+    /// No statement has it.
+    pub const NONE: StatementId = StatementId(0);
+}
+
 /// A prepared statement as clients sent it.
 #[derive(Debug)]
 pub struct Statement {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::build::{Built, Places};
+use super::build::Built;
 use super::console::{self, ConsoleSession};
+use super::databases::{Places, Settings};
 use super::peers;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::config::Route;
@@ -173,7 +174,10 @@ async fn serve(
     route: Route,
     built: Arc<Built>,
 ) -> Option<(Serving, Permits)> {
-    let result = match timeout(built.login_timeout, greet(&mut stream, route, &built)).await {
+    let settings = built.databases.settings();
+    let limit = settings.config.timeouts.login;
+    let greeting = greet(&mut stream, route, &built, &settings);
+    let result = match timeout(limit, greeting).await {
         Ok(result) => result,
         Err(_) => {
             built.shared.metrics.timeouts.named("login").inc();
@@ -204,13 +208,14 @@ async fn serve(
         }
     };
     built.shared.metrics.client_logins_failed.named(label).inc();
+    stream.forget_arrived();
     // Whether the client still reads is its own affair.
     let _ = timeout(Duration::from_secs(1), stream.write_all(&message)).await;
     None
 }
 
 /// A client's places under the bounds on clients, for as long as this lives.
-type Permits = (OwnedSemaphorePermit, Places);
+type Permits = (Places, Places);
 /// What a connection has turned out to be.
 enum Greeted {
     /// The client has left.
@@ -272,30 +277,34 @@ impl Admitted {
     }
 }
 
-async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greeted, Refusal> {
+async fn greet(
+    stream: &mut Stream,
+    route: Route,
+    built: &Built,
+    settings: &Settings,
+) -> Result<Greeted, Refusal> {
     let startup = match first_packet(stream).await.map_err(failed)? {
         First::Nothing => return Ok(Greeted::Nothing),
         First::Cancel { process, key } => return Ok(Greeted::Cancel { process, key }),
         First::Startup(startup) => startup,
     };
     // Counted after the first packet, so that cancel requests get through a full house.
-    let Ok(permit) = built.clients.clone().try_acquire_owned() else {
+    let place = built.databases.admit_any().map_err(|bound| {
         built.shared.metrics.clients_rejected.inc();
-        let notice = Notice::fatal(
-            SqlState::TooManyConnections,
-            "no more connections allowed (max_clients)",
-        );
-        return Err(Refusal::Notice("refused", notice));
-    };
+        let text = format!("no more connections allowed ({bound})");
+        let notice = Notice::fatal(SqlState::TooManyConnections, text);
+        Refusal::Notice("refused", notice)
+    })?;
     if is_console(&startup.database) {
-        return administer(stream, built, startup, permit).await;
+        return administer(stream, built, settings, startup, place).await;
     }
     let replication = replication(&startup);
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
-    let login = log_in(stream, &startup, &built.authenticator)
+    let authenticator = &settings.authenticator;
+    let login = log_in(stream, &startup, authenticator)
         .await
         .map_err(failed)?;
-    let credentials = built.authenticator.credentials(&startup.user);
+    let credentials = authenticator.credentials(&startup.user);
     if let Some(keys) = login.keys {
         credentials.reveal(keys);
     }
@@ -308,15 +317,12 @@ async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greet
             let notice = Notice::fatal(SqlState::TooManyConnections, text);
             Refusal::Notice("refused", notice)
         })?;
-    let permits = (permit, places);
+    let permits = (place, places);
     if let Some(value) = replication {
         let replicated = replicate(stream, built, &startup, value, &credentials, permits);
         return replicated.await.map(Greeted::Admitted);
     }
-    let Some(pools) = built
-        .databases
-        .pools(&startup.database, &startup.user, credentials)
-    else {
+    let Some(pools) = built.databases.pools(&startup.database, &startup.user) else {
         return Err(no_database(&startup));
     };
     let ground = pools.ground.of_listener(route);
@@ -334,6 +340,9 @@ async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greet
     }
     if pools.defers_begin {
         session = session.with_deferred_begin(welcome.transactions);
+    }
+    if pools.is_optimistic {
+        session = session.with_optimism();
     }
     let home = match session.is_on_standbys() {
         true => None,
@@ -358,19 +367,20 @@ async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greet
 async fn administer(
     stream: &mut Stream,
     built: &Built,
+    settings: &Settings,
     startup: Startup,
-    permit: OwnedSemaphorePermit,
+    place: Places,
 ) -> Result<Greeted, Refusal> {
-    log_in(stream, &startup, &built.authenticator)
+    log_in(stream, &startup, &settings.authenticator)
         .await
         .map_err(failed)?;
-    let admitted = built.admins.admit(&startup.user);
+    let admitted = console::admit(&settings.config.admin, &startup.user);
     admitted.map_err(|notice| Refusal::Notice("refused", notice))?;
     let slot = enter(built, &startup, None)?;
     say_welcome(stream, &console::welcome(), &slot).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
-        permits: (permit, Places::default()),
+        permits: (place, Places::default()),
         to: AdmittedTo::Console { user: startup.user },
     }))
 }

@@ -58,9 +58,8 @@ type Timer = Pin<Box<tokio::time::Sleep>>;
 /// One client and, while it needs one, its server connection. It is a future, which is the session to its end: an
 /// async function would hold it twice, as what it was given and as what it runs on.
 pub struct Relay {
-    _present: Present,
     pub(super) shared: Arc<Shared>,
-    pub(super) pools: Arc<PoolSet>,
+    pub(super) pools: Present,
     pub(super) slot: Seat,
     pub(super) client: Stream,
     pub(super) session: Session,
@@ -134,8 +133,17 @@ pub(super) enum End {
     Cut,
 }
 
-/// Counts one session of its database and user as long as it lives.
-struct Present(Arc<PoolSet>);
+/// The pools that a session uses, which count it as long as it does.
+pub(super) struct Present(Arc<PoolSet>);
+
+impl std::ops::Deref for Present {
+    type Target = Arc<PoolSet>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<PoolSet> {
+        &self.0
+    }
+}
 
 impl Present {
     fn new(pools: &Arc<PoolSet>) -> Present {
@@ -162,9 +170,8 @@ impl Relay {
     ) -> Relay {
         slot.noted.begin(&pools.timeouts);
         Relay {
-            _present: Present::new(&pools),
             shared,
-            pools,
+            pools: Present::new(&pools),
             slot,
             client,
             session,
@@ -214,6 +221,9 @@ impl Relay {
             return self.linger(cx);
         }
         self.slot.waker.register(cx.waker());
+        if self.pools.successor().is_some() {
+            self.follow();
+        }
         self.prick_ears(cx);
         loop {
             match self.step(cx) {
@@ -234,6 +244,23 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Goes on with the pools that were configured in place of its own, if nothing of the session is with those.
+    fn follow(&mut self) {
+        let is_free = self.is_quiet()
+            && self.is_at_rest()
+            && self.home.is_none()
+            && self.placed.is_none()
+            && self.cancelling.is_none()
+            && self.ears.is_none();
+        if !is_free {
+            return;
+        }
+        while let Some(next) = self.pools.successor().cloned() {
+            self.pools = Present::new(&next);
+        }
+        self.slot.noted.begin(&self.pools.timeouts);
     }
 
     /// Writes what the client is still to read, for a bounded time.
@@ -493,6 +520,9 @@ impl Relay {
                 if let Some(again) = received.again {
                     self.send_again(&again);
                 }
+                if let Some(rest) = received.rest {
+                    self.put_back(&rest);
+                }
                 self.release()
             }
             Err(error @ LinkError::Settings(_)) if self.placed.is_some() => {
@@ -579,6 +609,16 @@ impl Relay {
             }
             return Ok(());
         }
+        if !link.dirty && !link.stains.is_empty() {
+            let server = &mut *held.server;
+            let mut out = Vec::new();
+            Session::wipe(&mut server.link, &mut out);
+            server.unsent.extend_from_slice(&out);
+            if server.link.wiping {
+                return Ok(());
+            }
+        }
+        let link = &mut held.server.link;
         if link.dirty {
             let Setup {
                 connect_query,
@@ -738,6 +778,9 @@ impl Relay {
                     at += len;
                 }
                 Next::Reply { len } => {
+                    if self.session.is_optimistic() {
+                        self.session.floor.wrote(Instant::now());
+                    }
                     self.flags.ended = true;
                     self.flags.idle |= !self.session.is_in_unsent_block();
                     at += len;
@@ -782,6 +825,7 @@ impl Relay {
         let refused = self.flags.refused;
         let server = &mut *held.server;
         let nothing_before = !server.link.owing.owes_client();
+        server.link.on_standby = held.standby;
         // What is refused to a session that wants standbys only is its client's affair.
         server.link.bounces = held.standby && !session.is_on_standbys();
         let sent = compose(|out| {

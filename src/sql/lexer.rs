@@ -36,6 +36,8 @@ pub(super) struct Flags {
     pub(super) setting: bool,
     /// A session-level advisory lock function.
     pub(super) advisory_lock: bool,
+    /// A function that leaves something else on its connection, which nobody can list.
+    pub(super) lasting: bool,
     /// The schema of temporary objects.
     pub(super) temporary: bool,
     /// EXECUTE, which may stand inside EXPLAIN and CREATE TABLE AS.
@@ -281,14 +283,16 @@ impl Flags {
     #[inline]
     fn note(&mut self, word: &[u8]) {
         if word.len() < 7
-            || !matches!(word[0], b's' | b'p' | b'e')
-            || !matches!(word[1], b'e' | b'g' | b'x')
+            || !matches!(word[0], b's' | b'p' | b'e' | b'd')
+            || !matches!(word[1], b'e' | b'g' | b'x' | b'b')
         {
             return;
         }
         match word {
             b"execute" => self.execute = true,
             b"set_config" | b"setseed" => self.setting = true,
+            b"pg_replication_origin_session_setup" => self.lasting = true,
+            _ if word.starts_with(b"dblink_connect") => self.lasting = true,
             b"pg_temp" => self.temporary = true,
             b"pg_settings" => self.settings_view = true,
             _ if word.starts_with(b"pg_temp_") => self.temporary = true,
@@ -580,6 +584,10 @@ mod tests {
         assert!(flags("select pg_try_advisory_lock_shared(1)").advisory_lock);
         assert!(!flags("select pg_advisory_xact_lock(1)").advisory_lock);
         assert!(!flags("select pg_advisory_unlock_all()").advisory_lock);
+        assert!(flags("select dblink_connect_u('c', 'x')").lasting);
+        assert!(flags("select * from \"dblink_connect\"('x')").lasting);
+        assert!(!flags("select dblink_exec('c', 'x')").lasting);
+        assert!(flags("select pg_replication_origin_session_setup('x')").lasting);
         assert!(flags("create table pg_temp.x (i int)").temporary);
         assert!(flags("explain EXECUTE p").execute);
         assert!(flags("update PG_SETTINGS set setting = '1'").settings_view);

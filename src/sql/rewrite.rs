@@ -10,8 +10,8 @@ use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 
 use super::types;
 
-/// Rewrites the tokens of a text where a rule applies.
-pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+/// Rewrites the tokens of a text where a rule applies. It may be one statement, `alone`, or several.
+pub(super) fn rewrite(tokens: Vec<TokenWithSpan>, alone: bool) -> Vec<TokenWithSpan> {
     if !may_apply(&tokens) {
         return tokens;
     }
@@ -24,6 +24,7 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         from: tokens,
         words,
         at: 0,
+        alone,
     };
     // White space stays where it is: it joins strings, and parts `@` from what follows.
     let mut copied = 0;
@@ -61,6 +62,7 @@ fn may_apply(tokens: &[TokenWithSpan]) -> bool {
                             | Keyword::EXCLUDE
                             | Keyword::ONLY
                             | Keyword::FETCH
+                            | Keyword::DECLARE
                     )
             }
             (Token::Word(word), Token::Mul) => is_plain(word),
@@ -83,6 +85,8 @@ struct Rewriter {
     to: Vec<TokenWithSpan>,
     /// The place in `words`.
     at: usize,
+    /// There is one statement.
+    alone: bool,
 }
 
 impl Rewriter {
@@ -111,6 +115,7 @@ impl Rewriter {
                     Keyword::DISTINCT => self.group_by_distinct(),
                     Keyword::EXCLUDE => self.exclude(),
                     Keyword::ONLY => self.only(),
+                    Keyword::DECLARE => self.cursor(),
                     _ => self.constant(),
                 }
             }
@@ -168,6 +173,31 @@ impl Rewriter {
             word("FROM", Keyword::FROM),
         ]);
         1
+    }
+
+    /// `DECLARE c CURSOR FOR` before a query: the cursor runs it, and ends with its transaction. One that outlives it is no
+    /// affair of the parser's.
+    fn cursor(&self) -> usize {
+        if self.at > 0 || !self.alone || !matches!(self.token(1), Some(Token::Word(_))) {
+            return 0;
+        }
+        let options = ["no", "scroll", "binary", "insensitive", "asensitive"];
+        let mut end = 2;
+        while self.is_word(end, &options) {
+            end += 1;
+        }
+        if !self.is_word(end, &["cursor"]) {
+            return 0;
+        }
+        end += 1;
+        if self.is_word(end, &["without"]) && self.is_word(end + 1, &["hold"]) {
+            end += 2;
+        }
+        if self.is_keyword(end, Keyword::FOR) {
+            end + 1
+        } else {
+            0
+        }
     }
 
     /// `ONLY t` and `ONLY (t)` are less of `t`.
@@ -466,6 +496,15 @@ impl Rewriter {
         }
     }
 
+    /// Whether an expression may begin here. `PATH 'x'` behind a column's type in XMLTABLE is no constant.
+    fn begins_expression(&self) -> bool {
+        match self.before(1) {
+            Some(Token::Word(_)) => self.after_keyword(&BEFORE_EXPRESSIONS),
+            Some(Token::RParen | Token::RBracket) => false,
+            _ => true,
+        }
+    }
+
     /// `float8 'x'` is `CAST('x' AS float8)`. The parser takes the word for a column.
     fn constant(&mut self) -> usize {
         let (Some(Token::Word(name)), Some(Token::SingleQuotedString(text))) =
@@ -478,6 +517,7 @@ impl Rewriter {
             name.keyword,
             Keyword::INTERVAL | Keyword::DATE | Keyword::TIME | Keyword::TIMESTAMP
         ) || !types::is_built_in(&folded(name))
+            || (name.keyword == Keyword::PATH && !self.begins_expression())
         {
             return 0;
         }
@@ -493,6 +533,24 @@ impl Rewriter {
         2
     }
 }
+
+/// Words before an expression, wherever else they stand.
+const BEFORE_EXPRESSIONS: [Keyword; 14] = [
+    Keyword::SELECT,
+    Keyword::DISTINCT,
+    Keyword::ALL,
+    Keyword::WHERE,
+    Keyword::ON,
+    Keyword::AND,
+    Keyword::OR,
+    Keyword::NOT,
+    Keyword::CASE,
+    Keyword::WHEN,
+    Keyword::THEN,
+    Keyword::ELSE,
+    Keyword::BY,
+    Keyword::HAVING,
+];
 
 fn is(token: &Token, keyword: Keyword) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && word.keyword == keyword)

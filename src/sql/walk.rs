@@ -11,7 +11,7 @@ use sqlparser::ast::{
     AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Function,
     FunctionArgumentClause, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select,
     SetExpr, Spanned, Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod,
-    UnaryOperator, UtilityOption, Visit, Visitor,
+    UnaryOperator, UtilityOption, Visit, Visitor, XmlTableColumn, XmlTableColumnOption,
 };
 use sqlparser::tokenizer::Span;
 
@@ -428,6 +428,9 @@ impl<'a> Walk<'a> {
             schema => schema == "information_schema" || schema.starts_with("pg_"),
         };
         let look = self.catalog.relation(schema, name);
+        if catalog && look == Look::Missing && self.catalog.is_replicated(schema, name) {
+            return ControlFlow::Continue(());
+        }
         if catalog && !matches!(look, Look::Tainted(_)) {
             return self.find(Access::Primary, Reason::Catalog, format!("relation {name}"));
         }
@@ -449,6 +452,7 @@ impl<'a> Walk<'a> {
             | TableFactor::Derived { alias, .. }
             | TableFactor::Function { alias, .. }
             | TableFactor::UNNEST { alias, .. }
+            | TableFactor::XmlTable { alias, .. }
             | TableFactor::NestedJoin { alias, .. } => alias,
             // Not one of PostgreSQL's, or not known: judged as a whole.
             _ => return ControlFlow::Continue(()),
@@ -456,6 +460,16 @@ impl<'a> Walk<'a> {
         let columns = alias.iter().flat_map(|alias| &alias.columns);
         for data_type in columns.filter_map(|column| column.data_type.as_ref()) {
             self.data_type(data_type)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// XMLTABLE makes values of the types of its columns.
+    fn values_of_columns(&mut self, columns: &[XmlTableColumn]) -> Step {
+        for column in columns {
+            if let XmlTableColumnOption::NamedInfo { r#type, .. } = &column.option {
+                self.data_type(r#type)?;
+            }
         }
         ControlFlow::Continue(())
     }
@@ -606,6 +620,7 @@ impl Visitor for Walk<'_> {
             TableFactor::Function { name, .. } => self.function(name),
             TableFactor::UNNEST { .. } => self.plain_function("unnest"),
             TableFactor::NestedJoin { .. } => ControlFlow::Continue(()),
+            TableFactor::XmlTable { columns, .. } => self.values_of_columns(columns),
             _ => self.write(Reason::UnknownConstruct, "a FROM item that is not known"),
         };
         self.locate(|| factor.span());
