@@ -4123,7 +4123,7 @@ fn an_execute_goes_where_its_statement_does() {
          server: C PREPARE / Z I
          told: C PREPARE / Z I
          client: Q execute p (1)
-         standby: P pgw_again prepare p (int) as select $1 / B gw_again / E / C pgw_again / C pgw_again / S / Q execute p (1)
+         standby: P pgw_again prepare p (int) as select $1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p (1)
          server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / D 1 / C SELECT 1 / Z I
          told: T / D 1 / C SELECT 1 / Z I
          client: P - explain execute p (1) / B - / E / S
