@@ -2672,13 +2672,13 @@ fn a_prepared_name_survives_a_transaction_that_fails_on_its_way() {
          primary: Q rollback
          server: C ROLLBACK / Z I
          told: C ROLLBACK / Z I
-         primary: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
+         standby: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
          server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / C SELECT 1 / Z I
          told: T / C SELECT 1 / Z I
          held: nothing",
     );
     // Nor is it decided before the transaction's end has been heard of.
-    script.links[0] = Link::new(100);
+    script.links = [Link::new(100), Link::new(100)];
     script.play(
         "client: Q begin
          primary: Q begin
@@ -2692,7 +2692,7 @@ fn a_prepared_name_survives_a_transaction_that_fails_on_its_way() {
          primary: Q rollback
          server: C ROLLBACK / Z I
          told: C ROLLBACK / Z I
-         primary: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
+         standby: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
          server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / C SELECT 1 / Z I
          told: T / C SELECT 1 / Z I",
     );
