@@ -123,6 +123,9 @@ enum NameChange {
     Closed(Arc<Statement>),
 }
 
+/// A PREPARE of this name, or a DEALLOCATE where there is no statement.
+type Preparing = (Box<[u8]>, Option<Arc<Statement>>);
+
 /// State that most sessions do not have.
 #[derive(Debug, Default)]
 struct Cold {
@@ -141,7 +144,7 @@ struct Cold {
     /// The unit that comes is sent again, with statements that are planned anew.
     renewed: bool,
     /// PREPAREs on their way, and a DEALLOCATE of what one of them prepares, which has none.
-    preparing: VecDeque<(Box<[u8]>, Option<Arc<Statement>>)>,
+    preparing: VecDeque<Preparing>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     /// The SETs of a transaction that may move, each behind a semicolon.

@@ -241,8 +241,9 @@ impl Session {
     /// A PREPARE has succeeded, or a DEALLOCATE.
     pub(super) fn has_prepared(&mut self, deallocates: bool, link: &mut Link) {
         let Some(cold) = &mut self.cold else { return };
-        let answers = |(_, statement): &mut (_, Option<_>)| statement.is_none() == deallocates;
-        match cold.preparing.pop_front_if(answers) {
+        let front = cold.preparing.front();
+        let answers = front.is_some_and(|(_, statement)| statement.is_none() == deallocates);
+        match answers.then(|| cold.preparing.pop_front()).flatten() {
             Some((name, Some(statement))) => {
                 link.own_names.insert(&name, statement.id);
                 cold.prepared.insert(name, statement);
