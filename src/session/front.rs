@@ -14,7 +14,7 @@ use crate::sql::{
 };
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
-use crate::wire::{ClientFacing, Notice, SqlState};
+use crate::wire::{ClientFacing, Notice, SqlState, Status};
 
 /// What all sessions share.
 #[derive(Clone, Copy, Debug)]
@@ -601,7 +601,10 @@ impl Session {
         let cold = self.cold.as_ref();
         names
             && (cold.is_some_and(|cold| !cold.unconfirmed.is_empty())
-                || held.is_some_and(|(link, _)| link.owing.is_naming()))
+                || held.is_some_and(|(link, _)| {
+                    // Whether it is still so is known when what is on its way has been answered.
+                    link.owing.is_naming() || link.status == Status::Failed
+                }))
     }
 }
 

@@ -123,7 +123,7 @@ enum NameChange {
     Closed(Arc<Statement>),
 }
 
-/// A PREPARE of this name, or a DEALLOCATE where there is no statement.
+/// A name, and what it is to stand for.
 type Preparing = (Box<[u8]>, Option<Arc<Statement>>);
 
 /// State that most sessions do not have.
@@ -383,10 +383,11 @@ impl Session {
         let count = count.min(cold.unconfirmed.len());
         for (name, change) in cold.unconfirmed.drain(..count).rev() {
             match change {
-                NameChange::Defined => {
-                    cold.taken.remove(&name);
-                    cold.prepared.remove(&name)
-                }
+                // Taken away on its way, or defined again behind that: the latest goes first.
+                NameChange::Defined => match cold.prepared.remove(&name) {
+                    None => cold.taken.remove(&name),
+                    defined => defined,
+                },
                 NameChange::Closed(statement) => cold.prepared.insert(name, statement),
             };
         }

@@ -241,9 +241,11 @@ impl Session {
     /// A PREPARE has succeeded, or a DEALLOCATE.
     pub(super) fn has_prepared(&mut self, deallocates: bool, link: &mut Link) {
         let Some(cold) = &mut self.cold else { return };
-        let front = cold.preparing.front();
-        let answers = front.is_some_and(|(_, statement)| statement.is_none() == deallocates);
-        match answers.then(|| cold.preparing.pop_front()).flatten() {
+        let next = cold.preparing.front();
+        if next.is_none_or(|(_, statement)| statement.is_none() != deallocates) {
+            return;
+        }
+        match cold.preparing.pop_front() {
             Some((name, Some(statement))) => {
                 link.own_names.insert(&name, statement.id);
                 cold.prepared.insert(name, statement);

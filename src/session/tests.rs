@@ -2637,6 +2637,67 @@ fn statements_that_functions_prepare_go_with_all_others() {
     );
 }
 
+/// A group that fails before its DEALLOCATE takes nothing away, whatever it was to prepare behind it.
+#[test]
+fn a_name_stays_where_what_was_to_take_it_is_skipped() {
+    play(
+        "client: P a select 1 / P - bad / P - deallocate all / B - / E / P a select 1 / S
+         primary: P pgw_1 select 1 / P - bad / P - deallocate all / B - / E / C pgw_1 / P pgw_1 select 1 / S
+         server: 1 / E 42601 / Z I
+         told: 1 / E 42601 / Z I
+         client: B a / S
+         standby: P pgw_1 select 1 / B pgw_1 / S
+         server: 1 / 2 / Z I
+         told: 2 / Z I",
+    );
+}
+
+/// The session has what a transaction could not be brought, because it had failed.
+#[test]
+fn a_prepared_name_survives_a_transaction_that_fails_on_its_way() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q prepare p as select 1
+         primary: Q prepare p as select 1
+         server: C PREPARE / Z I
+         told: C PREPARE / Z I
+         held: nothing",
+    );
+    script.links[0] = Link::new(100);
+    script.play(
+        "client: Q begin / Q select bad / Q prepare p as select 2 / Q rollback / Q execute p
+         primary: Q begin / Q select bad / P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q prepare p as select 2
+         server: C BEGIN / Z T / E 42703 / Z E / E 25P02 / Z E / E 25P02 / Z E
+         told: C BEGIN / Z T / E 42703 / Z E / E 25P02 / Z E
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         primary: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
+         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: nothing",
+    );
+    // Nor is it decided before the transaction's end has been heard of.
+    script.links[0] = Link::new(100);
+    script.play(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q select bad
+         primary: Q select bad
+         server: E 42703 / Z E
+         told: E 42703 / Z E
+         client: Q rollback / Q execute p
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         primary: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
+         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
 /// What a group prepares and deallocates is gone, though neither was known when the other was sent.
 #[test]
 fn prepare_and_deallocate_in_one_group() {
@@ -3345,13 +3406,19 @@ fn a_transaction_that_cannot_move_fails() {
              server: E 42601 / Z E
              told: E 25006 / Z E
              client: P - insert into t values (1) / B - / E / S
-             standby: P - insert into t values (1) / B - / E / S
-             server: E 25P02 / Z E
+             standby: {refused} / S
+             server: E 42601 / Z E
              told: E 25P02 / Z E
+             client: Q selec
+             standby: Q selec
+             server: E 42601 / Z E
+             told: E 42601 / Z E
              client: Q rollback
              standby: Q rollback
              server: C ROLLBACK / Z I
              told: C ROLLBACK / Z I
+             standby: Q DISCARD ALL
+             server: C DISCARD ALL / Z I
              held: nothing"
         ));
     };

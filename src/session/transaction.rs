@@ -749,12 +749,10 @@ impl Session {
         };
         let text = whole_query(unit);
         if link.status == Status::Failed {
-            // Its server refuses all of it, and words the error.
-            let known = !matches!(
-                class.reason,
-                Reason::UnsafeText | Reason::TooLong | Reason::TooManyStatements
-            );
-            if class.tx == TxEffect::None && known {
+            // It refuses all of it, and says whether that was a statement at all.
+            let is_unread = class.reason == Reason::Unparsable
+                || (class.reason == Reason::Utility && class.session == SessionEffect::Unknown);
+            if class.tx == TxEffect::None && is_unread {
                 return Verdict::Stays;
             }
             // A text that begins with ROLLBACK is given something to roll back, where all of it may run.
