@@ -202,7 +202,7 @@ fn a_hangup_reads_the_file_again() {
     let mut other = RawClient::connect(&address, &parameters("other")).expect("it is there now");
     assert_eq!(value(&mut other, "SELECT current_database()"), "template1");
     let refused = RawClient::connect(&address, &parameters("postgres"));
-    let refused = refused.err().expect("it is there no more");
+    let refused = refused.expect_err("it is there no more");
     assert_eq!(refused.sqlstate(), Some("3D000"));
     signal(&proxy, "-TERM");
     assert_eq!(proxy.wait().expect("it ends").code(), Some(0));
