@@ -69,6 +69,8 @@ pub(super) async fn accept(
     }
 }
 
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// One connection, from its first byte to its last. There are as many as clients, most of them idle: an async function
 /// would keep room for each stage beside the others.
 struct Attendance {
@@ -82,7 +84,7 @@ struct Attendance {
 )]
 enum Stage {
     /// Boxed, so that its memory is given back when the session begins.
-    Login(Pin<Box<dyn Future<Output = Option<(Serving, Permits)>> + Send>>),
+    Login(Boxed<Option<(Serving, Permits)>>),
     Serving {
         serving: Serving,
         _permits: Permits,
@@ -149,7 +151,7 @@ impl Drop for SessionGuard {
 enum Serving {
     Session(Relay),
     /// A replication connection, or the console.
-    Other(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Other(Boxed<()>),
 }
 
 /// A login that ends here. The reason is for the metric.

@@ -31,7 +31,7 @@ use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
 use crate::route::Role;
 use crate::session::{LinkError, Next, Session};
-use crate::sql::catalog::Change;
+use crate::sql::catalog::{Catalog, Change};
 use crate::sql::{Class, Pins};
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 
@@ -308,13 +308,7 @@ impl Relay {
             return Ok(true);
         }
         if self.slot.draining() && self.is_quiet() {
-            return Err(End::Told(
-                Notice::fatal(
-                    SqlState::AdminShutdown,
-                    "terminating connection due to administrator command",
-                )
-                .hint("The proxy is shutting down. Connect again."),
-            ));
+            return Err(End::Told(shutting_down()));
         }
         Ok(false)
     }
@@ -365,7 +359,16 @@ impl Relay {
     }
 
     /// While a cancel is on its way the server connection is not given to anybody else.
+    #[inline]
     fn poll_cancelling(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match &self.cancelling {
+            Some(_) => self.poll_cancel(cx),
+            None => Ok(false),
+        }
+    }
+
+    #[cold]
+    fn poll_cancel(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let Some(cancelling) = &mut self.cancelling else {
             return Ok(false);
         };
@@ -721,12 +724,13 @@ impl Relay {
             if rest.is_empty() {
                 return Ok(at);
             }
+            // One for the unit: what it was judged by is what it is written by.
+            let catalog = self.pools.catalog.current();
             let next = match self.placed {
                 Some(Unit { len, class }) => Next::Place { len, class },
                 None => {
                     let held = self.held.as_ref();
                     let link = held.map(|held| (&held.server.link, held.standby));
-                    let catalog = self.pools.catalog.current();
                     let context = self.shared.context(&catalog);
                     let (session, client, output) =
                         (&mut self.session, &mut self.client, &mut self.output);
@@ -742,13 +746,13 @@ impl Relay {
             match next {
                 Next::More => return Ok(at),
                 Next::Place { len, class } => {
-                    if !self.place(cx, &rest[..len], class)? {
+                    if !self.place(cx, &rest[..len], class, &catalog)? {
                         return Ok(at);
                     }
                     at += len;
                 }
                 Next::Forward { len, class } => {
-                    self.forward(cx, &rest[..len], class, Begin::No)?;
+                    self.forward(cx, &rest[..len], class, Begin::No, &catalog)?;
                     at += len;
                 }
                 Next::Listening { len, change } => {
@@ -806,6 +810,7 @@ impl Relay {
         bytes: &[u8],
         class: Option<Class>,
         begin: Begin,
+        catalog: &Catalog,
     ) -> Result<bool, End> {
         let Some(held) = &mut self.held else {
             return Ok(true);
@@ -823,7 +828,6 @@ impl Relay {
         server.link.on_standby = held.standby;
         // What is refused to a session that wants standbys only is its client's affair.
         server.link.bounces = held.standby && !session.is_on_standbys();
-        let catalog = self.pools.catalog.current();
         let sent = compose(|out| {
             let refusable = match begin {
                 Begin::Settings => {
@@ -840,13 +844,8 @@ impl Relay {
                 server.unsent.extend_from_slice(out);
                 return false;
             }
-            let verbatim = session.forward(
-                bytes,
-                class,
-                &mut server.link,
-                shared.context(&catalog),
-                out,
-            );
+            let verbatim =
+                session.forward(bytes, class, &mut server.link, shared.context(catalog), out);
             let bytes = if verbatim && out.is_empty() {
                 bytes
             } else {
@@ -862,7 +861,7 @@ impl Relay {
         if let Some(class) = class.filter(|_| sent) {
             self.note_call(class, nothing_before);
             if log::tells_units() {
-                self.log_sent(unit, class);
+                self.log_sent(unit, class, catalog);
             }
         }
         self.settle(cx).map(|()| sent)
@@ -870,7 +869,7 @@ impl Relay {
 
     /// Tells the log where a unit went, and why.
     #[cold]
-    fn log_sent(&self, unit: &[u8], class: Class) {
+    fn log_sent(&self, unit: &[u8], class: Class, catalog: &Catalog) {
         let Some(held) = &self.held else { return };
         let node = &self.pools.cluster.nodes[held.node].name;
         let role = if held.standby {
@@ -878,8 +877,7 @@ impl Relay {
         } else {
             Role::Primary
         };
-        let catalog = self.pools.catalog.current();
-        let context = self.shared.context(&catalog);
+        let context = self.shared.context(catalog);
         let why = self.session.explain(unit, class, context);
         log::sent(node, role.as_str(), class, why);
     }
@@ -950,6 +948,16 @@ impl Future for Relay {
         self.abandon();
         Poll::Ready(())
     }
+}
+
+/// What a client hears that is to leave.
+#[cold]
+fn shutting_down() -> Notice {
+    Notice::fatal(
+        SqlState::AdminShutdown,
+        "terminating connection due to administrator command",
+    )
+    .hint("The proxy is shutting down. Connect again.")
 }
 
 /// Sends what the socket takes, and keeps the rest. A socket that takes nothing any more is met again when the rest is sent.

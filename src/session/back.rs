@@ -133,6 +133,13 @@ impl Session {
                     return Err(error.into());
                 }
             };
+            if pass.held.is_none() && passes(header, link) {
+                let here = end_of(header, at).min(chunk.len());
+                link.body.left = end_of(header, at) - here;
+                link.body.swallow = false;
+                at = here;
+                continue;
+            }
             let wanted = wanted(header, link);
             let Some(body) = rest.get(HEADER..HEADER + wanted) else {
                 break;
@@ -147,7 +154,7 @@ impl Session {
                 }
             };
             let verdict = self.held_back(link, header, verdict, &mut pass, at);
-            let end = at.saturating_add(header.total());
+            let end = end_of(header, at);
             let here = end.min(chunk.len());
             link.body = Body {
                 left: end - here,
@@ -157,10 +164,7 @@ impl Session {
                 pass.skip(at, here);
             } else if header.tag == b'E'
                 && body.len() == header.body
-                && let Some(error) = refusal_of(link, in_own_place && !link.fatal)
-                    .or_else(|| said_instead(link, body))
-                    .or_else(|| steer::in_words(body))
-                    .or_else(|| self.in_own_words(body, refused))
+                && let Some(error) = self.worded(link, body, in_own_place, refused)
             {
                 pass.skip(at, here);
                 frame::put_header(pass.out, b'E', error.len());
@@ -185,6 +189,21 @@ impl Session {
         }
         received.verbatim = pass.finish(at, link.replay.unseen());
         Ok(received)
+    }
+
+    /// An error in other words than the server's, where it has them.
+    #[cold]
+    fn worded(
+        &self,
+        link: &mut Link,
+        body: &[u8],
+        in_own_place: bool,
+        refused: Option<Owed>,
+    ) -> Option<Vec<u8>> {
+        refusal_of(link, in_own_place && !link.fatal)
+            .or_else(|| said_instead(link, body))
+            .or_else(|| steer::in_words(body))
+            .or_else(|| self.in_own_words(body, refused))
     }
 
     /// What comes before the first of a result is held back while the unit may run elsewhere. The message at `at` ends that:
@@ -215,6 +234,7 @@ impl Session {
     }
 
     /// What was held back is for the client, and so is what follows: the unit stays where it is.
+    #[inline(never)]
     fn show(&mut self, link: &mut Link, pass: &mut Pass<'_>) {
         link.replay.show();
         pass.show(link.replay.unseen());
@@ -238,6 +258,7 @@ impl Session {
         }
     }
 
+    #[inline(never)]
     fn give_local(&mut self, link: &mut Link, out: &mut Vec<u8>) {
         let before = out.len();
         while let Some(Owed::Local(local)) = link.owing.front() {
@@ -259,6 +280,7 @@ impl Session {
         }
     }
 
+    #[inline]
     fn settle_at(&mut self, link: &mut Link, pass: &mut Pass<'_>, at: usize) {
         if link.body.left == 0 && matches!(link.owing.front(), Some(Owed::Local(_))) {
             pass.cut(at);
@@ -388,6 +410,8 @@ impl Session {
         }
     }
 
+    // Neither this nor the rest of what comes once in a result is to weigh on the loop over all messages.
+    #[inline(never)]
     fn ready(
         &mut self,
         link: &mut Link,
@@ -532,6 +556,7 @@ impl Session {
         link.params = settled.connection;
     }
 
+    #[cold]
     fn error(
         &mut self,
         link: &mut Link,
@@ -760,6 +785,7 @@ impl Session {
     /// ParameterStatus: the client hears of settings that it has changed itself, and never which role a node has. A RESET
     /// takes the connection to its own default, where the session goes back to its startup packet: for these settings
     /// the client hears of what the proxy brings back, if that is news.
+    #[cold]
     fn parameter(&mut self, body: &[u8], injected: bool, resetting: bool) -> Verdict {
         let Some((name, value)) = backend::parameter(body) else {
             return if injected {
@@ -887,6 +913,21 @@ fn holds(link: &Link) -> bool {
 /// Bind, Describe, Execute, Sync.
 const UNANSWERED: usize = 4;
 
+/// Whether it is a row, or copied data, of the client's statement: of most of what there is, nothing but its length
+/// matters.
+#[inline]
+fn passes(header: Header, link: &Link) -> bool {
+    matches!(header.tag, b'D' | b'd')
+        && matches!(link.owing.front(), Some(Owed::Query { .. } | Owed::Execute))
+        && !link.replay.is_draining()
+}
+
+/// Where a message that begins here ends.
+#[inline]
+fn end_of(header: Header, at: usize) -> usize {
+    at.saturating_add(header.total())
+}
+
 /// How much of a body is needed before the message can be acted on.
 #[inline]
 fn wanted(header: Header, link: &Link) -> usize {
@@ -966,6 +1007,7 @@ impl Pass<'_> {
     }
 
     /// The message at `at` is for the client before what is held back. False if the chunk does not have all of it.
+    #[cold]
     fn overtake(&mut self, at: usize, len: usize) -> bool {
         let Some(message) = self.chunk.get(at..at.saturating_add(len)) else {
             return false;
@@ -980,6 +1022,7 @@ impl Pass<'_> {
     }
 
     /// What was held back before `at` is for nobody.
+    #[cold]
     fn drop_held(&mut self, at: usize) {
         match self.held.take() {
             Some(Mark::Chunk(mark)) => self.cut(mark),

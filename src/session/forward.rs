@@ -106,7 +106,7 @@ impl Session {
         let bounces = is_next && self.may_bounce(bytes, class, link, context);
         if is_next && (bounces || link.replans || link.guarded) {
             link.replay.keep(bytes, bounces);
-        } else {
+        } else if !link.replay.is_empty() {
             link.replay.give_up();
         }
         bounces
@@ -438,7 +438,7 @@ impl Session {
         }
         let name = name_tag(bind.statement);
         let mut id = None;
-        if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
+        if let Some(statement) = self.statement(bind.statement).cloned() {
             id = Some(statement.id);
             let class = self.class_of(&statement, context);
             self.note_in_block(class, statement.text(), false);

@@ -526,34 +526,37 @@ impl Session {
                         let statement = self.intern(parse, context);
                         repeats |= self.is_unconfirmed(parse.name)
                             || (!parse.name.is_empty() && is_on_its_way(&statement, held));
-                        self.class_of(&statement, context)
+                        Some(self.class_of(&statement, context))
                     }
-                    None => OPAQUE,
+                    None => Some(OPAQUE),
                 },
                 b'B' => match frontend::bind(body) {
-                    Some(bind) if bind.statement.is_empty() && parsed_unnamed => NOTHING,
+                    Some(bind) if bind.statement.is_empty() && parsed_unnamed => None,
                     Some(bind) => {
                         repeats |= self.is_open(bind.statement, held);
-                        self.bound(body)
-                            .map_or(NOTHING, |statement| self.class_of(statement, context))
+                        let statement = self.statement(bind.statement);
+                        statement.map(|statement| self.class_of(statement, context))
                     }
-                    None => OPAQUE,
+                    None => Some(OPAQUE),
                 },
                 b'D' | b'C' => {
                     if let Some(Target::Statement(name)) = frontend::target(body) {
                         repeats |= self.is_open(name, held);
                     }
-                    NOTHING
+                    None
                 }
-                b'Q' => self.classify_query(&frame[..take], header, context),
-                b'F' => FUNCTION_CALL,
-                b'E' | b'S' | b'H' => NOTHING,
+                b'Q' => Some(self.classify_query(&frame[..take], header, context)),
+                b'F' => Some(FUNCTION_CALL),
+                b'E' | b'S' | b'H' => None,
                 // Terminate ends the group without a Sync; anything else is looked at when it is at the front.
                 _ if len > 0 => return group(len, merged, repeats),
                 tag => return Survey::Broken(Violation::Type(tag)),
             };
-            repeats |= self.names_open(class, held);
-            merged = merge(merged, class);
+            // Most messages have no class of their own.
+            if let Some(class) = class {
+                repeats |= self.names_open(class, held);
+                merged = merge(merged, class);
+            }
             len += take;
             if matches!(header.tag, b'S' | b'H' | b'Q' | b'F') {
                 return group(len, merged, repeats);

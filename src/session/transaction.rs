@@ -457,7 +457,9 @@ impl Session {
             return self.on_standby(group, class, held);
         }
         let len = group.len();
-        if self.answer(group, context, replies) {
+        // A statement that reads or writes rows is among its own: no server, no answer.
+        let is_for_server = class.access == Access::Read || class.reason == Reason::DataModifying;
+        if !is_for_server && self.answer(group, context, replies) {
             return Some(Next::Reply { len });
         }
         if let Block::Failed(_) = self.block {

@@ -9,9 +9,10 @@ use std::ops::ControlFlow;
 use sqlparser::ast::ArrayElemTypeDef as Elem;
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Function,
-    FunctionArgumentClause, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select,
-    SetExpr, Spanned, Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod,
-    UnaryOperator, UtilityOption, Visit, Visitor, XmlTableColumn, XmlTableColumnOption,
+    FunctionArgumentClause, FunctionArguments, Ident, JsonTableColumn, ObjectName, ObjectNamePart,
+    Query, Select, SetExpr, Spanned, Statement, TableFactor, TableSample, TableSampleKind,
+    TableSampleMethod, UnaryOperator, UtilityOption, Visit, Visitor, XmlTableColumn,
+    XmlTableColumnOption,
 };
 use sqlparser::tokenizer::Span;
 
@@ -453,6 +454,7 @@ impl<'a> Walk<'a> {
             | TableFactor::Function { alias, .. }
             | TableFactor::UNNEST { alias, .. }
             | TableFactor::XmlTable { alias, .. }
+            | TableFactor::JsonTable { alias, .. }
             | TableFactor::NestedJoin { alias, .. } => alias,
             // Not one of PostgreSQL's, or not known: judged as a whole.
             _ => return ControlFlow::Continue(()),
@@ -469,6 +471,19 @@ impl<'a> Walk<'a> {
         for column in columns {
             if let XmlTableColumnOption::NamedInfo { r#type, .. } = &column.option {
                 self.data_type(r#type)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// So does JSON_TABLE, at any depth.
+    fn values_of_json(&mut self, columns: &[JsonTableColumn]) -> Step {
+        let mut pending: Vec<&JsonTableColumn> = columns.iter().collect();
+        while let Some(column) = pending.pop() {
+            match column {
+                JsonTableColumn::Named(column) => self.data_type(&column.r#type)?,
+                JsonTableColumn::Nested(nested) => pending.extend(&nested.columns),
+                JsonTableColumn::ForOrdinality(_) => {}
             }
         }
         ControlFlow::Continue(())
@@ -621,6 +636,7 @@ impl Visitor for Walk<'_> {
             TableFactor::UNNEST { .. } => self.plain_function("unnest"),
             TableFactor::NestedJoin { .. } => ControlFlow::Continue(()),
             TableFactor::XmlTable { columns, .. } => self.values_of_columns(columns),
+            TableFactor::JsonTable { columns, .. } => self.values_of_json(columns),
             _ => self.write(Reason::UnknownConstruct, "a FROM item that is not known"),
         };
         self.locate(|| factor.span());
