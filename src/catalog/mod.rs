@@ -54,7 +54,8 @@ impl Watched {
         let mut changes = self.lock();
         *changes += 1;
         if change > Change::Added {
-            let unknown = Catalog::unknown().of(self.database);
+            let known = self.current.load();
+            let unknown = Catalog::unknown().of(self.database).behind(&known);
             self.current.store(Arc::new(unknown));
         }
         drop(changes);

@@ -2657,8 +2657,8 @@ fn a_name_stays_where_what_was_to_take_it_is_skipped() {
 fn a_prepared_name_survives_a_transaction_that_fails_on_its_way() {
     let mut script = Script::new();
     script.play(
-        "client: Q prepare p as select 1
-         primary: Q prepare p as select 1
+        "client: Q prepare p as update t set a = 1
+         primary: Q prepare p as update t set a = 1
          server: C PREPARE / Z I
          told: C PREPARE / Z I
          held: nothing",
@@ -2666,15 +2666,15 @@ fn a_prepared_name_survives_a_transaction_that_fails_on_its_way() {
     script.links[0] = Link::new(100);
     script.play(
         "client: Q begin / Q select bad / Q prepare p as select 2 / Q rollback / Q execute p
-         primary: Q begin / Q select bad / P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q prepare p as select 2
+         primary: Q begin / Q select bad / P pgw_again prepare p as update t set a = 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q prepare p as select 2
          server: C BEGIN / Z T / E 42703 / Z E / E 25P02 / Z E / E 25P02 / Z E
          told: C BEGIN / Z T / E 42703 / Z E / E 25P02 / Z E
          primary: Q rollback
          server: C ROLLBACK / Z I
          told: C ROLLBACK / Z I
-         standby: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
-         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / C SELECT 1 / Z I
-         told: T / C SELECT 1 / Z I
+         primary: P pgw_again prepare p as update t set a = 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
+         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / C UPDATE 1 / Z I
+         told: C UPDATE 1 / Z I
          held: nothing",
     );
     // Nor is it decided before the transaction's end has been heard of.
@@ -2692,9 +2692,9 @@ fn a_prepared_name_survives_a_transaction_that_fails_on_its_way() {
          primary: Q rollback
          server: C ROLLBACK / Z I
          told: C ROLLBACK / Z I
-         standby: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
-         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / C SELECT 1 / Z I
-         told: T / C SELECT 1 / Z I",
+         primary: P pgw_again prepare p as update t set a = 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
+         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / C UPDATE 1 / Z I
+         told: C UPDATE 1 / Z I",
     );
 }
 

@@ -95,7 +95,7 @@ pub static TABLES: Catalog = Catalog {
 #[derive(Debug)]
 enum Known {
     /// It has not been loaded, or is out of date: nothing that has a user's name is a read.
-    Nothing,
+    Nothing(Pins),
     /// There is no database to ask: every relation is an ordinary table, and there is nothing else.
     Tables,
     Names(Box<Names>),
@@ -196,7 +196,7 @@ impl Catalog {
             database: 0,
             epoch: 0,
             contents: 0,
-            known: Known::Nothing,
+            known: Known::Nothing(Pins::NONE),
         }
     }
 
@@ -244,7 +244,16 @@ impl Catalog {
 
     /// Whether it has been loaded.
     pub fn is_known(&self) -> bool {
-        !matches!(self.known, Known::Nothing)
+        !matches!(self.known, Known::Nothing(_))
+    }
+
+    /// The same, and what its functions left behind by this catalog they may still leave.
+    #[must_use]
+    pub fn behind(mut self, before: &Catalog) -> Catalog {
+        if let Known::Nothing(leaves) = &mut self.known {
+            *leaves = before.leaves();
+        }
+        self
     }
 
     /// What a statement that writes, or whose effects are not known, may leave in its session by way of functions and
@@ -252,9 +261,10 @@ impl Catalog {
     /// worth to lose all of them every time.
     pub fn leaves(&self) -> Pins {
         match &self.known {
-            Known::Nothing => Pins::MAY_END
+            Known::Nothing(before) => Pins::MAY_END
                 .with(PinReason::Settings)
-                .without(Pins::NONE.with(PinReason::Prepare)),
+                .without(Pins::NONE.with(PinReason::Prepare))
+                .and(*before),
             Known::Tables => Pins::NONE,
             Known::Names(names) => names.leaves,
         }
@@ -321,7 +331,7 @@ impl Catalog {
     /// A relation; the empty schema stands for all of them.
     pub(super) fn relation(&self, schema: &str, name: &str) -> Look {
         match &self.known {
-            Known::Nothing => Look::NotLoaded,
+            Known::Nothing(_) => Look::NotLoaded,
             Known::Tables => Look::Good,
             Known::Names(names) => names.worst(&names.relations, schema, name),
         }
@@ -403,7 +413,7 @@ impl Catalog {
 
     fn absent(&self) -> Look {
         match self.known {
-            Known::Nothing => Look::NotLoaded,
+            Known::Nothing(_) => Look::NotLoaded,
             _ => Look::Missing,
         }
     }

@@ -466,6 +466,9 @@ fn what_functions_may_leave_in_their_session() {
         [PinReason::AdvisoryLock, PinReason::Settings]
     );
     assert!(TABLES.leaves().is_empty());
+    let preparing = catalog("L prepare 0 - -", &Trust::default());
+    let behind = Catalog::unknown().behind(&preparing).leaves();
+    assert!(behind.has(PinReason::Prepare) && behind.has(PinReason::Settings));
     let unknown = Catalog::unknown().leaves();
     assert!(unknown.has(PinReason::Settings) && !unknown.has(PinReason::Prepare));
 }
