@@ -179,6 +179,8 @@ fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
             .build(),
         workers => tokio::runtime::Builder::new_multi_thread()
             .worker_threads(workers)
+            // As much as a process's first thread has: statements of an ordinary length are parsed on it.
+            .thread_stack_size(8 << 20)
             .enable_all()
             .build(),
     }

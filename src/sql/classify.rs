@@ -35,6 +35,17 @@ const MAX_TOKENS: usize = 4096;
 /// Stack for one parse. A debug build takes some 10 KiB for each level of the deepest text that is parsed.
 const PARSER_STACK: usize = 64 * 1024 * 1024;
 
+/// Stack that a text of so many tokens may take, whatever they are. Mapping one costs more than to parse a short text: the
+/// statements of an application fit into what a thread has.
+pub(super) fn stack_for(tokens: usize) -> usize {
+    (STACK_AT_LEAST + tokens * STACK_PER_TOKEN).min(PARSER_STACK / 2)
+}
+
+/// What the parser takes for the shortest text, and for each token of the deepest; in debug builds, by the test with all
+/// the deep shapes.
+const STACK_AT_LEAST: usize = 512 * 1024;
+const STACK_PER_TOKEN: usize = 64 * 1024;
+
 /// Longest text that is lexed for what it leaves behind in its session.
 const MAX_LEXED: usize = 1024 * 1024;
 
@@ -537,7 +548,7 @@ fn is_uncertain_but_for_operators(text: &[u8], lexed: &Lexed, catalog: &Catalog)
 }
 
 fn parse(text: &[u8], lexed: &Lexed, catalog: &Catalog, basis: Option<&mut Basis>) -> Class {
-    let (class, why) = match parse_apart(text, lexed.starts.len(), catalog) {
+    let (class, why) = match parse_apart(text, lexed, catalog) {
         Ok(None) => (Class::plain(Access::Read, Reason::Read), Basis::default()),
         Ok(Some(finding)) => {
             let class = Class {
@@ -554,16 +565,17 @@ fn parse(text: &[u8], lexed: &Lexed, catalog: &Catalog, basis: Option<&mut Basis
     class
 }
 
-/// Parses on a stack of its own: the parser's recursion is counted for expressions, and not for everything else. A panic
-/// in it would be a fault of the parser's, and is not to end the sessions of a thread.
+/// Parses on a stack of its own, unless the thread's is large enough for a text of so few tokens: the parser's recursion is
+/// counted for expressions, and not for everything else. A panic in it would be a fault of the parser's, and is not to
+/// end the sessions of a thread.
 fn parse_apart(
     text: &[u8],
-    statements: usize,
+    lexed: &Lexed,
     catalog: &Catalog,
 ) -> Result<Option<Finding>, (Reason, String)> {
     let parse = || {
-        stacker::maybe_grow(PARSER_STACK / 2, PARSER_STACK, || {
-            parse_text(text, statements, catalog)
+        stacker::maybe_grow(stack_for(lexed.tokens), PARSER_STACK, || {
+            parse_text(text, lexed.starts.len(), catalog)
         })
     };
     match std::panic::catch_unwind(parse) {

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::catalog::TABLES;
+use super::classify::stack_for;
+use super::lexer::Lexed;
 use super::*;
 
 fn classify(text: &str) -> Class {
@@ -462,6 +464,60 @@ fn text_that_the_server_lexes_in_another_way_is_a_write() {
     );
 }
 
+/// Texts that make deep trees: what is repeated in them, and how often at most.
+const DEEP: &[(&str, &str, usize)] = &[
+    ("select 1{}", "+1", 2_040),
+    ("select 1{}", "::int", 1_300),
+    ("select a{}", " and a", 2_000),
+    ("select a{} from t", "[1]", 1_300),
+    ("select a{}", " is null", 1_600),
+    ("select 1{}", " union all select 1", 800),
+    ("select a{}", "||b", 1_300),
+    ("select a{}", "->'x'", 1_300),
+    ("select a{}", " at time zone 'x'", 900),
+    ("select 1::int{}", "[]", 1_900),
+    ("select {}", "f(", 1_900),
+    ("select {} 1", "case when ", 1_300),
+    ("select {} 1", "not ", 2_000),
+    ("select {} 1", "- ", 2_000),
+    ("select * from a{}", " join b on true", 1_000),
+    ("select * from a{}", " natural join b", 1_000),
+    ("select * from a{}", ", b", 2_000),
+    ("{}1", "(select a.* from ", 500),
+    ("select * from {}a", "(", 1_900),
+    ("with x as ({}", "with x as (", 900),
+    ("select {}", "(select ", 1_500),
+    ("select * from {} t", "(select * from ", 1_000),
+];
+
+/// The stack that is set aside for so many tokens is enough for the deepest of them.
+#[test]
+fn short_and_deep_text_is_parsed_on_the_stack_that_is_there() {
+    for tokens in [8, 16, 32, 64, 128, 256, 512] {
+        let probe = move || {
+            for (text, unit, _) in DEEP {
+                let of = |times: usize| text.replace("{}", &unit.repeat(times));
+                let times = (1..tokens).take_while(|times| count_tokens(&of(*times)) <= tokens);
+                // Those that end well, and those that end in the middle of everything.
+                for times in times.last().into_iter().chain([tokens / 2]) {
+                    classify(&of(times.max(1)));
+                }
+            }
+        };
+        // What the test itself takes on it.
+        let own = 64 * 1024;
+        let thread = std::thread::Builder::new().stack_size(stack_for(tokens) + own);
+        let thread = thread.spawn(probe).expect("a thread");
+        thread.join().expect("no statement overflows the stack");
+    }
+}
+
+fn count_tokens(text: &str) -> usize {
+    let mut lexed = Lexed::default();
+    lexed.lex(text.as_bytes()).expect("plain text");
+    lexed.tokens
+}
+
 #[test]
 fn long_and_deep_text_is_a_write_and_does_no_harm() {
     // In a thread with the stack of a runtime's worker.
@@ -481,30 +537,8 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
         ] {
             assert_eq!(classify(&text).reason, reason, "{} bytes", text.len());
         }
-        for text in [
-            format!("select 1{}", "+1".repeat(2_040)),
-            format!("select 1{}", "::int".repeat(1_300)),
-            format!("select a{}", " and a".repeat(2_000)),
-            format!("select a{} from t", "[1]".repeat(1_300)),
-            format!("select a{}", " is null".repeat(1_600)),
-            format!("select 1{}", " union all select 1".repeat(800)),
-            format!("select a{}", "||b".repeat(1_300)),
-            format!("select a{}", "->'x'".repeat(1_300)),
-            format!("select a{}", " at time zone 'x'".repeat(900)),
-            format!("select 1::int{}", "[]".repeat(1_900)),
-            format!("select {}", "f(".repeat(1_900)),
-            format!("select {} 1", "case when ".repeat(1_300)),
-            format!("select {} 1", "not ".repeat(2_000)),
-            format!("select {} 1", "- ".repeat(2_000)),
-            format!("select * from a{}", " join b on true".repeat(1_000)),
-            format!("select * from a{}", " natural join b".repeat(1_000)),
-            format!("select * from a{}", ", b".repeat(2_000)),
-            format!("{}1", "(select a.* from ".repeat(500)),
-            format!("select * from {}a", "(".repeat(1_900)),
-            format!("with x as ({}", "with x as (".repeat(900)),
-            format!("select {}", "(select ".repeat(1_500)),
-            format!("select * from {} t", "(select * from ".repeat(1_000)),
-        ] {
+        for (text, unit, most) in DEEP {
+            let text = text.replace("{}", &unit.repeat(*most));
             assert_ne!(
                 classify(&text).reason,
                 Reason::TooLong,
