@@ -49,6 +49,8 @@ fn reads() {
             "select 'set_config', 'nextval(''s'')', $$select nextval('s')$$",
             "select 1; select 2",
             "select a from t -- for update",
+            "select a</**/b, a #>>/* x */'{}', a +-- y\n b, a ||/*1*//*2*/ b, 2 </* \n */-1 from t",
+            "select a is json, b is not json object with unique keys from t",
             "/* comment */ select 1",
             "explain select * from t",
             "explain (analyze, buffers) select * from t",
@@ -113,6 +115,9 @@ fn writes() {
             "explain (analyze) delete from t",
             "select 1; insert into t values (1)",
             "select 1; set x = 1",
+            "select a </*x*/ f()",
+            "select a <<<>>>/*x*/ b",
+            "select f() is json",
             "selec 1",
             "select",
             "select ((",
@@ -467,6 +472,32 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
                 Reason::Unparsable,
             ),
             ("select 1;".repeat(100), Reason::TooManyStatements),
+            // Each of these takes the parser long.
+            (
+                format!("select 1{}", " union all select 1".repeat(800)),
+                Reason::TooLong,
+            ),
+            (
+                format!("table t{}", " union table t".repeat(800)),
+                Reason::TooLong,
+            ),
+            (
+                format!("select * from a{}", " join b".repeat(1_000)),
+                Reason::TooLong,
+            ),
+            (
+                format!("select {}", "(select ".repeat(1_500)),
+                Reason::TooLong,
+            ),
+            // Many tokens for its length; and few.
+            (
+                format!("insert into t values (1{}", ",1".repeat(40_000)),
+                Reason::TooLong,
+            ),
+            (
+                format!("insert into t values ('{}')", "a".repeat(200_000)),
+                Reason::DataModifying,
+            ),
         ] {
             assert_eq!(classify(&text).reason, reason, "{} bytes", text.len());
         }
@@ -476,7 +507,9 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
             format!("select a{}", " and a".repeat(2_000)),
             format!("select a{} from t", "[1]".repeat(1_300)),
             format!("select a{}", " is null".repeat(1_600)),
-            format!("select 1{}", " union all select 1".repeat(800)),
+            format!("select a{}", " is json".repeat(1_600)),
+            format!("select {}1{}", "a[".repeat(1_000), " + 1]".repeat(1_000)),
+            format!("select 1{}", " union all select 1".repeat(190)),
             format!("select a{}", "||b".repeat(1_300)),
             format!("select a{}", "->'x'".repeat(1_300)),
             format!("select a{}", " at time zone 'x'".repeat(900)),
@@ -485,14 +518,14 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
             format!("select {} 1", "case when ".repeat(1_300)),
             format!("select {} 1", "not ".repeat(2_000)),
             format!("select {} 1", "- ".repeat(2_000)),
-            format!("select * from a{}", " join b on true".repeat(1_000)),
-            format!("select * from a{}", " natural join b".repeat(1_000)),
+            format!("select * from a{}", " join b on true".repeat(190)),
+            format!("select * from a{}", " natural join b".repeat(190)),
             format!("select * from a{}", ", b".repeat(2_000)),
-            format!("{}1", "(select a.* from ".repeat(500)),
+            format!("{}1", "(select a.* from ".repeat(190)),
             format!("select * from {}a", "(".repeat(1_900)),
             format!("with x as ({}", "with x as (".repeat(900)),
-            format!("select {}", "(select ".repeat(1_500)),
-            format!("select * from {} t", "(select * from ".repeat(1_000)),
+            format!("select {}", "(select ".repeat(190)),
+            format!("select * from {} t", "(select * from ".repeat(190)),
         ] {
             assert_ne!(
                 classify(&text).reason,
