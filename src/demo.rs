@@ -79,7 +79,7 @@ async fn show(
     time: Option<Duration>,
     say: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<String, DemoError> {
-    let proxy = Proxy::start(&configuration(cluster)).await?;
+    let proxy = Proxy::start(configuration(cluster), None).await?;
     tokio::time::timeout(READY, proxy.ready())
         .await
         .map_err(|_| DemoError::NotReady(READY))?;
@@ -155,8 +155,10 @@ fn configuration(cluster: &Cluster) -> Config {
                 max_lag: Duration::from_secs(10),
                 catalog_ttl: Duration::from_secs(60),
                 trust_declared_volatility: true,
+                catalogs: false,
             },
             standby_functions: Vec::new(),
+            standby_procedures: Vec::new(),
         }],
         databases: vec![Database {
             name: "*".to_owned(),

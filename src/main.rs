@@ -31,7 +31,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the proxy in the foreground. Logs go to stderr; SIGTERM and SIGINT finish transactions and stop it.
+    /// Run the proxy in the foreground. Logs go to stderr; SIGTERM and SIGINT finish transactions and stop it, SIGHUP reads
+    /// the configuration again.
     Run {
         /// The configuration.
         #[arg(default_value = "proxy.toml")]
@@ -97,6 +98,14 @@ enum Failure {
     Run(String),
 }
 
+impl Failure {
+    fn into_text(self) -> String {
+        match self {
+            Failure::Input(text) | Failure::Run(text) => text,
+        }
+    }
+}
+
 fn report(text: &str, code: u8) -> ExitCode {
     // Where stderr is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
@@ -134,12 +143,21 @@ fn run(file: &Path) -> Result<(), Failure> {
     let runtime =
         runtime(config.workers).map_err(|error| Failure::Run(format!("no runtime: {error}")))?;
     runtime.block_on(async {
-        let proxy = Proxy::start(&config)
+        let failed = |error: std::io::Error| Failure::Run(error.to_string());
+        let mut reloads = pgweir::proxy::reload_signals().map_err(failed)?;
+        let path = file.to_owned();
+        let reread = move || load(&path).map_err(Failure::into_text);
+        let proxy = Proxy::start(config, Some(Box::new(reread)))
             .await
             .map_err(|error| Failure::Run(error.to_string()))?;
-        let signal = pgweir::proxy::stop_signal()
-            .await
-            .map_err(|error| Failure::Run(error.to_string()))?;
+        let mut stop = std::pin::pin!(pgweir::proxy::stop_signal());
+        let signal = loop {
+            tokio::select! {
+                signal = stop.as_mut() => break signal.map_err(failed)?,
+                // It logs what becomes of it.
+                _ = reloads.recv() => drop(proxy.reload()),
+            }
+        };
         tracing::info!(signal, "shutting down");
         let left = proxy.shutdown().await;
         if left > 0 {

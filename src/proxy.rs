@@ -4,19 +4,22 @@ mod accept;
 mod build;
 mod catalogs;
 mod console;
+mod databases;
 mod peers;
+mod reload;
 mod status;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use build::BuildError;
 use build::Built;
+pub use reload::{ReloadError, Reread};
 
 use crate::client::Listener;
 use crate::cluster::View;
@@ -58,13 +61,15 @@ pub enum StartError {
 }
 
 impl Proxy {
-    /// Binds every socket and starts to watch the clusters. Nodes need not be there.
+    /// Binds every socket and starts to watch the clusters. Nodes need not be there. `reread` is for [`Proxy::reload`].
     ///
     /// # Errors
     /// [`StartError`]; then nothing is left behind.
-    pub async fn start(config: &Config) -> Result<Proxy, StartError> {
-        let (built, watched) = build::build(config)?;
+    pub async fn start(config: Config, reread: Option<Reread>) -> Result<Proxy, StartError> {
+        let (built, watched) = build::build(config, reread)?;
         let built = Arc::new(built);
+        let settings = built.databases.settings();
+        let config = &settings.config;
         let (stop, stopped) = watch::channel(false);
         let (sessions, _) = watch::channel(0);
         let mut listeners = JoinSet::new();
@@ -107,6 +112,15 @@ impl Proxy {
             _monitors: monitors,
             _housekeeping: housekeeping,
         })
+    }
+
+    /// Reads the configuration again and has it hold, as far as it can while the proxy runs. Returns the keys that wait
+    /// for the next start.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; what held before holds on.
+    pub fn reload(&self) -> Result<Vec<String>, ReloadError> {
+        reload::reload(&self.built)
     }
 
     /// Where it listens, with the real ports where 0 was asked for.
@@ -205,6 +219,14 @@ pub async fn stop_signal() -> io::Result<&'static str> {
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
     }
+}
+
+/// SIGHUP: the configuration is to be read again. From this call on it does not end the process.
+///
+/// # Errors
+/// When the system does not let the process listen for signals.
+pub fn reload_signals() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 fn serve_http(

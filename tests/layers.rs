@@ -29,7 +29,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("session", "link route cluster sql wire config"),
     ("pool", "server link wire config metrics net"),
     ("monitor", "server cluster config metrics net wire"),
-    ("catalog", "server sql metrics"),
+    ("catalog", "server net sql metrics"),
     (
         "relay",
         "session link route cluster sql wire pool server client catalog net config metrics",

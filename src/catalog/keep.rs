@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Watched;
 use crate::metrics::IntCounter;
+use crate::net::Address;
 use crate::server::{self, Credentials, Endpoint, Login, Messages, Server, ServerError};
 use crate::sql::catalog::{Catalog, Change, FINGERPRINT, QUERY, Trust};
 
@@ -122,6 +123,8 @@ pub async fn keep(watched: Weak<Watched>, source: Source) {
                 if known.publish(catalog, changes) {
                     loaded = started;
                 }
+                // One that is no primary any more may live on, and has nothing to tell.
+                ears = ears.filter(|ears| ears.hears_primary(&source));
                 if is_told && ears.is_none() {
                     ears = Ears::open(&source).await;
                     // What was done between the load and now was told to nobody.
@@ -274,19 +277,26 @@ fn report(source: &Source, catalog: &Catalog, known: &Watched, started: Instant)
 
 /// A connection that hears of changes.
 struct Ears {
+    address: Address,
     server: Server,
     messages: Messages,
 }
 
 impl Ears {
     async fn open(source: &Source) -> Option<Ears> {
+        let address = (source.primary)()?.address;
         let mut server = connect(source).await.ok()?;
         let listen = format!("LISTEN {CHANNEL}");
         server::query(&mut server, &listen, LIMIT).await.ok()?;
         Some(Ears {
+            address,
             server,
             messages: Messages::default(),
         })
+    }
+
+    fn hears_primary(&self, source: &Source) -> bool {
+        (source.primary)().is_some_and(|primary| primary.address == self.address)
     }
 
     /// Returns when a change was told, or when no more can be heard.

@@ -20,6 +20,7 @@ use crate::sql::catalog::{Catalog, Change};
 /// The catalog of one database, as sessions see it.
 #[derive(Debug)]
 pub struct Watched {
+    database: u64,
     current: ArcSwap<Catalog>,
     /// What has changed so far. A load that began before the last change is not to be trusted.
     changes: Mutex<u64>,
@@ -28,18 +29,18 @@ pub struct Watched {
     bell: Arc<Notify>,
 }
 
-impl Default for Watched {
-    fn default() -> Watched {
+impl Watched {
+    /// Of the database of this number, which nothing is known of yet.
+    pub fn new(database: u64) -> Watched {
         Watched {
-            current: ArcSwap::from_pointee(Catalog::unknown()),
+            database,
+            current: ArcSwap::from_pointee(Catalog::unknown().of(database)),
             changes: Mutex::default(),
             missed: AtomicBool::new(false),
             bell: Arc::default(),
         }
     }
-}
 
-impl Watched {
     /// What is known now.
     pub fn current(&self) -> Guard<Arc<Catalog>> {
         self.current.load()
@@ -53,7 +54,8 @@ impl Watched {
         let mut changes = self.lock();
         *changes += 1;
         if change > Change::Added {
-            self.current.store(Arc::new(Catalog::unknown()));
+            let unknown = Catalog::unknown().of(self.database);
+            self.current.store(Arc::new(unknown));
         }
         drop(changes);
         self.bell.notify_one();
@@ -82,7 +84,7 @@ impl Watched {
             return false;
         }
         if !self.current.load().says_the_same(&catalog) {
-            self.current.store(Arc::new(catalog));
+            self.current.store(Arc::new(catalog.of(self.database)));
         }
         true
     }
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_load_that_a_change_overtook_is_not_trusted() {
-        let watched = Watched::default();
+        let watched = Watched::new(1);
         assert!(!watched.current().is_known());
         let before = watched.changes();
         assert!(watched.publish(empty(), before));

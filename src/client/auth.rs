@@ -22,7 +22,7 @@ pub enum Method {
 }
 
 /// What the users file has for a user.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserSecret {
     /// The password; empty means that none fits.
     Plain(Arc<str>),
@@ -106,6 +106,30 @@ impl Authenticator {
         }
     }
 
+    /// What holds with another method and other users. Who has the same secret as before is the same user, with what has
+    /// been learned of it.
+    #[must_use]
+    pub fn renewed(
+        &self,
+        method: Method,
+        users: Option<Vec<(String, UserSecret)>>,
+    ) -> Authenticator {
+        let mut renewed = Authenticator::new(method, users, self.seed);
+        for (name, user) in &mut renewed.users {
+            if let Some(before) = self.users.get(name)
+                && before.secret == user.secret
+            {
+                *user = before.clone();
+            }
+        }
+        renewed
+    }
+
+    /// What proves a user to servers who is in the users file.
+    pub fn listed(&self, user: &str) -> Option<Arc<Credentials>> {
+        self.users.get(user).map(|user| user.credentials.clone())
+    }
+
     /// Whether a user is let in without proof.
     pub fn trusts(&self, user: &str) -> bool {
         !self.listed_only || self.users.contains_key(user)
@@ -113,10 +137,7 @@ impl Authenticator {
 
     /// What proves the user to servers. A user who is not listed has nothing to show.
     pub fn credentials(&self, user: &str) -> Arc<Credentials> {
-        self.users
-            .get(user)
-            .map(|user| user.credentials.clone())
-            .unwrap_or_default()
+        self.listed(user).unwrap_or_default()
     }
 
     /// The verifier for a login. Users who do not exist, or have no password, get one that no password fits, so that

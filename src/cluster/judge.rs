@@ -113,13 +113,16 @@ struct Node {
 }
 
 impl Node {
+    /// Only what was asked of a node itself speaks against it: after a standstill of this process the last answers of
+    /// all nodes are old, and the first that answers again must not cost the others their place.
     fn is_answering(&self, now: Instant, policy: Policy) -> bool {
-        !matches!(
-            self.silence,
-            Some(Silence::Gone | Silence::Starting | Silence::Rejected(_))
-        ) && self
-            .seen
-            .is_some_and(|seen| now.saturating_duration_since(seen) <= policy.silence_after)
+        match self.silence {
+            None => self.seen.is_some(),
+            Some(Silence::TimedOut) => self
+                .seen
+                .is_some_and(|seen| now.saturating_duration_since(seen) <= policy.silence_after),
+            Some(Silence::Gone | Silence::Starting | Silence::Rejected(_)) => false,
+        }
     }
 
     /// The timeline that it claims to write.

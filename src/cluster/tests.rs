@@ -336,6 +336,7 @@ fn an_old_primary_that_returns_is_fenced() {
         .writable(1, 2, 150)
         .writable(1, 2, 150)
         .wait(60_000)
+        .silent(2, Silence::TimedOut)
         .writable(1, 2, 150)
         .writable(0, 1, 900)
         .writable(0, 1, 900)
@@ -471,6 +472,18 @@ fn a_timeout_is_weaker_than_a_closed_door() {
         .wait(2100)
         .standby(1, 1, 100)
         .standby(2, 1, 100)
+        .silent(0, Silence::TimedOut)
+        .check(None, "down standby* standby*");
+}
+
+/// The proxy's process stood still, or its machine: nobody was asked, so nobody was silent.
+#[test]
+fn a_standstill_of_the_proxy_speaks_against_nobody() {
+    let mut script = Script::steady();
+    script
+        .wait(30_000)
+        .standby(1, 1, 100)
+        .check(Some(0), "primary standby* standby*")
         .silent(0, Silence::TimedOut)
         .check(None, "down standby* standby*");
 }

@@ -91,6 +91,7 @@ fn cluster(named: &Named<'_>, sources: &dyn Sources) -> Cluster {
         monitor: monitor(&table.table("monitor"), sources),
         reads: reads(&reading),
         standby_functions: reading.get(&keys::STANDBY_FUNCTIONS),
+        standby_procedures: reading.get(&keys::STANDBY_PROCEDURES),
     }
 }
 
@@ -100,6 +101,7 @@ fn reads(table: &Table<'_>) -> Reads {
         max_lag: table.get(&keys::MAX_LAG),
         catalog_ttl: table.get(&keys::CATALOG_TTL),
         trust_declared_volatility: table.get(&keys::TRUST_DECLARED_VOLATILITY),
+        catalogs: table.get(&keys::CATALOG_READS),
     }
 }
 
@@ -352,6 +354,7 @@ fn pool(table: &Table<'_>) -> Pool {
         reset_query: maybe(table, &keys::POOL_RESET_QUERY),
         listen: table.get(&keys::POOL_LISTEN),
         deferred_begin: table.get(&keys::POOL_DEFERRED_BEGIN),
+        optimistic: table.get(&keys::POOL_OPTIMISTIC),
     };
     check_min(table, pool.min, pool.size);
     pool

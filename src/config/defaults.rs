@@ -21,6 +21,7 @@ impl Default for Pool {
             reset_query: None,
             listen: default(&keys::POOL_LISTEN),
             deferred_begin: default(&keys::POOL_DEFERRED_BEGIN),
+            optimistic: default(&keys::POOL_OPTIMISTIC),
         }
     }
 }

@@ -102,6 +102,8 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &CATALOG_TTL,
     &TRUST_DECLARED_VOLATILITY,
     &STANDBY_FUNCTIONS,
+    &STANDBY_PROCEDURES,
+    &CATALOG_READS,
     &DATABASE_CLUSTER,
     &DATABASE_DBNAME,
     &DATABASE_MAX_CONNECTIONS,
@@ -121,6 +123,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &POOL_RESET_QUERY,
     &POOL_LISTEN,
     &POOL_DEFERRED_BEGIN,
+    &POOL_OPTIMISTIC,
     &USER_MAX_CONNECTIONS,
     &USER_MAX_CLIENTS,
     &USER_ROUTE,
@@ -361,6 +364,27 @@ pub(super) static TRUST_DECLARED_VOLATILITY: Key<Choice<bool>> = Key {
     does: "Whether functions of users and extensions that are declared `IMMUTABLE` or `STABLE` may run on standbys. One that \
            writes all the same is refused there; one with an effect outside of PostgreSQL is not. With `\"off\"` statements \
            that call any of them go to the primary.",
+};
+
+pub(super) static CATALOG_READS: Key<Choice<bool>> = Key {
+    path: "cluster.<name>.reads.catalog_reads",
+    shape: Choice {
+        default: false,
+        names: &[("primary", false), ("standby", true)],
+    },
+    needed: Needed::No,
+    does: "Where system catalogs are read, `pg_class` and `information_schema` among them. `\"standby\"` takes what drivers, \
+           ORMs and psql ask of them off the primary; what a session has created itself it finds all the same, as with other \
+           reads. What tells of the node or of its sessions is asked of the primary in either case, and so is what names \
+           catalogs beside views of users over them.",
+};
+
+pub(super) static STANDBY_PROCEDURES: Key<Names> = Key {
+    path: "cluster.<name>.reads.standby_procedures",
+    shape: Names,
+    needed: Needed::No,
+    does: "Procedures that only read, as `\"name\"` or `\"schema.name\"`: all overloads of that name. A `CALL` of one may run on \
+           a standby if its values are plain reads. One that writes all the same is refused there, and runs on the primary.",
 };
 
 pub(super) static STANDBY_FUNCTIONS: Key<Names> = Key {
@@ -698,6 +722,22 @@ pub(super) static POOL_DEFERRED_BEGIN: Key<Choice<bool>> = Key {
            Sessions that set `idle_in_transaction_session_timeout` or `transaction_timeout` themselves begin at once \
            anyway; a value from `ALTER ROLE`, `ALTER DATABASE` or postgresql.conf counts from the first statement, \
            and `timeouts.idle_in_transaction` from `BEGIN`. In statement pooling there are no transaction blocks.",
+};
+
+pub(super) static POOL_OPTIMISTIC: Key<Choice<bool>> = Key {
+    path: "database.<name>.pool.optimistic",
+    shape: Choice {
+        default: false,
+        names: &[("on", true), ("off", false)],
+    },
+    needed: Needed::No,
+    does: "Whether a transaction that may write reads from a standby until it does something else. `\"on\"` is for `READ \
+           COMMITTED` and for `BEGIN`s that are deferred, see `pool.deferred_begin`. What such a transaction reads is no older \
+           than its `BEGIN`, but older than what the primary has: a program that reads, decides and writes without a \
+           lock may decide by a row that has changed since. It moves to the primary with its first statement that is no plain \
+           read: also for `SAVEPOINT`, `SET`, a cursor, or a row limit. A standby can be read only if the primary has been \
+           asked for its position since the `BEGIN`, every `monitor.interval`, and the standby is known to have replayed it: \
+           transactions whose first statement follows at once run on the primary.",
 };
 
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {

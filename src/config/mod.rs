@@ -19,6 +19,7 @@ mod keys;
 mod model;
 mod raw;
 mod reference;
+mod reload;
 mod shape;
 mod unit;
 mod users;

@@ -160,7 +160,7 @@ pub enum Hints {
 }
 
 /// One cluster: a primary and its standbys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// Its name.
     pub name: String,
@@ -172,6 +172,8 @@ pub struct Cluster {
     pub reads: Reads,
     /// Users' functions that may run on standbys whatever they are declared as.
     pub standby_functions: Vec<String>,
+    /// Procedures that may run on standbys.
+    pub standby_procedures: Vec<String>,
 }
 
 /// One PostgreSQL instance.
@@ -186,7 +188,7 @@ pub struct Node {
 }
 
 /// How nodes are watched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Monitor {
     /// The user that asks.
     pub user: String,
@@ -211,6 +213,8 @@ pub struct Reads {
     pub catalog_ttl: Duration,
     /// Users' functions may run on standbys if they are declared immutable or stable.
     pub trust_declared_volatility: bool,
+    /// System catalogs are read on standbys, too.
+    pub catalogs: bool,
 }
 
 /// One database as clients know it.
@@ -286,6 +290,8 @@ pub struct Pool {
     pub listen: ListenPolicy,
     /// BEGIN waits for the first statement.
     pub deferred_begin: bool,
+    /// Transactions that may write read from standbys until they do something else.
+    pub optimistic: bool,
 }
 
 /// What LISTEN does to its session, where that does not keep a server connection anyway.
@@ -366,7 +372,7 @@ impl std::fmt::Debug for ScramVerifier {
 }
 
 /// A secret: wiped when it is dropped, never printed.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::keys::{Described, KEYS, Needed};
+use super::reload::counts_from_the_next_start;
 
 /// docs/configuration.md: every key with its type, default, range and what it does.
 pub fn reference() -> String {
@@ -42,10 +43,17 @@ fn entry(key: &dyn Described) -> String {
         (Needed::No, Some(default)) => format!("default `{default}`"),
         (Needed::No, None) => "no default".to_owned(),
     };
-    let facts: Vec<String> = [Some(key.kind().to_owned()), Some(default), key.range_text()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let start =
+        counts_from_the_next_start(key.path()).then(|| "counts from the next start".to_owned());
+    let facts: Vec<String> = [
+        Some(key.kind().to_owned()),
+        Some(default),
+        key.range_text(),
+        start,
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     format!(
         "\n### `{}`\n\n*{}*\n\n{}\n",
         key.path(),
@@ -104,6 +112,8 @@ users_file = \"userlist.txt\"
 - An **address** is `host:port`, `[ipv6]:port` or `unix:/path/of/socket`.
 - `<name>` in a key is a name of your choice with at most 63 bytes, `[]` an element of an array.
 - Both ends of a range are allowed.
+- A file that has changed is read again at SIGHUP and at `RELOAD` in the console, as a whole or not at
+  all. What needs sockets, threads or nodes counts from the next start, and says so here.
 ";
 
 const SECTIONS: &[Section] = &[

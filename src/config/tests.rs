@@ -88,6 +88,7 @@ fn the_smallest_file_has_the_defaults() {
             max_lag: Duration::from_secs(10),
             catalog_ttl: Duration::from_secs(60),
             trust_declared_volatility: true,
+            catalogs: false,
         }
     );
     let pool = Pool {
@@ -102,6 +103,7 @@ fn the_smallest_file_has_the_defaults() {
         reset_query: None,
         listen: ListenPolicy::Shared,
         deferred_begin: true,
+        optimistic: false,
     };
     assert_eq!(pool, Pool::default());
     let any = Database {

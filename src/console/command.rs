@@ -89,9 +89,18 @@ pub static COMMANDS: &[Entry] = &[
         argument: "",
         columns: &[],
         tag: "RELOAD",
-        run: |facts, _| facts.reload().map(|()| Outcome::Done),
+        run: |facts, _| facts.reload().map(|pending| reloaded(&pending)),
     },
 ];
+
+/// What there is to say of a reload.
+fn reloaded(pending: &[String]) -> Outcome {
+    if pending.is_empty() {
+        return Outcome::Done;
+    }
+    let text = format!("counts from the next start: {}", pending.join(", "));
+    Outcome::Said(Notice::remark(SqlState::SuccessfulCompletion, text))
+}
 
 /// A text that has been understood.
 #[derive(Clone, Debug)]

@@ -20,11 +20,11 @@ pub trait Facts {
     /// What a statement is in each database that has clients, and where it would go now. A cluster without clients is told
     /// once, as if it had ordinary tables only.
     fn explain(&self, sql: &[u8]) -> Vec<Destination>;
-    /// Applies the configuration as it is now.
+    /// Applies the configuration as it is now. Returns the keys that wait for the next start.
     ///
     /// # Errors
     /// Why it is not applied.
-    fn reload(&self) -> Result<(), Notice>;
+    fn reload(&self) -> Result<Vec<String>, Notice>;
 }
 
 /// A node as it is judged now.

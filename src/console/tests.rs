@@ -65,7 +65,7 @@ impl Facts for Planted {
         }]
     }
 
-    fn reload(&self) -> Result<(), Notice> {
+    fn reload(&self) -> Result<Vec<String>, Notice> {
         Err(Notice::error(SqlState::FeatureNotSupported, "not now"))
     }
 }

@@ -13,11 +13,12 @@ mod statements;
 use std::sync::Arc;
 
 pub use held::{Held, OwnNames};
-pub use owed::{CopyIn, Local, Owed, Owing};
+pub use owed::{CopyIn, Local, Owed, Owing, name_tag};
 pub use params::{Params, Value};
 pub use replay::{Again, Bounce, Refusal, Replay};
 pub use statements::{Statement, StatementId, Statements, put_name};
 
+use crate::sql::Pins;
 use crate::sql::catalog::Change;
 use crate::wire::Status;
 
@@ -44,6 +45,10 @@ pub struct Link {
     pub unnamed: Option<StatementId>,
     /// Something was left behind that is not tracked (a setting, a lock, a statement): clean before anyone else.
     pub dirty: bool,
+    /// What functions that nobody has looked into may have left behind: it is taken away before anyone else.
+    pub stains: Pins,
+    /// It is being taken away. Nothing is sent behind it.
+    pub wiping: bool,
     /// A statement that takes prepared statements away was forwarded at this moment of `held`, and has not been done yet.
     /// Nothing is sent behind its unit.
     pub forgetting: Option<u64>,
@@ -57,6 +62,8 @@ pub struct Link {
     pub replay: Replay,
     /// Its node is a standby: what it refuses runs elsewhere.
     pub bounces: bool,
+    /// The node was a standby when the unit in progress was sent.
+    pub on_standby: bool,
     /// The unit in progress may be sent again on this connection after its Bind has failed.
     pub replans: bool,
     /// It follows settings that the server may refuse, and is refused with them. Nothing is sent behind it.
@@ -83,6 +90,8 @@ pub struct Link {
     pub catalog_open: Change,
     /// The end of a transaction block is among what has been forwarded and not answered.
     pub committing: bool,
+    /// What may begin a transaction block is among what has been forwarded and not answered.
+    pub beginning: bool,
     /// The transaction in progress contains a write.
     pub wrote: bool,
     /// The server said that it ends the session; nothing but the end of the stream is expected.
@@ -128,6 +137,7 @@ impl Link {
         self.settled()
             && self.status == Status::Idle
             && !self.dirty
+            && self.stains.is_empty()
             && !self.copy_in
             && !self.fatal
             && !self.doubtful
@@ -159,5 +169,6 @@ impl Link {
         self.unnamed = None;
         self.params = Arc::default();
         self.dirty = false;
+        self.stains = Pins::NONE;
     }
 }

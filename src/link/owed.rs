@@ -39,6 +39,8 @@ pub enum Owed {
     Bind {
         /// Of which statement, if the proxy knows.
         id: Option<StatementId>,
+        /// The client's name for it, as [`name_tag`] has it: an error may have to say it.
+        name: u32,
     },
     /// RowDescription or NoData.
     Describe,
@@ -109,6 +111,10 @@ impl Owed {
         self == Owed::Close { swallow: true }
     }
 
+    fn is_of_a_name(self) -> bool {
+        matches!(self, Owed::Own(_))
+    }
+
     /// Whether a ReadyForQuery answers this.
     pub fn ends_with_ready(self) -> bool {
         matches!(
@@ -137,6 +143,8 @@ pub struct Owing {
     parses: usize,
     /// Of those, Closes that make room for them.
     closes: usize,
+    /// Of those, what brings statements to the connection by clients' own names.
+    owns: usize,
     /// The server discards messages until a Sync that has not been forwarded yet.
     skipping: bool,
 }
@@ -191,6 +199,17 @@ impl Owing {
         self.ends > 0
     }
 
+    /// Whether a unit of the client's that has been forwarded whole has not been answered.
+    pub fn owes_units(&self) -> bool {
+        let is_unit = |owed: &Owed| {
+            matches!(
+                owed,
+                Owed::Query { .. } | Owed::Call | Owed::Sync { swallow: false, .. }
+            )
+        };
+        self.queue.iter().any(is_unit)
+    }
+
     /// Whether a Parse of this statement has not been answered. Looks at each entry up to the last such Parse.
     pub fn is_parsing(&self, id: StatementId) -> bool {
         self.queue
@@ -203,6 +222,11 @@ impl Owing {
     /// Whether a Close that makes room for a statement has not been answered.
     pub fn is_making_room(&self) -> bool {
         self.closes > 0
+    }
+
+    /// Whether a statement that is being brought to the connection by a client's own name has not been answered.
+    pub fn is_naming(&self) -> bool {
+        self.owns > 0
     }
 
     /// Whether the unit in front is the proxy's own.
@@ -241,6 +265,7 @@ impl Owing {
         self.ends += usize::from(owed.ends_with_ready());
         self.parses += usize::from(owed.parses());
         self.closes += usize::from(owed.makes_room());
+        self.owns += usize::from(owed.is_of_a_name());
         self.queue.push_back(owed);
         true
     }
@@ -252,6 +277,7 @@ impl Owing {
         self.ends -= usize::from(owed.is_some_and(Owed::ends_with_ready));
         self.parses -= usize::from(owed.is_some_and(Owed::parses));
         self.closes -= usize::from(owed.is_some_and(Owed::makes_room));
+        self.owns -= usize::from(owed.is_some_and(Owed::is_of_a_name));
         self.skip_copy_ends();
         owed
     }
@@ -282,6 +308,7 @@ impl Owing {
             self.ends -= usize::from(owed.ends_with_ready());
             self.parses -= usize::from(owed.parses());
             self.closes -= usize::from(owed.makes_room());
+            self.owns -= usize::from(owed.is_of_a_name());
             self.queue.pop_front();
         }
         self.skipping = true;
@@ -335,6 +362,13 @@ impl Owing {
     }
 }
 
+/// Tells the names of one statement apart, of which a session has few: FNV-1a.
+pub fn name_tag(name: &[u8]) -> u32 {
+    name.iter().fold(0x811c_9dc5, |tag, byte| {
+        (tag ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
 /// What [`Owing::copy_begins`] finds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopyIn {
@@ -368,7 +402,7 @@ mod tests {
         id: None,
     };
 
-    const BIND: Owed = Owed::Bind { id: None };
+    const BIND: Owed = Owed::Bind { id: None, name: 0 };
 
     fn queue(entries: &[Owed]) -> Owing {
         let mut owing = Owing::default();

@@ -137,6 +137,25 @@ impl Params {
         refusable
     }
 
+    /// Statements that set all of it, one for each setting. None of them is a query, so that a transaction may still be told
+    /// what it is, where that can be helped.
+    pub fn sets(&self) -> impl Iterator<Item = Vec<u8>> {
+        let identity = self.0.iter().filter(|(name, _)| Params::is_identity(name));
+        let others = self.0.iter().filter(|(name, _)| !Params::is_identity(name));
+        // The other way round than by their names.
+        others.chain(identity.rev()).map(|(name, value)| {
+            let mut sql = Vec::new();
+            match value {
+                Value::Plain(text) if !QUOTED_LISTS.contains(&&**name) => {
+                    let value = quoted(text);
+                    statement(&mut sql, &[b"SET ", name.as_bytes(), b" TO ", &value]);
+                }
+                value => put_set(name, value, &mut sql),
+            }
+            sql
+        })
+    }
+
     /// Appends the part of the difference that decides how the text of the rest is read.
     pub fn put_encoding(&self, wanted: &Params, out: &mut Vec<u8>) {
         const ENCODING: &str = "client_encoding";
@@ -177,6 +196,14 @@ const ALWAYS_ACCEPTED: &[&str] = &[
     "synchronous_commit",
     "timezone",
     "work_mem",
+];
+
+/// Settings that are lists of names: as one string, SET takes the list for one name.
+const QUOTED_LISTS: &[&str] = &[
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "temp_tablespaces",
 ];
 
 fn always_accepted(name: &str) -> bool {
@@ -278,6 +305,31 @@ mod tests {
             &[("role", sql("r"))],
             &[("session_authorization", sql("u")), ("role", sql("r"))],
             "RESET role\n;SET session_authorization TO u\n;SET role TO r",
+        );
+    }
+
+    #[test]
+    fn statements_that_set_all_of_it() {
+        let all = params(&[
+            ("work_mem", plain("1MB")),
+            ("search_path", plain("a, b")),
+            ("session_authorization", plain("u")),
+            ("role", plain("r")),
+            ("datestyle", sql("iso, dmy")),
+        ]);
+        let sets: Vec<_> = all
+            .sets()
+            .map(|sql| String::from_utf8_lossy(&sql).into_owned())
+            .collect();
+        assert_eq!(
+            sets,
+            [
+                "SET datestyle TO iso, dmy",
+                "SELECT pg_catalog.set_config('search_path', 'a, b', false)",
+                "SET work_mem TO '1MB'",
+                "SET session_authorization TO 'u'",
+                "SET role TO 'r'",
+            ]
         );
     }
 

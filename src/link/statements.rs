@@ -13,10 +13,16 @@ use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
 
 use crate::sql::{Access, Class, Reason, TxEffect};
+use crate::wire::frame::split_cstr;
 
 /// Number of a statement, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StatementId(u64);
+
+impl StatementId {
+    /// No statement has it.
+    pub const NONE: StatementId = StatementId(0);
+}
 
 /// A prepared statement as clients sent it.
 #[derive(Debug)]
@@ -29,6 +35,8 @@ pub struct Statement {
     /// It was prepared by SQL's PREPARE, which is its text: servers have it by the client's own name.
     pub by_sql: bool,
     content: Box<[u8]>,
+    /// How much of that is its text.
+    text: usize,
     /// Before which change of the catalog it was prepared.
     epoch: u64,
     accepted: AtomicBool,
@@ -107,14 +115,14 @@ impl Statement {
 
     /// OIDs of the parameter types that the client has given; 0 leaves one to the server.
     pub fn parameter_types(&self) -> impl Iterator<Item = u32> {
-        let (_, rest) = crate::wire::frame::split_cstr(&self.content).unwrap_or((&[], &[]));
+        let rest = self.content.get(self.text + 1..).unwrap_or_default();
         let (types, _) = rest.get(2..).unwrap_or_default().as_chunks::<4>();
         types.iter().map(|id| u32::from_be_bytes(*id))
     }
 
     /// Its text.
     pub fn text(&self) -> &[u8] {
-        crate::wire::frame::split_cstr(&self.content).map_or(&[], |(text, _)| text)
+        &self.content[..self.text]
     }
 }
 
@@ -183,6 +191,7 @@ impl Statements {
             class,
             by_sql,
             content: content.into(),
+            text: split_cstr(content).map_or(0, |(text, _)| text.len()),
             epoch: self.epoch.load(Ordering::Relaxed),
             accepted: AtomicBool::new(false),
             retired: AtomicBool::new(false),

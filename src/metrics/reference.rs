@@ -72,7 +72,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "pgweir_catalog_",
         ],
     ),
-    ("Process", &["pgweir_build_", "process_"]),
+    ("Process", &["pgweir_build_", "pgweir_reload", "process_"]),
 ];
 
 const HEAD: &str = "\
@@ -106,6 +106,7 @@ const TAIL: &str = "
 | `rate(pgweir_pool_checkout_timeouts_total[5m]) > 0` | clients give up waiting for a server connection |
 | `rate(pgweir_timeouts_total{timeout=\"connect\"}[5m]) > 0` | a node is reached too slowly, or not at all |
 | `rate(pgweir_cancel_requests_total{result=\"unknown\"}[5m]) > 1` | somebody guesses cancel keys, or `[peering]` lacks a process |
+| `increase(pgweir_reload_failures_total[15m]) > 0` | somebody has changed the configuration, and it has faults: the old one holds; see the log, or `pgweir check` |
 | `pgweir_pool_waiting > 0` for minutes | a pool is too small, or its statements are too slow |
 | `process_open_fds / process_max_fds > 0.8` | connections will soon be refused for want of descriptors |
 ";

@@ -66,6 +66,10 @@ pub struct Metrics {
     pub transactions_refused: IntCounter,
     /// Catalogs of databases read.
     pub catalog_loads: IntCounter,
+    /// Reloads that were applied.
+    pub reloads: IntCounter,
+    /// Reloads that were not.
+    pub reload_failures: IntCounter,
     /// Catalogs of databases that could not be read.
     pub catalog_load_failures: IntCounter,
     /// Prepared statements planned anew and run unseen.
@@ -145,6 +149,8 @@ impl Metrics {
             transactions_refused: counter(&registry, series::TRANSACTIONS_REFUSED_TOTAL),
             catalog_loads: counter(&registry, series::CATALOG_LOADS_TOTAL),
             catalog_load_failures: counter(&registry, series::CATALOG_LOAD_FAILURES_TOTAL),
+            reloads: counter(&registry, series::RELOADS_TOTAL),
+            reload_failures: counter(&registry, series::RELOAD_FAILURES_TOTAL),
             stale_plans: counter(&registry, series::STALE_PLANS_TOTAL),
             bounces: Family::of(&registry, series::BOUNCES_TOTAL, labels.bounces),
             pins: Family::of(&registry, series::PINS_TOTAL, labels.pins),

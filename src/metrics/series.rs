@@ -140,6 +140,10 @@ series! {
         "Times that a database's functions, views, types and operators were read from its primary.";
     CATALOG_LOAD_FAILURES_TOTAL Counter "pgweir_catalog_load_failures_total" []
         "Times that this failed: until it succeeds, what has a user's name is sent to the primary.";
+    RELOADS_TOTAL Counter "pgweir_reloads_total" []
+        "Times that the configuration was read again and applied.";
+    RELOAD_FAILURES_TOTAL Counter "pgweir_reload_failures_total" []
+        "Times that it could not be used, and what held before held on.";
     STALE_PLANS_TOTAL Counter "pgweir_stale_plans_total" []
         "Prepared statements whose plan a server refused as stale, and that were planned anew and run unseen.";
     BOUNCES_TOTAL Counter "pgweir_bounces_total" ["reason"]

@@ -111,6 +111,13 @@ impl Stream {
         }
     }
 
+    /// Forgets what has arrived and nobody will read, without waiting, up to what one read may bring: a socket closed over
+    /// unread bytes is reset, and a reset takes the last words to the other side with it.
+    pub fn forget_arrived(&self) {
+        // Whether there was any does not matter.
+        let _ = scratch(|buffer| self.try_read(buffer));
+    }
+
     /// Reads once, waiting for bytes; `Ok(0)` is the end of the stream.
     ///
     /// # Cancel safety

@@ -29,9 +29,37 @@ pub enum Shared {
 /// One bound.
 #[derive(Debug)]
 struct Cap {
+    /// What the bound is. Changes while the map of bounds is locked.
+    most: AtomicUsize,
     places: Arc<Semaphore>,
+    /// Places that are taken and will not be there again, since the bound was lowered.
+    lost: AtomicUsize,
     /// Clients that wait for a place.
     starving: AtomicUsize,
+}
+
+impl Cap {
+    /// Makes the bound another one; called with the map of bounds locked. Connections beyond it stay until they are
+    /// closed, and nobody takes their places.
+    fn resize(&self, most: usize) {
+        let before = self.most.swap(most, Ordering::Relaxed);
+        let mut more = most.saturating_sub(before);
+        while more > 0 && self.takes_loss() {
+            more -= 1;
+        }
+        self.places.add_permits(more);
+        let less = before.saturating_sub(most);
+        let forgotten = self.places.forget_permits(less);
+        self.lost.fetch_add(less - forgotten, Ordering::Relaxed);
+    }
+
+    /// One of the places that will not be there again, if there are any.
+    fn takes_loss(&self) -> bool {
+        let less = |lost: usize| lost.checked_sub(1);
+        self.lost
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
 }
 
 /// The bounds and the pools of one node.
@@ -85,11 +113,15 @@ impl Ledger {
         let mut caps = self.caps.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             Arc::new(Cap {
+                most: AtomicUsize::new(most),
                 places: Arc::new(Semaphore::new(most)),
+                lost: AtomicUsize::new(0),
                 starving: AtomicUsize::new(0),
             })
         };
-        caps.entry(shared.clone()).or_insert_with(new).clone()
+        let cap = caps.entry(shared.clone()).or_insert_with(new).clone();
+        cap.resize(most);
+        cap
     }
 
     /// Closes the connection that has been idle for longest of those that count for a bound.
@@ -133,9 +165,17 @@ pub(super) struct Caps {
 
 /// One place under each bound of a pool, for as long as this lives.
 #[derive(Debug, Default)]
-pub(super) struct Slot(
-    #[allow(dead_code, reason = "held, not looked at")] Vec<OwnedSemaphorePermit>,
-);
+pub(super) struct Slot(Vec<(Arc<Cap>, OwnedSemaphorePermit)>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        for (cap, place) in self.0.drain(..) {
+            if cap.takes_loss() {
+                place.forget();
+            }
+        }
+    }
+}
 
 /// While others starve for a place, one connection of so many makes room although its own pool has waiters.
 const SHARE: u32 = 16;
@@ -154,14 +194,18 @@ impl Caps {
 
     /// A place under each bound, if there is one now.
     pub(super) fn try_slot(&self) -> Option<Slot> {
-        let place = |(_, cap): &(Shared, Arc<Cap>)| cap.places.clone().try_acquire_owned().ok();
-        self.caps.iter().map(place).collect::<Option<_>>().map(Slot)
+        let mut slot = Slot::default();
+        for (_, cap) in &self.caps {
+            let place = cap.places.clone().try_acquire_owned().ok()?;
+            slot.0.push((cap.clone(), place));
+        }
+        Some(slot)
     }
 
     /// A place under each bound, in the order of asking. The order of bounds is the same for all, so that no two wait for
     /// each other.
     pub(super) async fn slot(&self, ledger: &Ledger) -> Slot {
-        let mut places = Vec::with_capacity(self.caps.len());
+        let mut slot = Slot(Vec::with_capacity(self.caps.len()));
         for (shared, cap) in &self.caps {
             // Before the look for idle ones: what comes back after it makes room by itself.
             let _starving = Counted::new(&cap.starving);
@@ -169,10 +213,10 @@ impl Caps {
                 ledger.evict(shared);
             }
             if let Ok(place) = cap.places.clone().acquire_owned().await {
-                places.push(place);
+                slot.0.push((cap.clone(), place));
             }
         }
-        Slot(places)
+        slot
     }
 
     /// Whether a connection that has come back is to be closed, because another pool has none and may not open one.
@@ -197,5 +241,51 @@ impl Counted<'_> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        let evictions = IntCounter::new("evictions", "for the test").expect("a valid name");
+        Ledger::new(evictions)
+    }
+
+    fn caps(ledger: &Ledger, most: usize) -> Caps {
+        Caps::new(ledger, &[(Shared::Node, most)])
+    }
+
+    #[test]
+    fn a_bound_that_is_lowered_waits_for_what_is_open() {
+        let ledger = ledger();
+        let before = caps(&ledger, 3);
+        let mut slots: Vec<_> = (0..3)
+            .map(|_| before.try_slot().expect("a place"))
+            .collect();
+        assert!(before.try_slot().is_none());
+        let after = caps(&ledger, 1);
+        slots.truncate(1);
+        assert!(
+            after.try_slot().is_none(),
+            "the one that is left is the one"
+        );
+        assert!(
+            before.try_slot().is_none(),
+            "also of those who knew the old bound"
+        );
+        slots.clear();
+        let one = after.try_slot().expect("a place");
+        assert!(after.try_slot().is_none());
+        drop(one);
+        // Raised again, also while places are still to be lost.
+        let held = after.try_slot().expect("a place");
+        let _none = caps(&ledger, 0);
+        let two = caps(&ledger, 2);
+        let second = two.try_slot().expect("a place");
+        assert!(two.try_slot().is_none());
+        drop((held, second));
+        assert_eq!([(); 3].map(|()| two.try_slot()).iter().flatten().count(), 2);
     }
 }

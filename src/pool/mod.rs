@@ -31,7 +31,7 @@ use crate::metrics::IntCounter;
 use crate::server::{Credentials, Endpoint, Reported, Server, ServerError};
 
 /// How large a pool is and how long its connections live.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most server connections.
     pub size: usize,
@@ -210,6 +210,11 @@ impl Pool {
     pub fn waiting_since(&self) -> Option<Instant> {
         let queue = lock(&self.0.queue);
         queue.since.first().map(|(since, _)| *since)
+    }
+
+    /// Closes all connections that nobody uses.
+    pub fn close_idle(&self) {
+        self.0.members.retain(|_, _| false);
     }
 
     /// Closes connections that live for too long, and those that have been idle for too long but for the pool's minimum

@@ -1,18 +1,23 @@
 //! From an accepted socket to a running session.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::build::{Built, Places};
+use super::build::Built;
 use super::console::{self, ConsoleSession};
+use super::databases::{Places, Settings};
 use super::peers;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::config::Route;
 use crate::console::is_console;
 use crate::link::{Params, Value};
+use crate::metrics::Held;
 use crate::net::Stream;
 use crate::pool::{Patience, Pooled};
 use crate::relay::{self, Cluster, Mode, PoolSet, Relay, Replication, Seat, Shared, Unwelcome};
@@ -53,24 +58,71 @@ pub(super) async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (built, guard) = (built.clone(), SessionGuard::new(&sessions));
-                tokio::spawn(async move {
-                    let _counted = (built.shared.metrics.client(), guard);
-                    // Boxed, so that the memory of the login is given back when the session begins.
-                    match Box::pin(serve(stream, peer, route, built)).await {
-                        Some((Serving::Session(relay), _permit)) => relay.run().await,
-                        Some((Serving::Replication(replication), _permit)) => {
-                            replication.run().await;
-                        }
-                        Some((Serving::Console(console), _permit)) => console.run().await,
-                        None => {}
-                    }
-                });
+                let guard = SessionGuard::new(&sessions);
+                tokio::spawn(Attendance::new(stream, peer, route, built.clone(), guard));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// One connection, from its first byte to its last. There are as many as clients, most of them idle: an async function
+/// would keep room for each stage beside the others.
+struct Attendance {
+    stage: Stage,
+    _counted: (Held, SessionGuard),
+}
+
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every connection comes to the large one, which would only be boxed for the others' sake"
+)]
+enum Stage {
+    /// Boxed, so that its memory is given back when the session begins.
+    Login(Boxed<Option<(Serving, Permits)>>),
+    Serving {
+        serving: Serving,
+        _permits: Permits,
+    },
+}
+
+impl Attendance {
+    fn new(
+        stream: Stream,
+        peer: Peer,
+        route: Route,
+        built: Arc<Built>,
+        guard: SessionGuard,
+    ) -> Attendance {
+        Attendance {
+            _counted: (built.shared.metrics.client(), guard),
+            stage: Stage::Login(Box::pin(serve(stream, peer, route, built))),
+        }
+    }
+}
+
+impl Future for Attendance {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.stage = match &mut self.stage {
+                Stage::Login(login) => match ready!(login.as_mut().poll(cx)) {
+                    Some((serving, _permits)) => Stage::Serving { serving, _permits },
+                    None => return Poll::Ready(()),
+                },
+                Stage::Serving { serving, .. } => {
+                    return match serving {
+                        Serving::Session(relay) => Pin::new(relay).poll(cx),
+                        Serving::Other(serving) => serving.as_mut().poll(cx),
+                    };
+                }
+            };
         }
     }
 }
@@ -98,8 +150,8 @@ impl Drop for SessionGuard {
 )]
 enum Serving {
     Session(Relay),
-    Replication(Box<Replication>),
-    Console(Box<ConsoleSession>),
+    /// A replication connection, or the console.
+    Other(Boxed<()>),
 }
 
 /// A login that ends here. The reason is for the metric.
@@ -124,7 +176,10 @@ async fn serve(
     route: Route,
     built: Arc<Built>,
 ) -> Option<(Serving, Permits)> {
-    let result = match timeout(built.login_timeout, greet(&mut stream, route, &built)).await {
+    let settings = built.databases.settings();
+    let limit = settings.config.timeouts.login;
+    let greeting = greet(&mut stream, route, &built, &settings);
+    let result = match timeout(limit, greeting).await {
         Ok(result) => result,
         Err(_) => {
             built.shared.metrics.timeouts.named("login").inc();
@@ -155,13 +210,14 @@ async fn serve(
         }
     };
     built.shared.metrics.client_logins_failed.named(label).inc();
+    stream.forget_arrived();
     // Whether the client still reads is its own affair.
     let _ = timeout(Duration::from_secs(1), stream.write_all(&message)).await;
     None
 }
 
 /// A client's places under the bounds on clients, for as long as this lives.
-type Permits = (OwnedSemaphorePermit, Places);
+type Permits = (Places, Places);
 /// What a connection has turned out to be.
 enum Greeted {
     /// The client has left.
@@ -209,45 +265,48 @@ impl Admitted {
                 server,
                 cluster,
                 node,
-            } => Serving::Replication(Box::new(Replication::new(
-                shared, self.slot, stream, server, cluster, node,
-            ))),
-            AdmittedTo::Console { user } => Serving::Console(Box::new(ConsoleSession::new(
-                stream,
-                self.slot,
-                user,
-                peer,
-                built.clone(),
-            ))),
+            } => {
+                let replication =
+                    Replication::new(shared, self.slot, stream, server, cluster, node);
+                Serving::Other(Box::pin(replication.run()))
+            }
+            AdmittedTo::Console { user } => {
+                let console = ConsoleSession::new(stream, self.slot, user, peer, built.clone());
+                Serving::Other(Box::pin(console.run()))
+            }
         };
         (serving, self.permits)
     }
 }
 
-async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greeted, Refusal> {
+async fn greet(
+    stream: &mut Stream,
+    route: Route,
+    built: &Built,
+    settings: &Settings,
+) -> Result<Greeted, Refusal> {
     let startup = match first_packet(stream).await.map_err(failed)? {
         First::Nothing => return Ok(Greeted::Nothing),
         First::Cancel { process, key } => return Ok(Greeted::Cancel { process, key }),
         First::Startup(startup) => startup,
     };
     // Counted after the first packet, so that cancel requests get through a full house.
-    let Ok(permit) = built.clients.clone().try_acquire_owned() else {
+    let place = built.databases.admit_any().map_err(|bound| {
         built.shared.metrics.clients_rejected.inc();
-        let notice = Notice::fatal(
-            SqlState::TooManyConnections,
-            "no more connections allowed (max_clients)",
-        );
-        return Err(Refusal::Notice("refused", notice));
-    };
+        let text = format!("no more connections allowed ({bound})");
+        let notice = Notice::fatal(SqlState::TooManyConnections, text);
+        Refusal::Notice("refused", notice)
+    })?;
     if is_console(&startup.database) {
-        return administer(stream, built, startup, permit).await;
+        return administer(stream, built, settings, startup, place).await;
     }
     let replication = replication(&startup);
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
-    let login = log_in(stream, &startup, &built.authenticator)
+    let authenticator = &settings.authenticator;
+    let login = log_in(stream, &startup, authenticator)
         .await
         .map_err(failed)?;
-    let credentials = built.authenticator.credentials(&startup.user);
+    let credentials = authenticator.credentials(&startup.user);
     if let Some(keys) = login.keys {
         credentials.reveal(keys);
     }
@@ -260,15 +319,12 @@ async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greet
             let notice = Notice::fatal(SqlState::TooManyConnections, text);
             Refusal::Notice("refused", notice)
         })?;
-    let permits = (permit, places);
+    let permits = (place, places);
     if let Some(value) = replication {
         let replicated = replicate(stream, built, &startup, value, &credentials, permits);
         return replicated.await.map(Greeted::Admitted);
     }
-    let Some(pools) = built
-        .databases
-        .pools(&startup.database, &startup.user, credentials)
-    else {
+    let Some(pools) = built.databases.pools(&startup.database, &startup.user) else {
         return Err(no_database(&startup));
     };
     let ground = pools.ground.of_listener(route);
@@ -286,6 +342,9 @@ async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greet
     }
     if pools.defers_begin {
         session = session.with_deferred_begin(welcome.transactions);
+    }
+    if pools.is_optimistic {
+        session = session.with_optimism();
     }
     let home = match session.is_on_standbys() {
         true => None,
@@ -310,19 +369,20 @@ async fn greet(stream: &mut Stream, route: Route, built: &Built) -> Result<Greet
 async fn administer(
     stream: &mut Stream,
     built: &Built,
+    settings: &Settings,
     startup: Startup,
-    permit: OwnedSemaphorePermit,
+    place: Places,
 ) -> Result<Greeted, Refusal> {
-    log_in(stream, &startup, &built.authenticator)
+    log_in(stream, &startup, &settings.authenticator)
         .await
         .map_err(failed)?;
-    let admitted = built.admins.admit(&startup.user);
+    let admitted = console::admit(&settings.config.admin, &startup.user);
     admitted.map_err(|notice| Refusal::Notice("refused", notice))?;
     let slot = enter(built, &startup, None)?;
     say_welcome(stream, &console::welcome(), &slot).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
-        permits: (permit, Places::default()),
+        permits: (place, Places::default()),
         to: AdmittedTo::Console { user: startup.user },
     }))
 }
@@ -483,4 +543,15 @@ fn is_off(value: &str) -> bool {
         value.to_ascii_lowercase().as_str(),
         "" | "0" | "off" | "false" | "no" | "f" | "n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_takes_less_than_a_kibibyte() {
+        let task = size_of::<Attendance>();
+        assert!(task <= 1024, "the task of a session takes {task} bytes");
+    }
 }

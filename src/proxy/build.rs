@@ -1,16 +1,16 @@
 //! From configuration to rooms.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use std::collections::HashMap;
 
+use super::Reread;
 use super::catalogs::Catalogs;
 use super::console::Admins;
+use super::databases::{Databases, Settings};
 use super::peers::Peering;
 use crate::client::{Authenticator, Method, UserSecret, Verifier};
 use crate::cluster::{Event, Judge, NodeState, Policy, View};
@@ -19,10 +19,8 @@ use crate::link::{Bounce, Statements};
 use crate::metrics::{Labels, Metrics};
 use crate::monitor::{Monitor, Probe, Watched};
 use crate::net::TcpOptions;
-use crate::pool::{Ledger, Limits, NodeCounts, Owner, Setup, Shared as Bound};
-use crate::relay::{
-    self, Cluster, Mode, Node, PoolSet, Registry, SessionTimeouts, Shared, Template,
-};
+use crate::pool::{Ledger, Limits, NodeCounts, Setup, Shared as Bound};
+use crate::relay::{self, Cluster, Mode, Node, Registry, SessionTimeouts, Shared, Template};
 use crate::route::{Ground, Role};
 use crate::server::{Credentials, Endpoint, Secret};
 use crate::session;
@@ -62,169 +60,24 @@ pub enum BuildError {
 pub(super) struct Built {
     pub(super) shared: Arc<Shared>,
     pub(super) clusters: Vec<Arc<Cluster>>,
-    pub(super) authenticator: Authenticator,
     pub(super) databases: Databases,
-    /// A permit for each client that may be connected.
-    pub(super) clients: Arc<Semaphore>,
-    pub(super) login_timeout: Duration,
     pub(super) peering: Option<Peering>,
     pub(super) admins: Admins,
-}
-
-/// The databases that clients may ask for, and the pools made for them so far.
-pub(super) struct Databases {
-    named: HashMap<String, Database>,
-    any: Option<Database>,
-    users: HashMap<String, config::User>,
-    counts: Mutex<HashMap<Counted, Arc<AtomicUsize>>>,
-    catalogs: Catalogs,
-    pools: Mutex<HashMap<(String, String), Arc<PoolSet>>>,
-}
-
-/// Whose clients are counted.
-#[derive(PartialEq, Eq, Hash)]
-enum Counted {
-    Database(String),
-    User(String),
-}
-
-/// Places among bounded numbers of clients, for as long as this lives.
-#[derive(Debug, Default)]
-pub(super) struct Places(Vec<Arc<AtomicUsize>>);
-
-impl Drop for Places {
-    fn drop(&mut self) {
-        for count in &self.0 {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
+    /// Reads the configuration again; `None` if it comes from nowhere that it could be read again from.
+    pub(super) reread: Option<Reread>,
+    /// Rung when other settings hold.
+    pub(super) renewed: Notify,
 }
 
 /// A database of proxy.toml.
-struct Database {
-    dbname: Option<String>,
+pub(super) struct Database {
+    pub(super) dbname: Option<String>,
     max_connections: Option<usize>,
-    max_clients: Option<usize>,
+    pub(super) max_clients: Option<usize>,
     routing: config::Routing,
     /// What its cluster has.
     reads: config::Reads,
-    template: Template,
-}
-
-impl Databases {
-    /// The pools for a database and user, made at the first login. `None` for a database that is not configured.
-    pub(super) fn pools(
-        &self,
-        database: &str,
-        user: &str,
-        credentials: Arc<Credentials>,
-    ) -> Option<Arc<PoolSet>> {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (database.to_owned(), user.to_owned());
-        if let Some(known) = pools.get(&key) {
-            return Some(known.clone());
-        }
-        let known = self.named.get(database).or(self.any.as_ref())?;
-        let owner = Owner {
-            name: database,
-            database: known.dbname.as_deref().unwrap_or(database),
-            user,
-            credentials,
-            told: Arc::default(),
-        };
-        let template = for_user(known, database, self.users.get(user));
-        let catalog = self.catalogs.watch(&template.cluster, owner.database);
-        let set = Arc::new(PoolSet::new(&template, owner, catalog));
-        pools.insert(key, set.clone());
-        Some(set)
-    }
-
-    /// The cluster of a database, and the database's name there. Physical replication is not about any database: where
-    /// the name is not configured, and there is one cluster only, it is that one.
-    pub(super) fn for_replication(
-        &self,
-        database: &str,
-        physical: bool,
-    ) -> Option<(Arc<Cluster>, String)> {
-        let mut databases = self.named.values().chain(self.any.as_ref());
-        let only = databases.next().filter(|first| {
-            let cluster = &first.template.cluster;
-            databases.all(|other| Arc::ptr_eq(&other.template.cluster, cluster))
-        });
-        let known = self
-            .named
-            .get(database)
-            .or(self.any.as_ref())
-            .or(only.filter(|_| physical))?;
-        let name = known.dbname.as_deref().unwrap_or(database);
-        Some((known.template.cluster.clone(), name.to_owned()))
-    }
-
-    /// A client's places among those of its database and its user, where they are bounded.
-    ///
-    /// # Errors
-    /// The name of the bound that is reached.
-    pub(super) fn admit(&self, database: &str, user: &str) -> Result<Places, &'static str> {
-        let known = self.named.get(database).or(self.any.as_ref());
-        let of_database = known.and_then(|known| known.max_clients);
-        let of_user = self.users.get(user).and_then(|user| user.max_clients);
-        let mut places = Places::default();
-        let bounds = [
-            (
-                of_database,
-                Counted::Database(database.to_owned()),
-                "max_db_client_connections",
-            ),
-            (
-                of_user,
-                Counted::User(user.to_owned()),
-                "max_user_client_connections",
-            ),
-        ];
-        for (most, counted, name) in bounds {
-            let Some(most) = most else { continue };
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(counted).or_default().clone();
-            drop(counts);
-            // Given back with the others if it is one too many.
-            let taken = count.fetch_add(1, Ordering::Relaxed);
-            places.0.push(count);
-            if taken >= most {
-                return Err(name);
-            }
-        }
-        Ok(places)
-    }
-
-    /// The bounds on sessions of every database and user.
-    fn all_timeouts(&self) -> Vec<SessionTimeouts> {
-        let databases = self.named.values().chain(self.any.as_ref());
-        let of_databases: Vec<_> = databases.map(|known| *known.template.timeouts).collect();
-        let users = self.users.values();
-        let of_users = users.flat_map(|user| {
-            let bounds = of_databases.iter();
-            bounds.map(move |all| timeouts_for(all, user))
-        });
-        of_databases.iter().copied().chain(of_users).collect()
-    }
-
-    /// Takes pools out that nobody uses and that have no connection.
-    pub(super) fn forget_unused(&self, set: &Arc<PoolSet>) {
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        // Ours, and the map's: nobody else uses it, and it has no connection.
-        if Arc::strong_count(set) == 2 && set.pools.iter().all(|pool| pool.status().size == 0) {
-            pools.remove(&(set.name.clone(), set.user.clone()));
-        }
-    }
-
-    pub(super) fn all(&self) -> Vec<Arc<PoolSet>> {
-        self.pools
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
-    }
+    pub(super) template: Template,
 }
 
 /// What the monitor of one cluster needs.
@@ -237,12 +90,15 @@ pub(super) struct ToWatch {
 }
 
 /// Builds the rooms. Nothing talks to anybody yet.
-pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError> {
+pub(super) fn build(
+    config: Config,
+    reread: Option<Reread>,
+) -> Result<(Built, Vec<ToWatch>), BuildError> {
     let mut seed = [0; 32];
     SystemRandom::new()
         .fill(&mut seed)
         .map_err(|_| BuildError::NoRandomness)?;
-    let metrics = metrics(config);
+    let metrics = metrics(&config);
     let mut clusters = Vec::new();
     let mut watched = Vec::new();
     let mut first_node = 0;
@@ -252,12 +108,12 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
             clusters.len(),
             first_node,
             cluster,
-            config,
+            &config,
         ));
-        clusters.push(Arc::new(assemble(&metrics, first_node, cluster, config)));
+        clusters.push(Arc::new(assemble(&metrics, first_node, cluster, &config)));
         first_node += cluster.nodes.len();
     }
-    let catalogs = Catalogs::new(config, &metrics);
+    let catalogs = Catalogs::new(&config, &metrics);
     let shared = Arc::new(Shared {
         classifier: Classifier::new(CLASSIFIER_BYTES).with_shapes(config.admin.queries),
         statements: Statements::new(STATEMENT_BYTES),
@@ -269,28 +125,45 @@ pub(super) fn build(config: &Config) -> Result<(Built, Vec<ToWatch>), BuildError
         max_message: config.limits.max_message,
         cancel_timeout: config.timeouts.cancel,
     });
-    let timeouts = SessionTimeouts {
-        client_idle: config.timeouts.client_idle,
-        idle_in_transaction: config.timeouts.idle_in_transaction,
-        transaction: config.timeouts.transaction,
-        query: config.timeouts.query,
-        client_write: config.timeouts.client_write,
-        epoch: Instant::now(),
-    };
+    let epoch = Instant::now();
+    let peering = config
+        .peering
+        .as_ref()
+        .map(|peering| Peering::new(peering, tcp(&config), config.timeouts.cancel));
+    let databases = databases(&config, &clusters, epoch);
+    let authenticator = Authenticator::new(method(&config.auth), users(&config.auth), seed);
+    let settings = Settings::new(config, authenticator, databases);
     let built = Built {
-        databases: databases(config, &clusters, timeouts, catalogs),
-        authenticator: authenticator(&config.auth, seed),
+        databases: Databases::new(settings, catalogs, epoch),
         shared,
         clusters,
-        clients: Arc::new(Semaphore::new(config.limits.max_clients)),
-        login_timeout: config.timeouts.login,
-        admins: Admins::new(&config.admin.users),
-        peering: config
-            .peering
-            .as_ref()
-            .map(|peering| Peering::new(peering, tcp(config), config.timeouts.cancel)),
+        admins: Admins::default(),
+        peering,
+        reread,
+        renewed: Notify::new(),
     };
     Ok((built, watched))
+}
+
+/// What a proxy that runs is to go on with.
+pub(super) fn settings(built: &Built, config: Config) -> Settings {
+    let databases = databases(&config, &built.clusters, built.databases.epoch);
+    let before = built.databases.settings();
+    let authenticator = before
+        .authenticator
+        .renewed(method(&config.auth), users(&config.auth));
+    Settings::new(config, authenticator, databases)
+}
+
+fn session_timeouts(timeouts: &config::Timeouts, epoch: Instant) -> SessionTimeouts {
+    SessionTimeouts {
+        client_idle: timeouts.client_idle,
+        idle_in_transaction: timeouts.idle_in_transaction,
+        transaction: timeouts.transaction,
+        query: timeouts.query,
+        client_write: timeouts.client_write,
+        epoch,
+    }
 }
 
 fn metrics(config: &Config) -> Arc<Metrics> {
@@ -417,11 +290,10 @@ pub(super) fn credentials(monitor: &config::Monitor) -> Credentials {
 fn databases(
     config: &Config,
     clusters: &[Arc<Cluster>],
-    timeouts: SessionTimeouts,
-    catalogs: Catalogs,
-) -> Databases {
-    let mut named = HashMap::new();
-    let mut any = None;
+    epoch: Instant,
+) -> Vec<(String, Database)> {
+    let timeouts = session_timeouts(&config.timeouts, epoch);
+    let mut databases = Vec::new();
     for database in &config.databases {
         let Some(cluster) = clusters
             .iter()
@@ -438,23 +310,9 @@ fn databases(
             continue;
         };
         let known = known_database(config, database, reads, cluster.clone(), timeouts);
-        if database.name == "*" {
-            any = Some(known);
-        } else {
-            named.insert(database.name.clone(), known);
-        }
+        databases.push((database.name.clone(), known));
     }
-    let users = config.users.iter();
-    Databases {
-        named,
-        any,
-        users: users
-            .map(|user| (user.name.clone(), user.clone()))
-            .collect(),
-        counts: Mutex::default(),
-        catalogs,
-        pools: Mutex::default(),
-    }
+    databases
 }
 
 fn known_database(
@@ -491,6 +349,7 @@ fn known_database(
             listen: pool.listen,
             ground: Ground::default(),
             deferred_begin: pool.deferred_begin,
+            optimistic: pool.optimistic,
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),
@@ -509,7 +368,7 @@ fn mode(mode: config::PoolMode) -> Mode {
 }
 
 /// How the pools of a database are made for one user, who may have other bounds than the rest.
-fn for_user(known: &Database, name: &str, user: Option<&config::User>) -> Template {
+pub(super) fn for_user(known: &Database, name: &str, user: Option<&config::User>) -> Template {
     let mut template = known.template.clone();
     if let Some(most) = known.max_connections {
         template.bounds.push((Bound::Database(name.into()), most));
@@ -537,7 +396,7 @@ fn for_user(known: &Database, name: &str, user: Option<&config::User>) -> Templa
 }
 
 /// The bounds of one user's sessions.
-fn timeouts_for(all: &SessionTimeouts, user: &config::User) -> SessionTimeouts {
+pub(super) fn timeouts_for(all: &SessionTimeouts, user: &config::User) -> SessionTimeouts {
     SessionTimeouts {
         client_idle: user.client_idle.or(all.client_idle),
         idle_in_transaction: user.idle_in_transaction.or(all.idle_in_transaction),
@@ -547,11 +406,14 @@ fn timeouts_for(all: &SessionTimeouts, user: &config::User) -> SessionTimeouts {
     }
 }
 
-fn authenticator(auth: &config::Auth, seed: [u8; 32]) -> Authenticator {
-    let method = match auth.method {
+fn method(auth: &config::Auth) -> Method {
+    match auth.method {
         config::AuthMethod::Trust => Method::Trust,
         config::AuthMethod::ScramSha256 => Method::Scram,
-    };
+    }
+}
+
+fn users(auth: &config::Auth) -> Option<Vec<(String, UserSecret)>> {
     let secret = |secret: &config::UserSecret| match secret {
         config::UserSecret::Plain(password) => UserSecret::Plain(password.expose().into()),
         config::UserSecret::Scram(verifier) => UserSecret::Scram(Verifier {
@@ -561,13 +423,12 @@ fn authenticator(auth: &config::Auth, seed: [u8; 32]) -> Authenticator {
             server_key: verifier.server_key,
         }),
     };
-    let users = auth.users.as_ref().map(|users| {
+    auth.users.as_ref().map(|users| {
         users
             .iter()
             .map(|(name, user)| (name.to_owned(), secret(user)))
             .collect()
-    });
-    Authenticator::new(method, users, seed)
+    })
 }
 
 /// Starts to watch every cluster.
@@ -600,7 +461,7 @@ fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
             .any(|event| matches!(event, Event::PrimaryAccepted { .. }));
         cluster.view.store(Arc::new(view));
         if new_primary && let Some(built) = weak.upgrade() {
-            built.databases.all().iter().for_each(|set| {
+            built.databases.everywhere().iter().for_each(|set| {
                 set.forget_welcomes();
                 // What the old primary had and nobody has replayed is gone.
                 set.catalog.changed(Change::Names);
@@ -621,11 +482,23 @@ fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
 
 /// Looks for sessions that are beyond their timeouts, for as long as the proxy runs.
 pub(super) async fn keep_time(built: Arc<Built>) {
-    let timeouts = built.databases.all_timeouts();
-    let paces = timeouts.iter().filter_map(SessionTimeouts::pace);
-    let (Some(pace), Some(any)) = (paces.min(), timeouts.first()) else {
-        return;
-    };
+    loop {
+        // Before the look at the settings, so that none is missed.
+        let renewed = built.renewed.notified();
+        let timeouts = built.databases.all_timeouts();
+        let paces = timeouts.iter().filter_map(SessionTimeouts::pace);
+        let (Some(pace), Some(any)) = (paces.min(), timeouts.first()) else {
+            renewed.await;
+            continue;
+        };
+        tokio::select! {
+            () = renewed => {}
+            () = sweep_every(pace, &built, any) => {}
+        }
+    }
+}
+
+async fn sweep_every(pace: Duration, built: &Built, any: &SessionTimeouts) {
     let mut ticks = tokio::time::interval(pace);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -639,17 +512,6 @@ pub(super) async fn keep_house(built: Arc<Built>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     loop {
         ticks.tick().await;
-        for set in built.databases.all() {
-            // The map has one, and this is another.
-            let has_clients = Arc::strong_count(&set) > 2;
-            for pool in &set.pools {
-                pool.tidy(has_clients);
-                if has_clients && pool.is_below_minimum() {
-                    let pool = pool.clone();
-                    tokio::spawn(async move { pool.warm().await });
-                }
-            }
-            built.databases.forget_unused(&set);
-        }
+        built.databases.tidy();
     }
 }

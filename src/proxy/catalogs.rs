@@ -1,6 +1,7 @@
 //! The catalogs that are watched: one for each database of a cluster that has clients.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ pub(super) struct Catalogs {
     failures: IntCounter,
 }
 
+/// The number of a database, which it has as long as the process lives.
+fn number(key: &(String, String)) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(key)
+}
+
 /// How the catalogs of one cluster are read.
 struct Manner {
     monitor: Monitor,
@@ -34,6 +40,8 @@ impl Catalogs {
             trust: Trust {
                 declared: cluster.reads.trust_declared_volatility,
                 functions: cluster.standby_functions.clone(),
+                procedures: cluster.standby_procedures.clone(),
+                catalogs: cluster.reads.catalogs,
             },
         };
         let clusters = config.clusters.iter();
@@ -54,7 +62,7 @@ impl Catalogs {
         if let Some(known) = watched.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let new = Arc::<Watched>::default();
+        let new = Arc::new(Watched::new(number(&key)));
         watched.retain(|_, known| known.strong_count() > 0);
         watched.insert(key, Arc::downgrade(&new));
         if let Some(manner) = self.clusters.get(&cluster.name) {

@@ -1,6 +1,6 @@
 //! The console on the wire, and what the proxy tells it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,9 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 
 use super::build::Built;
+use super::reload::reload;
 use crate::client::Peer;
+use crate::config::Admin;
 use crate::console::{
     Console, DATABASES, Destination, Facts, NodeFact, PoolFact, RouteFact, Turn, put_welcome,
 };
@@ -21,33 +23,23 @@ use crate::sql::catalog::{Catalog, TABLES};
 use crate::sql::{Lexing, ShapeReport};
 use crate::wire::{Notice, SqlState};
 
-/// Who may use the console, and how many do.
+/// How many use the console.
 #[derive(Debug, Default)]
 pub(super) struct Admins {
-    users: HashSet<String>,
     connected: AtomicUsize,
 }
 
-impl Admins {
-    pub(super) fn new(users: &[String]) -> Admins {
-        Admins {
-            users: users.iter().cloned().collect(),
-            connected: AtomicUsize::new(0),
-        }
+/// Whether a user may use the console.
+///
+/// # Errors
+/// The words for whoever may not.
+pub(super) fn admit(admin: &Admin, user: &str) -> Result<(), Notice> {
+    if admin.users.iter().any(|admin| admin == user) {
+        return Ok(());
     }
-
-    /// Whether a user may use the console.
-    ///
-    /// # Errors
-    /// The words for whoever may not.
-    pub(super) fn admit(&self, user: &str) -> Result<(), Notice> {
-        if self.users.contains(user) {
-            return Ok(());
-        }
-        let state = SqlState::InvalidAuthorizationSpecification;
-        Err(Notice::fatal(state, "not allowed")
-            .hint("The console is for the users that admin.users lists."))
-    }
+    let state = SqlState::InvalidAuthorizationSpecification;
+    Err(Notice::fatal(state, "not allowed")
+        .hint("The console is for the users that admin.users lists."))
 }
 
 /// Replies that are collected before they are sent.
@@ -247,10 +239,13 @@ impl Facts for Built {
         all
     }
 
-    fn reload(&self) -> Result<(), Notice> {
-        let text = "the configuration is read when pgweir starts, and not again";
-        Err(Notice::error(SqlState::FeatureNotSupported, text)
-            .hint("Check it with `pgweir check`, then restart pgweir."))
+    fn reload(&self) -> Result<Vec<String>, Notice> {
+        reload(self).map_err(|error| {
+            // As PgBouncer says it, but with the reason.
+            let text = format!("RELOAD failed: {error}");
+            Notice::error(SqlState::ConfigFileError, text)
+                .hint("What held before holds on. `pgweir check` shows every fault of the file.")
+        })
     }
 }
 

@@ -67,6 +67,7 @@ impl Relay {
     }
 
     /// The server connection is gone. What was asked of it is answered, where that can be done honestly.
+    #[cold]
     pub(super) fn server_lost(&mut self, cause: &str) -> Result<(), End> {
         let Some(mut held) = self.held.take() else {
             return Ok(());

@@ -46,7 +46,12 @@ impl Relay {
                 self.put_back(&units);
             }
             Again::Bounced(refusal) => {
-                let node = held.node;
+                let (node, server) = (held.node, &mut *held.server);
+                let mut out = Vec::new();
+                if self.session.leave_refused(&mut server.link, &mut out) {
+                    server.unsent.extend_from_slice(&out);
+                    self.flags.draining_link = true;
+                }
                 self.bounce(node, &units, first, refusal);
             }
         }

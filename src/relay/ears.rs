@@ -71,7 +71,7 @@ impl Relay {
     ) -> Result<bool, End> {
         match change {
             Listening::Listen(name) => {
-                let pools = &self.pools;
+                let pools: &Arc<PoolSet> = &self.pools;
                 let ears = self
                     .ears
                     .get_or_insert_with(|| Box::new(Ears::new(pools.clone())));

@@ -35,7 +35,7 @@ pub(super) fn finish(mut held: Pooled, shared: &Shared, node: &Node, keep_state:
         drop(held.into_closed());
         return;
     }
-    if held.link.dirty {
+    if held.link.dirty || !held.link.stains.is_empty() {
         tokio::spawn(async move {
             match clean(&mut held).await {
                 Ok(()) => drop(held),

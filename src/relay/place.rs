@@ -7,6 +7,7 @@ use super::pools::Mode;
 use super::run::{Begin, End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
 use crate::pool::{CheckoutError, NOTICE_AFTER, Patience};
+use crate::sql::catalog::Catalog;
 use crate::sql::{Class, Reason, SessionEffect, TxEffect};
 use crate::wire::{Notice, Severity, SqlState};
 
@@ -18,6 +19,7 @@ impl Relay {
         cx: &mut Context<'_>,
         unit: &[u8],
         class: Class,
+        catalog: &Catalog,
     ) -> Result<bool, End> {
         if self.held.is_some() && self.cancelling.is_some() {
             // Not the next statement: the cancel was for the one before.
@@ -59,7 +61,7 @@ impl Relay {
         } else {
             Begin::Settings
         };
-        if self.forward(cx, unit, Some(class), begin)? {
+        if self.forward(cx, unit, Some(class), begin, catalog)? {
             self.flags.refused = false;
             return Ok(true);
         }
@@ -137,7 +139,16 @@ impl Relay {
         Ok(false)
     }
 
+    #[inline]
     pub(super) fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match &self.waiting {
+            Some(_) => self.poll_checkout(cx),
+            None => Ok(false),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_checkout(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let Some(waiting) = &mut self.waiting else {
             return Ok(false);
         };

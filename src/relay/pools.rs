@@ -1,7 +1,7 @@
 //! The pools of one database and user: one for each node of the cluster.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use std::collections::HashMap;
 
@@ -55,8 +55,31 @@ pub struct Template {
     pub ground: Ground,
     /// BEGIN waits for the first statement.
     pub deferred_begin: bool,
+    /// Transactions that may write read from standbys until they do something else.
+    pub optimistic: bool,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
+}
+
+impl Template {
+    /// Whether sessions of pools that were made like `other` can go on with pools made like this, and not notice.
+    pub fn fits(&self, other: &Template) -> bool {
+        Arc::ptr_eq(&self.cluster, &other.cluster)
+            && self.mode == other.mode
+            && self.setup == other.setup
+            && self.listen == other.listen
+            && self.ground == other.ground
+            && self.deferred_begin == other.deferred_begin
+    }
+}
+
+impl PartialEq for Template {
+    fn eq(&self, other: &Template) -> bool {
+        self.fits(other)
+            && self.limits == other.limits
+            && self.bounds == other.bounds
+            && self.timeouts == other.timeouts
+    }
 }
 
 /// Everything that sessions of one database and user share.
@@ -82,6 +105,8 @@ pub struct PoolSet {
     pub shares_listen: bool,
     /// BEGIN waits for the first statement of its transaction.
     pub defers_begin: bool,
+    /// Transactions that may write read from standbys until they do something else.
+    pub is_optimistic: bool,
     pub(super) listeners: Listeners,
     /// Sessions that there are.
     pub(super) sessions: AtomicUsize,
@@ -92,6 +117,8 @@ pub struct PoolSet {
     /// What the primary reported when its first client was welcomed.
     pub(super) told: Arc<Told>,
     welcomes: Mutex<HashMap<Arc<Params>, Arc<Welcome>>>,
+    /// What takes its place, since it was configured anew.
+    successor: OnceLock<Arc<PoolSet>>,
 }
 
 /// Most sets of startup settings that are remembered for one database and user. Clients of one kind send the same.
@@ -131,11 +158,31 @@ impl PoolSet {
             shares_listen: template.listen == ListenPolicy::Shared
                 && template.mode != Mode::Session,
             defers_begin: template.deferred_begin && template.mode != Mode::Statement,
+            is_optimistic: template.optimistic,
             listeners: Listeners::default(),
             sessions: AtomicUsize::new(0),
             told: owner.told,
             welcomes: Mutex::default(),
+            successor: OnceLock::new(),
         }
+    }
+
+    /// What its clients have been told, for a set that takes its place.
+    pub fn told(&self) -> Arc<Told> {
+        self.told.clone()
+    }
+
+    /// Has sessions go on with another set, each at its next quiet moment. Once; the other has to fit, so
+    /// that its sessions do not notice.
+    pub fn succeed(&self, successor: Arc<PoolSet>) {
+        // It is configured anew once: from then on it is not found any more.
+        let _ = self.successor.set(successor);
+    }
+
+    /// The set that has taken its place.
+    #[inline]
+    pub fn successor(&self) -> Option<&Arc<PoolSet>> {
+        self.successor.get()
     }
 
     /// How many clients it has.

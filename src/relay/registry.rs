@@ -176,6 +176,13 @@ impl Registry {
         }
     }
 
+    /// Wakes every session, to look around.
+    pub fn wake_all(&self) {
+        for slot in self.slots().values() {
+            slot.waker.wake();
+        }
+    }
+
     /// Wakes the sessions that are overdue.
     pub(super) fn expire(&self, is_overdue: impl Fn(&Slot) -> bool) {
         for slot in self.slots().values().filter(|slot| is_overdue(slot)) {

@@ -31,7 +31,7 @@ use crate::net::{Stream, scratch};
 use crate::pool::{Pooled, Setup};
 use crate::route::Role;
 use crate::session::{LinkError, Next, Session};
-use crate::sql::catalog::Change;
+use crate::sql::catalog::{Catalog, Change};
 use crate::sql::{Class, Pins};
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
 
@@ -55,10 +55,11 @@ pub(super) struct Held {
 
 type Timer = Pin<Box<tokio::time::Sleep>>;
 
-/// One client and, while it needs one, its server connection.
+/// One client and, while it needs one, its server connection. It is a future, which is the session to its end: an
+/// async function would hold it twice, as what it was given and as what it runs on.
 pub struct Relay {
     pub(super) shared: Arc<Shared>,
-    pub(super) pools: Arc<PoolSet>,
+    pub(super) pools: Present,
     pub(super) slot: Seat,
     pub(super) client: Stream,
     pub(super) session: Session,
@@ -132,8 +133,17 @@ pub(super) enum End {
     Cut,
 }
 
-/// Counts one session of its database and user as long as it lives.
-struct Present(Arc<PoolSet>);
+/// The pools that a session uses, which count it as long as it does.
+pub(super) struct Present(Arc<PoolSet>);
+
+impl std::ops::Deref for Present {
+    type Target = Arc<PoolSet>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<PoolSet> {
+        &self.0
+    }
+}
 
 impl Present {
     fn new(pools: &Arc<PoolSet>) -> Present {
@@ -161,7 +171,7 @@ impl Relay {
         slot.noted.begin(&pools.timeouts);
         Relay {
             shared,
-            pools,
+            pools: Present::new(&pools),
             slot,
             client,
             session,
@@ -182,13 +192,6 @@ impl Relay {
             detour: Detour::default(),
             flags: Flags::default(),
         }
-    }
-
-    /// Runs the session to its end.
-    pub async fn run(mut self) {
-        let _present = Present::new(&self.pools);
-        std::future::poll_fn(|cx| self.turn(cx)).await;
-        self.abandon();
     }
 
     /// What becomes of the server connections when the client has gone, or has to go.
@@ -218,6 +221,9 @@ impl Relay {
             return self.linger(cx);
         }
         self.slot.waker.register(cx.waker());
+        if self.pools.successor().is_some() {
+            self.follow();
+        }
         self.prick_ears(cx);
         loop {
             match self.step(cx) {
@@ -238,6 +244,23 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// Goes on with the pools that were configured in place of its own, if nothing of the session is with those.
+    fn follow(&mut self) {
+        let is_free = self.is_quiet()
+            && self.is_at_rest()
+            && self.home.is_none()
+            && self.placed.is_none()
+            && self.cancelling.is_none()
+            && self.ears.is_none();
+        if !is_free {
+            return;
+        }
+        while let Some(next) = self.pools.successor().cloned() {
+            self.pools = Present::new(&next);
+        }
+        self.slot.noted.begin(&self.pools.timeouts);
     }
 
     /// Writes what the client is still to read, for a bounded time.
@@ -285,13 +308,7 @@ impl Relay {
             return Ok(true);
         }
         if self.slot.draining() && self.is_quiet() {
-            return Err(End::Told(
-                Notice::fatal(
-                    SqlState::AdminShutdown,
-                    "terminating connection due to administrator command",
-                )
-                .hint("The proxy is shutting down. Connect again."),
-            ));
+            return Err(End::Told(shutting_down()));
         }
         Ok(false)
     }
@@ -342,7 +359,16 @@ impl Relay {
     }
 
     /// While a cancel is on its way the server connection is not given to anybody else.
+    #[inline]
     fn poll_cancelling(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match &self.cancelling {
+            Some(_) => self.poll_cancel(cx),
+            None => Ok(false),
+        }
+    }
+
+    #[cold]
+    fn poll_cancel(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let Some(cancelling) = &mut self.cancelling else {
             return Ok(false);
         };
@@ -494,6 +520,9 @@ impl Relay {
                 if let Some(again) = received.again {
                     self.send_again(&again);
                 }
+                if let Some(rest) = received.rest {
+                    self.put_back(&rest);
+                }
                 self.release()
             }
             Err(error @ LinkError::Settings(_)) if self.placed.is_some() => {
@@ -580,6 +609,16 @@ impl Relay {
             }
             return Ok(());
         }
+        if !link.dirty && !link.stains.is_empty() {
+            let server = &mut *held.server;
+            let mut out = Vec::new();
+            Session::wipe(&mut server.link, &mut out);
+            server.unsent.extend_from_slice(&out);
+            if server.link.wiping {
+                return Ok(());
+            }
+        }
+        let link = &mut held.server.link;
         if link.dirty {
             let Setup {
                 connect_query,
@@ -682,31 +721,38 @@ impl Relay {
                 return Ok(at);
             }
             let rest = &bytes[at..];
+            if rest.is_empty() {
+                return Ok(at);
+            }
+            // One for the unit: what it was judged by is what it is written by.
+            let catalog = self.pools.catalog.current();
             let next = match self.placed {
                 Some(Unit { len, class }) => Next::Place { len, class },
                 None => {
                     let held = self.held.as_ref();
                     let link = held.map(|held| (&held.server.link, held.standby));
-                    let mut replies = Vec::new();
-                    let catalog = self.pools.catalog.current();
                     let context = self.shared.context(&catalog);
-                    let next = self.session.next(rest, link, context, &mut replies);
-                    if !replies.is_empty() {
-                        Relay::to_client(&mut self.client, &mut self.output, cx, &replies)?;
-                    }
-                    next
+                    let (session, client, output) =
+                        (&mut self.session, &mut self.client, &mut self.output);
+                    compose(|replies| {
+                        let next = session.next(rest, link, context, replies);
+                        if !replies.is_empty() {
+                            Relay::to_client(client, output, cx, replies)?;
+                        }
+                        Ok(next)
+                    })?
                 }
             };
             match next {
                 Next::More => return Ok(at),
                 Next::Place { len, class } => {
-                    if !self.place(cx, &rest[..len], class)? {
+                    if !self.place(cx, &rest[..len], class, &catalog)? {
                         return Ok(at);
                     }
                     at += len;
                 }
                 Next::Forward { len, class } => {
-                    self.forward(cx, &rest[..len], class, Begin::No)?;
+                    self.forward(cx, &rest[..len], class, Begin::No, &catalog)?;
                     at += len;
                 }
                 Next::Listening { len, change } => {
@@ -732,6 +778,9 @@ impl Relay {
                     at += len;
                 }
                 Next::Reply { len } => {
+                    if self.session.is_optimistic() {
+                        self.session.floor.wrote(Instant::now());
+                    }
                     self.flags.ended = true;
                     self.flags.idle |= !self.session.is_in_unsent_block();
                     at += len;
@@ -761,6 +810,7 @@ impl Relay {
         bytes: &[u8],
         class: Option<Class>,
         begin: Begin,
+        catalog: &Catalog,
     ) -> Result<bool, End> {
         let Some(held) = &mut self.held else {
             return Ok(true);
@@ -775,9 +825,9 @@ impl Relay {
         let refused = self.flags.refused;
         let server = &mut *held.server;
         let nothing_before = !server.link.owing.owes_client();
+        server.link.on_standby = held.standby;
         // What is refused to a session that wants standbys only is its client's affair.
         server.link.bounces = held.standby && !session.is_on_standbys();
-        let catalog = self.pools.catalog.current();
         let sent = compose(|out| {
             let refusable = match begin {
                 Begin::Settings => {
@@ -794,13 +844,8 @@ impl Relay {
                 server.unsent.extend_from_slice(out);
                 return false;
             }
-            let verbatim = session.forward(
-                bytes,
-                class,
-                &mut server.link,
-                shared.context(&catalog),
-                out,
-            );
+            let verbatim =
+                session.forward(bytes, class, &mut server.link, shared.context(catalog), out);
             let bytes = if verbatim && out.is_empty() {
                 bytes
             } else {
@@ -816,7 +861,7 @@ impl Relay {
         if let Some(class) = class.filter(|_| sent) {
             self.note_call(class, nothing_before);
             if log::tells_units() {
-                self.log_sent(unit, class);
+                self.log_sent(unit, class, catalog);
             }
         }
         self.settle(cx).map(|()| sent)
@@ -824,7 +869,7 @@ impl Relay {
 
     /// Tells the log where a unit went, and why.
     #[cold]
-    fn log_sent(&self, unit: &[u8], class: Class) {
+    fn log_sent(&self, unit: &[u8], class: Class, catalog: &Catalog) {
         let Some(held) = &self.held else { return };
         let node = &self.pools.cluster.nodes[held.node].name;
         let role = if held.standby {
@@ -832,8 +877,7 @@ impl Relay {
         } else {
             Role::Primary
         };
-        let catalog = self.pools.catalog.current();
-        let context = self.shared.context(&catalog);
+        let context = self.shared.context(catalog);
         let why = self.session.explain(unit, class, context);
         log::sent(node, role.as_str(), class, why);
     }
@@ -894,6 +938,26 @@ impl Relay {
             .refuse_unit(unit, &mut server.link, context, &mut out);
         server.unsent.extend_from_slice(&out);
     }
+}
+
+impl Future for Relay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        std::task::ready!(self.turn(cx));
+        self.abandon();
+        Poll::Ready(())
+    }
+}
+
+/// What a client hears that is to leave.
+#[cold]
+fn shutting_down() -> Notice {
+    Notice::fatal(
+        SqlState::AdminShutdown,
+        "terminating connection due to administrator command",
+    )
+    .hint("The proxy is shutting down. Connect again.")
 }
 
 /// Sends what the socket takes, and keeps the rest. A socket that takes nothing any more is met again when the rest is sent.

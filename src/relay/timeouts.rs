@@ -4,9 +4,11 @@
 //! No session has a timer of its own. Each notes when its phase began, which takes a clock reading where a timeout is set
 //! and nothing where none is; one task looks at all of them in a while and wakes those that are overdue.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
 
 use super::cancel::cancel_unless_done;
 use super::run::{End, Relay};
@@ -14,7 +16,7 @@ use super::{Registry, Slot};
 use crate::wire::{Notice, SqlState, Status};
 
 /// Bounds on phases; `None` is no bound.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionTimeouts {
     /// A client that sends nothing, outside of a transaction.
     pub client_idle: Option<Duration>,
@@ -66,8 +68,8 @@ impl Overdue {
 /// What a session has noted. Milliseconds since the epoch, plus one so that 0 is never.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
-    /// The session's bounds; none until it begins.
-    bounds: OnceLock<Arc<SessionTimeouts>>,
+    /// The session's bounds; none until it begins, and while there are none to look for.
+    bounds: ArcSwapOption<SessionTimeouts>,
     /// The phase in the two lowest bits, since when above them.
     phase: AtomicU64,
     /// Since when the transaction is open; 0 if none is.
@@ -77,12 +79,9 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    /// The session begins, under these bounds.
+    /// The session begins, or goes on, under these bounds.
     pub(super) fn begin(&self, bounds: &Arc<SessionTimeouts>) {
-        if bounds.are_set() {
-            // It begins once.
-            let _ = self.bounds.set(bounds.clone());
-        }
+        self.bounds.store(bounds.are_set().then(|| bounds.clone()));
     }
 
     fn phase(&self) -> (Phase, u64) {
@@ -183,7 +182,8 @@ impl SessionTimeouts {
 pub fn sweep(registry: &Registry, any: &SessionTimeouts) {
     let now = any.now();
     registry.expire(|slot| {
-        let bounds = slot.noted.bounds.get();
+        let bounds = slot.noted.bounds.load();
+        let bounds = bounds.as_ref();
         bounds.is_some_and(|bounds| bounds.overdue(&slot.noted, now).is_some())
     });
 }

@@ -194,7 +194,7 @@ fn standby(
 ) -> Option<usize> {
     let (serves, may) = (&serves, |node: usize| outstanding(node) != u32::MAX);
     let candidates = (0..view.nodes.len())
-        .filter(move |node| view.is_fresh(*node, now) && serves(&view.nodes[*node]) && may(*node));
+        .filter(move |node| serves(&view.nodes[*node]) && view.is_fresh(*node, now) && may(*node));
     least_busy(candidates, outstanding, turn)
 }
 

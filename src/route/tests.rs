@@ -361,6 +361,7 @@ fn a_listener_that_does_not_split_decides() {
         max_lag: Duration::from_secs(10),
         catalog_ttl: Duration::from_secs(60),
         trust_declared_volatility: true,
+        catalogs: false,
     };
     let check = |configured, listener, route, fixed| {
         let routing = Routing {

@@ -20,10 +20,9 @@ pub async fn query(
     sql: &str,
     deadline: Duration,
 ) -> Result<Rows, ServerError> {
-    match timeout(deadline, run(server, sql.as_bytes())).await {
-        Ok(result) => result.map(|(rows, _)| rows),
-        Err(_) => Err(ServerError::Timeout),
-    }
+    within(deadline, run(server, sql.as_bytes()))
+        .await
+        .map(|(rows, _)| rows)
 }
 
 /// Runs statements for their effect on the session and tells which settings the server reports as changed.
@@ -35,10 +34,27 @@ pub async fn apply(
     sql: &[u8],
     deadline: Duration,
 ) -> Result<Reported, ServerError> {
-    match timeout(deadline, run(server, sql)).await {
-        Ok(result) => result.map(|(_, reported)| reported),
-        Err(_) => Err(ServerError::Timeout),
+    within(deadline, run(server, sql))
+        .await
+        .map(|(_, reported)| reported)
+}
+
+/// Parts that a deadline is counted in.
+const PARTS: u32 = 10;
+
+/// A deadline for the server, not for this process: while this one stands still, or the machine below both, only one part
+/// of it goes by. A server that had no time to answer either is not taken for silent.
+async fn within<T>(
+    deadline: Duration,
+    work: impl Future<Output = Result<T, ServerError>>,
+) -> Result<T, ServerError> {
+    let mut work = std::pin::pin!(work);
+    for _ in 0..PARTS {
+        if let Ok(result) = timeout(deadline / PARTS, work.as_mut()).await {
+            return result;
+        }
     }
+    Err(ServerError::Timeout)
 }
 
 async fn run(server: &mut Server, sql: &[u8]) -> Result<(Rows, Reported), ServerError> {
@@ -81,5 +97,41 @@ async fn run(server: &mut Server, sql: &[u8]) -> Result<(Rows, Reported), Server
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use tokio::sync::oneshot;
+    use tokio::time::{Instant, advance};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_passes_once_for_a_silent_server() {
+        let start = Instant::now();
+        let result = within(
+            Duration::from_secs(1),
+            std::future::pending::<Result<(), _>>(),
+        )
+        .await;
+        assert!(matches!(result, Err(ServerError::Timeout)));
+        let took = start.elapsed();
+        // Timers count whole milliseconds.
+        assert!((1000..=1020).contains(&took.as_millis()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_standstill_costs_the_server_one_part() {
+        let (answer, answered) = oneshot::channel();
+        let work = async { answered.await.map_err(|_| ServerError::Closed) };
+        let asked = tokio::spawn(within(Duration::from_secs(1), work));
+        tokio::task::yield_now().await;
+        advance(Duration::from_secs(30)).await;
+        // The server stood still as well, and answers as soon as it runs again.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!asked.is_finished());
+        answer.send(7).expect("somebody who waits");
+        assert_eq!(asked.await.expect("no panic").expect("an answer"), 7);
     }
 }

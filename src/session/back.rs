@@ -5,7 +5,10 @@ use std::ops::Range;
 use super::bounce;
 use super::settings::Settled;
 use super::{NameChange, Session, steer};
-use crate::link::{Again, Body, CopyIn, Link, Local, Owed, Refusal, Replay, StatementId, put_name};
+use crate::link::{
+    Again, Body, CopyIn, Link, Local, Owed, Refusal, Replay, Statement, StatementId, name_tag,
+    put_name,
+};
 use crate::sql::catalog::Change;
 use crate::wire::backend::{self, PREFIX};
 use crate::wire::frame::{self, HEADER, Header};
@@ -32,6 +35,8 @@ pub struct Received {
     pub again: Option<Again>,
     /// A standby has refused this unit when the client had seen a part of its result, so that it could not run elsewhere.
     pub learned: Option<(Refusal, Vec<u8>)>,
+    /// A transaction has ended, and this Query, which stood behind it in one with it, follows.
+    pub rest: Option<Vec<u8>>,
     /// Channels are gone: [`Session::take_unlistened`].
     pub unlistened: bool,
     /// A cancel request has hit something else than what the client runs.
@@ -128,10 +133,18 @@ impl Session {
                     return Err(error.into());
                 }
             };
+            if pass.held.is_none() && passes(header, link) {
+                let here = end_of(header, at).min(chunk.len());
+                link.body.left = end_of(header, at) - here;
+                link.body.swallow = false;
+                at = here;
+                continue;
+            }
             let wanted = wanted(header, link);
             let Some(body) = rest.get(HEADER..HEADER + wanted) else {
                 break;
             };
+            let refused = link.owing.front().filter(|_| header.tag == b'E');
             let in_own_place = header.tag == b'E' && link.owing.front() == Some(Owed::Refusal);
             let verdict = match self.message(link, header, body, standby, &mut received) {
                 Ok(verdict) => verdict,
@@ -141,7 +154,7 @@ impl Session {
                 }
             };
             let verdict = self.held_back(link, header, verdict, &mut pass, at);
-            let end = at.saturating_add(header.total());
+            let end = end_of(header, at);
             let here = end.min(chunk.len());
             link.body = Body {
                 left: end - here,
@@ -151,10 +164,7 @@ impl Session {
                 pass.skip(at, here);
             } else if header.tag == b'E'
                 && body.len() == header.body
-                && let Some(error) = refusal_of(link, in_own_place && !link.fatal)
-                    .or_else(|| said_instead(link, body))
-                    .or_else(|| steer::in_words(body))
-                    .or_else(|| self.in_own_words(body))
+                && let Some(error) = self.worded(link, body, in_own_place, refused)
             {
                 pass.skip(at, here);
                 frame::put_header(pass.out, b'E', error.len());
@@ -179,6 +189,21 @@ impl Session {
         }
         received.verbatim = pass.finish(at, link.replay.unseen());
         Ok(received)
+    }
+
+    /// An error in other words than the server's, where it has them.
+    #[cold]
+    fn worded(
+        &self,
+        link: &mut Link,
+        body: &[u8],
+        in_own_place: bool,
+        refused: Option<Owed>,
+    ) -> Option<Vec<u8>> {
+        refusal_of(link, in_own_place && !link.fatal)
+            .or_else(|| said_instead(link, body))
+            .or_else(|| steer::in_words(body))
+            .or_else(|| self.in_own_words(body, refused))
     }
 
     /// What comes before the first of a result is held back while the unit may run elsewhere. The message at `at` ends that:
@@ -209,6 +234,7 @@ impl Session {
     }
 
     /// What was held back is for the client, and so is what follows: the unit stays where it is.
+    #[inline(never)]
     fn show(&mut self, link: &mut Link, pass: &mut Pass<'_>) {
         link.replay.show();
         pass.show(link.replay.unseen());
@@ -232,6 +258,7 @@ impl Session {
         }
     }
 
+    #[inline(never)]
     fn give_local(&mut self, link: &mut Link, out: &mut Vec<u8>) {
         let before = out.len();
         while let Some(Owed::Local(local)) = link.owing.front() {
@@ -253,6 +280,7 @@ impl Session {
         }
     }
 
+    #[inline]
     fn settle_at(&mut self, link: &mut Link, pass: &mut Pass<'_>, at: usize) {
         if link.body.left == 0 && matches!(link.owing.front(), Some(Owed::Local(_))) {
             pass.cut(at);
@@ -318,7 +346,7 @@ impl Session {
             }
             b'S' => {
                 // The question about pins changes no setting: what comes beside its answer is news to the client, too.
-                let injected = matches!(front, Some(Owed::Injected { .. }));
+                let injected = matches!(front, Some(Owed::Injected { .. })) && !link.wiping;
                 return Ok(self.parameter(body, injected, link.resetting));
             }
             // Whatever is going on: it is for whoever listens.
@@ -382,6 +410,8 @@ impl Session {
         }
     }
 
+    // Neither this nor the rest of what comes once in a result is to weigh on the loop over all messages.
+    #[inline(never)]
     fn ready(
         &mut self,
         link: &mut Link,
@@ -410,6 +440,7 @@ impl Session {
                 if discard {
                     link.discarded();
                 }
+                link.wiping = false;
                 link.guarded &= matches!(link.owing.front(), Some(Owed::Injected { .. }));
                 link.status = status;
                 if let Some(cold) = self.cold.as_mut().filter(|_| !discard) {
@@ -424,6 +455,13 @@ impl Session {
                 return Ok(Verdict::Swallow);
             }
             Owed::Sync { swallow: true, .. } => Verdict::Swallow,
+            Owed::Query { .. } if self.awaits_rest() => {
+                received.rest = self.take_rest(link.failed);
+                match received.rest {
+                    Some(_) => Verdict::Swallow,
+                    None => Verdict::Pass,
+                }
+            }
             _ => Verdict::Pass,
         };
         let draining = link.replay.is_draining();
@@ -434,6 +472,7 @@ impl Session {
         };
         link.status = status;
         link.committing &= !link.owing.is_empty();
+        link.beginning &= !link.owing.is_empty();
         if draining && link.owing.is_empty() {
             received.again = link.replay.drained();
         }
@@ -480,6 +519,9 @@ impl Session {
         self.unit_ended(link, sets);
         received.unlistened |= self.unlisten_at_rest(link);
         if verdict == Verdict::Pass {
+            if !draining {
+                self.answer_block();
+            }
             link.unsaid = None;
             received.units += 1;
             link.own_words = None;
@@ -514,6 +556,7 @@ impl Session {
         link.params = settled.connection;
     }
 
+    #[cold]
     fn error(
         &mut self,
         link: &mut Link,
@@ -532,8 +575,14 @@ impl Session {
         }
         let unseen = link.owing.is_unseen();
         let front = link.owing.front();
+        // What an EXECUTE names is not there because the server has refused the PREPARE that was put before it.
+        let said = link
+            .unsaid
+            .as_deref()
+            .filter(|_| follows_from_unsaid(body))
+            .unwrap_or(body);
         let mut refusal = (standby && !unseen && !link.replay.is_draining())
-            .then(|| bounce::refusal(body, front))
+            .then(|| bounce::refusal(said, front))
             .flatten();
         if !link.replay.holds()
             && let Some(refusal) = refusal.take().filter(|refusal| refusal.learned)
@@ -555,7 +604,7 @@ impl Session {
                 return Verdict::Swallow;
             }
         }
-        if let Some(Owed::Bind { id: Some(id) }) = link.owing.front()
+        if let Some(Owed::Bind { id: Some(id), .. }) = link.owing.front()
             && backend::error_field(body, b'R') == Some(b"RevalidateCachedQuery")
         {
             self.retire(id);
@@ -606,14 +655,15 @@ impl Session {
         }
     }
 
-    /// Whether the session ends with its connection: it is in a transaction block there that is not about to end.
+    /// Whether the session ends with its connection: it is in a transaction block there that is not about to end, and cannot
+    /// begin again elsewhere.
     pub fn dies_with(&self, link: &Link) -> bool {
         let in_block = match link.status {
             Status::Idle => self.is_in_sent_block(),
             // It is being left.
             _ => !self.is_in_unsent_block(),
         };
-        in_block && !link.committing
+        in_block && !link.committing && link.replay.lost().is_none()
     }
 
     /// "cached plan must not change result type": wherever the statement has been planned it will fail.
@@ -625,20 +675,36 @@ impl Session {
         }
     }
 
-    /// An error that names a statement by the name that it has on servers, with the client's name in its place.
-    fn in_own_words(&self, body: &[u8]) -> Option<Vec<u8>> {
+    /// An error that names a statement by the name that it has on servers, with the client's name in its place: of several,
+    /// that of the Bind that was `refused`.
+    fn in_own_words(&self, body: &[u8], refused: Option<Owed>) -> Option<Vec<u8>> {
         let at = memchr::memmem::find(body, b"\"pgw_")?;
         let (before, rest) = body.split_at(at + 1);
         let (on_server, after) = rest.split_at(rest.iter().position(|byte| *byte == b'"')?);
-        let own = |name: &[u8]| {
-            let mut out = Vec::with_capacity(24);
-            let statement = self.prepared(name)?;
+        let cold = self.cold.as_ref()?;
+        // A name that has been given up behind the message is still among these: nobody has confirmed it.
+        let closed = cold
+            .unconfirmed
+            .iter()
+            .filter_map(|(name, change)| match change {
+                NameChange::Closed(statement) => Some((name, statement)),
+                NameChange::Defined => None,
+            });
+        let mut own = cold.prepared.iter().chain(closed).chain(&cold.taken);
+        let mut out = Vec::with_capacity(24);
+        let mut is_it = |statement: &Statement| {
+            out.clear();
             put_name(statement.id, &mut out);
-            (out == on_server).then_some(())
+            out == on_server
         };
-        let names = self.cold.as_ref()?.prepared.keys();
-        let name = names.map(|name| &**name).find(|name| own(name).is_some())?;
-        Some([before, name, after].concat())
+        let said = |name: &[u8]| matches!(refused, Some(Owed::Bind { name: tag, .. }) if tag == name_tag(name));
+        let mut found = None;
+        for (name, statement) in own.by_ref() {
+            if is_it(statement) && (found.is_none() || said(name)) {
+                found = Some(name);
+            }
+        }
+        Some([before, found?, after].concat())
     }
 
     /// A command has completed: some tags tell of changes to the session.
@@ -657,8 +723,8 @@ impl Session {
         }
         // It may have taken back what the operator's SQL had set.
         link.dirty |= link.set_up && tag == b"RESET\0";
-        if tag == b"PREPARE\0" {
-            self.has_prepared(link);
+        if tag == b"PREPARE\0" || tag == DEALLOCATE {
+            self.has_prepared(tag == DEALLOCATE, link);
         }
         if tag == b"ROLLBACK\0"
             && let Some(hearing) = self.hearing_mut()
@@ -706,6 +772,10 @@ impl Session {
             _ => {}
         }
         if let Some(cold) = &mut self.cold {
+            if all {
+                // What had been prepared before it, and was not known yet when it was sent.
+                cold.prepared.retain(|_, statement| !statement.by_sql);
+            }
             for (name, _) in cold.taken.drain() {
                 link.own_names.remove(&name);
             }
@@ -715,6 +785,7 @@ impl Session {
     /// ParameterStatus: the client hears of settings that it has changed itself, and never which role a node has. A RESET
     /// takes the connection to its own default, where the session goes back to its startup packet: for these settings
     /// the client hears of what the proxy brings back, if that is news.
+    #[cold]
     fn parameter(&mut self, body: &[u8], injected: bool, resetting: bool) -> Verdict {
         let Some((name, value)) = backend::parameter(body) else {
             return if injected {
@@ -795,8 +866,11 @@ fn refusal_of(link: &mut Link, in_own_place: bool) -> Option<Vec<u8>> {
 /// failed: the client hears why.
 fn said_instead(link: &mut Link, body: &[u8]) -> Option<Vec<u8>> {
     let why = link.unsaid.take()?;
-    let follows = matches!(backend::error_field(body, b'C'), Some(b"26000" | b"25P02"));
-    follows.then_some(why)
+    follows_from_unsaid(body).then_some(why)
+}
+
+fn follows_from_unsaid(body: &[u8]) -> bool {
+    matches!(backend::error_field(body, b'C'), Some(b"26000" | b"25P02"))
 }
 
 /// The error for a write in a pipeline that has read from a standby before a Flush.
@@ -838,6 +912,21 @@ fn holds(link: &Link) -> bool {
 
 /// Bind, Describe, Execute, Sync.
 const UNANSWERED: usize = 4;
+
+/// Whether it is a row, or copied data, of the client's statement: of most of what there is, nothing but its length
+/// matters.
+#[inline]
+fn passes(header: Header, link: &Link) -> bool {
+    matches!(header.tag, b'D' | b'd')
+        && matches!(link.owing.front(), Some(Owed::Query { .. } | Owed::Execute))
+        && !link.replay.is_draining()
+}
+
+/// Where a message that begins here ends.
+#[inline]
+fn end_of(header: Header, at: usize) -> usize {
+    at.saturating_add(header.total())
+}
 
 /// How much of a body is needed before the message can be acted on.
 #[inline]
@@ -918,6 +1007,7 @@ impl Pass<'_> {
     }
 
     /// The message at `at` is for the client before what is held back. False if the chunk does not have all of it.
+    #[cold]
     fn overtake(&mut self, at: usize, len: usize) -> bool {
         let Some(message) = self.chunk.get(at..at.saturating_add(len)) else {
             return false;
@@ -932,6 +1022,7 @@ impl Pass<'_> {
     }
 
     /// What was held back before `at` is for nobody.
+    #[cold]
     fn drop_held(&mut self, at: usize) {
         match self.held.take() {
             Some(Mark::Chunk(mark)) => self.cut(mark),

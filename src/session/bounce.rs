@@ -1,8 +1,10 @@
 //! A standby's refusal that the client does not see: its statement runs elsewhere.
 //!
-//! A unit of reads outside of a transaction is kept while it is on its way to a standby, and what comes before the first
+//! A unit of reads is kept while it is on its way to a standby, and what comes before the first
 //! row or completion is held back. If the standby refuses the unit before that, it is taken back, with those behind it:
 //! nothing that lasts can have happened on a standby. What still comes for them is dropped, and `relay` sends them again.
+//! In a transaction that is so for its first unit, of which the client has seen nothing, and for any as long as the
+//! transaction may move.
 
 use super::front::{Context, Frames};
 use super::{NameChange, Session};
@@ -21,9 +23,11 @@ impl Session {
     ) -> bool {
         link.bounces
             && class.is_some_and(only_reads)
-            && link.status == Status::Idle
+            && (match self.is_in_sent_block() {
+                false => link.status == Status::Idle,
+                true => self.may_begin_again(class, link),
+            })
             && !self.group.open
-            && !self.is_in_sent_block()
             && !link.copy_in
             && self.pins().is_empty()
             && unit.len() + link.replay.len() <= context.pipeline_buffer
@@ -58,17 +62,23 @@ impl Session {
     /// blame are writes from now on. Those are the ones that were bound up to its first Execute, unless a part of its
     /// result had been `shown`.
     pub fn learn_refusal(&self, unit: &[u8], shown: bool, context: Context<'_>) {
-        let learn = |statement: &Statement| {
-            statement.learn();
-            let text = statement.text();
+        let learn_text = |text: &[u8]| {
+            let executed = self.executed_text(text, context);
+            let text = executed.as_deref().unwrap_or(text);
             context.classifier.learn(text, self.lexing, context.catalog);
+        };
+        let learn = |statement: &Statement| {
+            if statement.class.session != SessionEffect::Execute {
+                statement.learn();
+            }
+            learn_text(statement.text());
         };
         let mut parsed = Vec::new();
         for (header, body) in Frames(unit) {
             match header.tag {
                 b'Q' => {
                     if let Some(text) = frontend::query(body) {
-                        context.classifier.learn(text, self.lexing, context.catalog);
+                        learn_text(text);
                     }
                 }
                 b'P' => {
@@ -113,7 +123,9 @@ pub(super) fn refusal(body: &[u8], front: Option<Owed>) -> Option<Refusal> {
         b"XX000" if tells_of_recovery(body) => (Bounce::Unsupported, true),
         b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000" => (Bounce::Undefined, false),
         // The server has lost a statement that the proxy has prepared.
-        b"26000" if matches!(front, Some(Owed::Bind { id: Some(_) })) => (Bounce::Undefined, false),
+        b"26000" if matches!(front, Some(Owed::Bind { id: Some(_), .. })) => {
+            (Bounce::Undefined, false)
+        }
         // On a standby a deadlock is one with recovery, too.
         b"40001" | b"40P01" => (Bounce::Conflict, false),
         b"57P01" | b"57P02" | b"57P03" => (Bounce::Shutdown, false),
@@ -198,6 +210,7 @@ mod tests {
         check(b"C57P04\0\0", None);
         let own = Owed::Bind {
             id: Some(statement_id()),
+            name: 0,
         };
         let lost = refusal(b"C26000\0\0", Some(own)).map(|refusal| refusal.bounce);
         assert_eq!(lost, Some(Bounce::Undefined));

@@ -5,12 +5,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::front::Context;
+use super::listen::NO_TYPES;
+use super::named::{self, NOTHING};
 use super::settings::MAX_SETTINGS;
 use super::{Group, NameChange, OWN_NAMES, Session, Stream, bounce, inject, steer};
-use crate::link::{Link, Local, Owed, Statement, StatementId, put_name};
+use crate::link::{Link, Local, Owed, Params, Statement, StatementId, name_tag, put_name};
 use crate::sql::catalog::change;
 use crate::sql::{
-    self, Access, Class, PinReason, SessionEffect, TxEffect, deallocate_target, savepoint, setting,
+    self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, savepoint,
+    setting,
 };
 use crate::wire::Status;
 use crate::wire::frame::{self, HEADER, Header};
@@ -21,8 +24,9 @@ pub(super) const MAX_REPLAY: usize = 16 * 1024;
 
 /// Name of the throw-away statement that stands in for one that a client deallocates by SQL.
 const STAND_IN: &[u8] = b"pgw_deallocated";
-/// Nothing at all, which also a transaction that has failed accepts.
-const STAND_IN_CONTENT: &[u8] = b"\0\0\0";
+/// Name of the statement that deallocates it, among the messages of a group.
+const DEALLOCATING: &[u8] = b"pgw_deallocating";
+const DEALLOCATE_STAND_IN: &[u8] = b"DEALLOCATE pgw_deallocated\0\0\0";
 
 impl Session {
     /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they
@@ -38,6 +42,9 @@ impl Session {
         if self.stream.left > 0 {
             self.stream.left -= bytes.len();
             return true;
+        }
+        if link.doubtful {
+            self.mend(link, out);
         }
         if link.status == Status::Transaction && !self.group.open && link.settled() {
             self.restore(link, out);
@@ -99,7 +106,7 @@ impl Session {
         let bounces = is_next && self.may_bounce(bytes, class, link, context);
         if is_next && (bounces || link.replans || link.guarded) {
             link.replay.keep(bytes, bounces);
-        } else {
+        } else if !link.replay.is_empty() {
             link.replay.give_up();
         }
         bounces
@@ -186,8 +193,16 @@ impl Session {
                 self.group.open = true;
                 self.group.executed = true;
                 self.group.executions = self.group.executions.saturating_add(1);
-                self.executing(&bytes[body], link, context);
+                let end = body.end;
+                let behind = self.executing(&bytes[body], link, context);
                 link.owing.push(Owed::Execute);
+                if !behind.is_empty() {
+                    writer.replace(end, |out| {
+                        for sql in behind.sets() {
+                            named::run(&[&sql[..], NO_TYPES].concat(), link, out);
+                        }
+                    });
+                }
             }
             b'S' => {
                 let Group { write, sets, .. } = std::mem::take(&mut self.group);
@@ -219,7 +234,12 @@ impl Session {
         writer: &mut Writer<'_>,
     ) {
         let write = class.access == Access::Write || self.group.write;
-        let text = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
+        let whole = frontend::query(&writer.bytes[body.clone()]).unwrap_or_default();
+        let text = self.part(whole);
+        if text.len() < whole.len() {
+            writer.replace(body.start - HEADER, |out| frontend::put_query(text, out));
+            writer.sent = body.end;
+        }
         link.changes_catalog = link.changes_catalog.max(change(class, text));
         let alone = !self.group.open && link.settled();
         self.note_in_block(class, text, alone);
@@ -228,6 +248,8 @@ impl Session {
             TxEffect::Mixed => ends_transaction(text),
             TxEffect::Begin | TxEffect::None => false,
         };
+        link.beginning |= may_begin(class);
+        stain(class, link, context);
         let mut sets = self.group.sets;
         if !self.group.open && class.session != SessionEffect::None {
             self.align_names_apart(class, text, link, body.start - HEADER, writer);
@@ -245,7 +267,7 @@ impl Session {
                 self.take(&name, link);
                 writer.replace(body.start - HEADER, |out| {
                     Session::close_own(&name, link, out);
-                    put_stand_in(link, out);
+                    put_own_parse(STAND_IN, NOTHING, link, out);
                     out.extend_from_slice(frontend::SYNC);
                     frontend::put_query(&[b"DEALLOCATE ", STAND_IN].concat(), out);
                 });
@@ -351,12 +373,19 @@ impl Session {
             return;
         }
         if self.prepared(parse.name).is_some() {
-            self.provoke_duplicate(at, parse.name, link, writer);
+            // The client has the name already. PostgreSQL words that error best, and knows what comes before it.
+            writer.replace(at, |out| Session::occupy(parse.name, link, out));
+            link.owing.push(Owed::Parse {
+                swallow: false,
+                named: false,
+                unnamed: false,
+                id: None,
+            });
             return;
         }
         let name: Box<[u8]> = parse.name.into();
         let content = self.content_of(&statement);
-        if link.has(id) && link.status != Status::Failed {
+        if link.has(id) && link.status != Status::Failed && !self.may_have_failed(link) {
             writer.replace(at, |_| ());
             link.owing.push(Owed::Local(Local::ParseComplete));
         } else {
@@ -382,29 +411,10 @@ impl Session {
         writer.sent = at + header.total();
     }
 
-    /// The client prepares a name that it has already. PostgreSQL words that error best: it is given the name twice.
-    /// The connection then has a statement that nobody tracks, so it does not go back to its pool.
-    fn provoke_duplicate(
-        &mut self,
-        at: usize,
-        name: &[u8],
-        link: &mut Link,
-        writer: &mut Writer<'_>,
-    ) {
-        writer.replace(at, |out| frontend::put_parse(name, STAND_IN_CONTENT, out));
-        link.doubtful = true;
-        link.owing.push(Owed::Parse {
-            swallow: true,
-            named: false,
-            unnamed: false,
-            id: None,
-        });
-        link.owing.push(Owed::Parse {
-            swallow: false,
-            named: false,
-            unnamed: false,
-            id: None,
-        });
+    /// Whether a transaction may have failed in a unit that has not been answered, which only the server can tell.
+    fn may_have_failed(&self, link: &Link) -> bool {
+        let in_block = link.status != Status::Idle || self.is_in_sent_block() || link.beginning;
+        in_block && link.owing.owes_end() && link.owing.owes_units()
     }
 
     fn forward_bind(
@@ -420,14 +430,15 @@ impl Session {
         let bytes = writer.bytes;
         let Some(bind) = frontend::bind(&bytes[body.clone()]) else {
             link.dirty = true;
-            link.owing.push(Owed::Bind { id: None });
+            link.owing.push(Owed::Bind { id: None, name: 0 });
             return;
         };
         if !bind.portal.is_empty() {
             self.tie_block();
         }
+        let name = name_tag(bind.statement);
         let mut id = None;
-        if let Some(statement) = self.bound(&bytes[body.clone()]).cloned() {
+        if let Some(statement) = self.statement(bind.statement).cloned() {
             id = Some(statement.id);
             let class = self.class_of(&statement, context);
             self.note_in_block(class, statement.text(), false);
@@ -438,17 +449,30 @@ impl Session {
             let change = change(statement.class, statement.text());
             link.changes_catalog = link.changes_catalog.max(change);
             link.committing |= statement.class.tx == TxEffect::End;
+            link.beginning |= may_begin(statement.class);
+            stain(class, link, context);
             if statement.class.session == SessionEffect::Deallocate
-                && let Some(name) = self.deallocates(statement.text())
+                && let Some(target) = self
+                    .deallocates(statement.text())
+                    .filter(|_| link.status != Status::Failed)
             {
-                self.take(&name, link);
+                self.take(&target, link);
+                let front = &bytes[at + HEADER..at + HEADER + bind.portal.len() + 1];
                 writer.replace(at, |out| {
-                    Session::close_own(&name, link, out);
-                    put_stand_in(link, out);
+                    Session::close_own(&target, link, out);
+                    // In a transaction it may be there from one that failed.
+                    put_own_close(STAND_IN, link, out);
+                    put_own_parse(STAND_IN, NOTHING, link, out);
+                    put_own_close(DEALLOCATING, link, out);
+                    put_own_parse(DEALLOCATING, DEALLOCATE_STAND_IN, link, out);
+                    let put_other = |out: &mut Vec<u8>| out.extend_from_slice(DEALLOCATING);
+                    put_renamed(header, front, bind.statement, put_other, out);
                 });
-            } else {
-                self.note_portal(bind.portal, &statement);
+                writer.sent = at + HEADER + front.len() + bind.statement.len();
+                link.owing.push(Owed::Bind { id, name });
+                return;
             }
+            self.note_portal(bind.portal, &statement);
         }
         self.name_for(
             at,
@@ -459,7 +483,7 @@ impl Session {
             link,
             writer,
         );
-        link.owing.push(Owed::Bind { id });
+        link.owing.push(Owed::Bind { id, name });
     }
 
     /// Makes sure that the connection has the statement that a Bind or Describe names, and writes the name that it
@@ -511,11 +535,13 @@ impl Session {
                 writer.replace(at, |out| self.align_name(name, link, out));
             }
             if name.starts_with(OWN_NAMES) {
-                let front = &writer.bytes[at + HEADER..at + HEADER + before + name.len()];
+                let front = &writer.bytes[at + HEADER..at + HEADER + before];
                 writer.replace(at, |out| {
-                    frame::put_header(out, header.tag, header.body + 1);
-                    out.extend_from_slice(front);
-                    out.push(b'?');
+                    let put_other = |out: &mut Vec<u8>| {
+                        out.extend_from_slice(name);
+                        out.push(b'?');
+                    };
+                    put_renamed(header, front, name, put_other, out);
                 });
                 writer.sent = at + HEADER + before + name.len();
             }
@@ -542,13 +568,8 @@ impl Session {
                     link.held.remove(statement.id);
                 }
             }
-            let start = out.len();
-            frame::put_header(out, header.tag, 0);
-            out.extend_from_slice(&bytes[at + HEADER..at + HEADER + before]);
-            put_name(statement.id, out);
-            let own = out.len() - start - HEADER - before;
-            let length = u32::try_from(header.body - name.len() + own + 4).unwrap_or(u32::MAX);
-            out[start + 1..start + HEADER].copy_from_slice(&length.to_be_bytes());
+            let front = &bytes[at + HEADER..at + HEADER + before];
+            put_renamed(header, front, name, |out| put_name(statement.id, out), out);
         });
         writer.sent = at + HEADER + before + name.len();
         debug_assert!(writer.sent <= end);
@@ -596,20 +617,8 @@ impl Session {
             .replaced(std::mem::replace(&mut self.unnamed, statement));
     }
 
-    /// What a server is given for a statement that it lacks: DEALLOCATE of a name that the session has, or has just given up,
-    /// goes by a stand-in.
+    /// What a server is given for a statement that it lacks.
     fn content_of<'a>(&self, statement: &'a Statement) -> Cow<'a, [u8]> {
-        let given_up = |name: &[u8]| {
-            let cold = self.cold.as_ref();
-            cold.is_some_and(|cold| {
-                cold.prepared.contains_key(name) || cold.taken.contains_key(name)
-            })
-        };
-        if statement.class.session == SessionEffect::Deallocate
-            && deallocate_target(statement.text()).is_some_and(|name| given_up(&name))
-        {
-            return Cow::Owned(stand_in_deallocate());
-        }
         if let Some(sql) = self.stand_in(statement.class, statement.text()) {
             return Cow::Owned([&sql[..], b"\0\0\0"].concat());
         }
@@ -648,17 +657,36 @@ impl Session {
         }
     }
 
-    fn executing(&mut self, body: &[u8], link: &mut Link, context: Context<'_>) {
+    /// An Execute is being sent. Returns the settings that follow it: RESET goes back to the connection's own default, and
+    /// what stands behind it in the group is to run with the session's.
+    fn executing(&mut self, body: &[u8], link: &mut Link, context: Context<'_>) -> Params {
+        let none = Params::default();
         let Some(cold) = self.cold.as_ref().filter(|cold| !cold.portals.is_empty()) else {
-            return;
+            return none;
         };
         let Some((portal, _)) = frame::split_cstr(body) else {
-            return;
+            return none;
         };
         let noted = cold.portals.iter().find(|(name, _)| **name == *portal);
-        if let Some(statement) = noted.map(|(_, statement)| statement.clone()) {
-            self.group.sets += self.effect(statement.class, statement.text(), link, context);
+        let Some(statement) = noted.map(|(_, statement)| statement.clone()) else {
+            return none;
+        };
+        let was_resetting = link.resetting;
+        let sets = self.effect(statement.class, statement.text(), link, context);
+        self.group.sets += sets;
+        if matches!(
+            statement.class.session,
+            SessionEffect::Deallocate | SessionEffect::DeallocateAll | SessionEffect::DiscardAll
+        ) {
+            // Executed once more it fails.
+            let portals = &mut self.cold().portals;
+            portals.retain(|(name, _)| **name != *portal);
         }
+        if sets == 0 || link.resetting == was_resetting {
+            return none;
+        }
+        link.resetting = was_resetting;
+        self.cold().settings.restore_behind()
     }
 
     /// One SET or RESET. What cannot be tracked keeps its connection.
@@ -713,6 +741,9 @@ impl Session {
                 0
             }
             SessionEffect::Deallocate => {
+                if let Some(name) = deallocate_target(text) {
+                    self.deallocating(&name);
+                }
                 // If the name is one of the proxy's own, the connection is about to lose another client's statement.
                 link.doubtful |=
                     deallocate_target(text).is_some_and(|name| name.starts_with(OWN_NAMES));
@@ -745,6 +776,8 @@ impl Session {
             }
             SessionEffect::Pin(reason) => {
                 self.pinned.pin(reason);
+                // Not even DISCARD ALL takes that away.
+                link.spent |= reason == PinReason::Function;
                 0
             }
             SessionEffect::Unknown => {
@@ -753,6 +786,22 @@ impl Session {
             }
         }
     }
+}
+
+/// A statement may run functions of which nobody knows what they leave behind: in what it calls, or in triggers.
+fn stain(class: Class, link: &mut Link, context: Context<'_>) {
+    if class.access == Access::Write {
+        link.stains = link.stains.and(context.catalog.leaves());
+    }
+}
+
+/// Whether a text may begin a transaction block, as far as it has been read.
+fn may_begin(class: Class) -> bool {
+    let unread = matches!(
+        class.reason,
+        Reason::UnsafeText | Reason::TooLong | Reason::TooManyStatements
+    );
+    unread || matches!(class.tx, TxEffect::Begin | TxEffect::Mixed)
 }
 
 /// Whether one of several statements ends a transaction.
@@ -782,21 +831,29 @@ fn make_room(link: &mut Link, id: StatementId, out: &mut Vec<u8>) {
     }
 }
 
-fn put_close(id: StatementId, link: &mut Link, out: &mut Vec<u8>) {
+fn own_name(id: StatementId) -> Vec<u8> {
     let mut name = Vec::with_capacity(24);
     put_name(id, &mut name);
-    frontend::put_close_statement(&name, out);
-    link.owing.push(Owed::Close { swallow: true });
+    name
+}
+
+fn put_close(id: StatementId, link: &mut Link, out: &mut Vec<u8>) {
+    put_own_close(&own_name(id), link, out);
 }
 
 fn put_parse_as(id: StatementId, content: &[u8], out: &mut Vec<u8>) {
-    let mut name = Vec::with_capacity(24);
-    put_name(id, &mut name);
-    frontend::put_parse(&name, content, out);
+    frontend::put_parse(&own_name(id), content, out);
 }
 
-fn put_stand_in(link: &mut Link, out: &mut Vec<u8>) {
-    frontend::put_parse(STAND_IN, STAND_IN_CONTENT, out);
+/// A Close of the proxy's own.
+fn put_own_close(name: &[u8], link: &mut Link, out: &mut Vec<u8>) {
+    frontend::put_close_statement(name, out);
+    link.owing.push(Owed::Close { swallow: true });
+}
+
+/// A Parse of the proxy's own, of a statement that is not for long.
+fn put_own_parse(name: &[u8], content: &[u8], link: &mut Link, out: &mut Vec<u8>) {
+    frontend::put_parse(name, content, out);
     link.owing.push(Owed::Parse {
         swallow: true,
         named: false,
@@ -805,8 +862,21 @@ fn put_stand_in(link: &mut Link, out: &mut Vec<u8>) {
     });
 }
 
-fn stand_in_deallocate() -> Vec<u8> {
-    [b"DEALLOCATE ", STAND_IN, b"\0\0\0"].concat()
+/// The front of a message that names a statement behind `front` of its body, with another name.
+fn put_renamed(
+    header: Header,
+    front: &[u8],
+    name: &[u8],
+    put_other: impl FnOnce(&mut Vec<u8>),
+    out: &mut Vec<u8>,
+) {
+    let start = out.len();
+    frame::put_header(out, header.tag, 0);
+    out.extend_from_slice(front);
+    put_other(out);
+    let other = out.len() - start - HEADER - front.len();
+    let length = u32::try_from(header.body - name.len() + other + 4).unwrap_or(u32::MAX);
+    out[start + 1..start + HEADER].copy_from_slice(&length.to_be_bytes());
 }
 
 /// Copies only from the first byte that changes.

@@ -14,7 +14,7 @@ use crate::sql::{
 };
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
-use crate::wire::{ClientFacing, Notice, SqlState};
+use crate::wire::{ClientFacing, Notice, SqlState, Status};
 
 /// What all sessions share.
 #[derive(Clone, Copy, Debug)]
@@ -155,16 +155,20 @@ impl Session {
         context: Context<'_>,
         replies: &mut Vec<u8>,
     ) -> Next {
+        if self.awaits_rest() && held.is_some_and(|(link, _)| !link.settled()) {
+            return Next::Drain;
+        }
         match header.tag {
             b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
                 Some(len) => {
                     let class = self.classify_query(&input[..len], header, context);
-                    if self.names_open(class) && held.is_some_and(|(link, _)| !link.settled()) {
+                    if self.names_open(class, held) && held.is_some_and(|(link, _)| !link.settled())
+                    {
                         return Next::Drain;
                     }
                     let unit = &input[..len];
                     self.next_listening(unit, class, held)
-                        .or_else(|| self.query_in_block(unit, class, held, replies))
+                        .or_else(|| self.query_in_block(unit, class, held, context, replies))
                         .unwrap_or_else(|| self.place(unit, class, held, context))
                 }
                 None => Next::More,
@@ -303,11 +307,17 @@ impl Session {
         let held = Some((link, false));
         match header.tag {
             b'P' => frontend::parse(body).is_some_and(|parse| {
-                !parse.name.is_empty()
-                    && (self.is_unconfirmed(parse.name)
-                        || is_on_its_way(&self.intern(parse, context), held))
+                let name = parse.name;
+                let statement = self.intern(parse, context);
+                let is_open = self.is_unconfirmed(name) || is_on_its_way(&statement, held);
+                (is_open && !name.is_empty()) || self.names_open(statement.class, held)
             }),
-            b'B' => frontend::bind(body).is_some_and(|bind| self.is_open(bind.statement, held)),
+            b'B' => frontend::bind(body).is_some_and(|bind| {
+                let bound = self.statement(bind.statement);
+                self.is_open(bind.statement, held)
+                    || bound.is_some_and(|bound| self.names_open(bound.class, held))
+            }),
+            b'Q' => self.names_open(self.classify_query(frame, header, context), held),
             b'D' | b'C' => matches!(
                 frontend::target(body),
                 Some(Target::Statement(name)) if self.is_open(name, held)
@@ -414,7 +424,8 @@ impl Session {
             Some(text) => self.classify(text, context),
             None => OPAQUE,
         };
-        self.steered(class)
+        let text = || frontend::query(&frame[HEADER..]).unwrap_or_default();
+        self.steered(self.executed(class, text, context))
     }
 
     pub(super) fn intern(
@@ -435,7 +446,7 @@ impl Session {
         context.statements.unshared(parse.content, class)
     }
 
-    fn classify(&self, text: &[u8], context: Context<'_>) -> Class {
+    pub(super) fn classify(&self, text: &[u8], context: Context<'_>) -> Class {
         let Context {
             classifier,
             catalog,
@@ -480,7 +491,7 @@ impl Session {
                 ..class
             }
         };
-        self.steered(class)
+        self.steered(self.executed(class, || statement.text(), context))
     }
 
     /// The statement that a Bind body names, if the session knows it.
@@ -515,34 +526,37 @@ impl Session {
                         let statement = self.intern(parse, context);
                         repeats |= self.is_unconfirmed(parse.name)
                             || (!parse.name.is_empty() && is_on_its_way(&statement, held));
-                        self.class_of(&statement, context)
+                        Some(self.class_of(&statement, context))
                     }
-                    None => OPAQUE,
+                    None => Some(OPAQUE),
                 },
                 b'B' => match frontend::bind(body) {
-                    Some(bind) if bind.statement.is_empty() && parsed_unnamed => NOTHING,
+                    Some(bind) if bind.statement.is_empty() && parsed_unnamed => None,
                     Some(bind) => {
                         repeats |= self.is_open(bind.statement, held);
-                        self.bound(body)
-                            .map_or(NOTHING, |statement| self.class_of(statement, context))
+                        let statement = self.statement(bind.statement);
+                        statement.map(|statement| self.class_of(statement, context))
                     }
-                    None => OPAQUE,
+                    None => Some(OPAQUE),
                 },
                 b'D' | b'C' => {
                     if let Some(Target::Statement(name)) = frontend::target(body) {
                         repeats |= self.is_open(name, held);
                     }
-                    NOTHING
+                    None
                 }
-                b'Q' => self.classify_query(&frame[..take], header, context),
-                b'F' => FUNCTION_CALL,
-                b'E' | b'S' | b'H' => NOTHING,
+                b'Q' => Some(self.classify_query(&frame[..take], header, context)),
+                b'F' => Some(FUNCTION_CALL),
+                b'E' | b'S' | b'H' => None,
                 // Terminate ends the group without a Sync; anything else is looked at when it is at the front.
                 _ if len > 0 => return group(len, merged, repeats),
                 tag => return Survey::Broken(Violation::Type(tag)),
             };
-            repeats |= self.names_open(class);
-            merged = merge(merged, class);
+            // Most messages have no class of their own.
+            if let Some(class) = class {
+                repeats |= self.names_open(class, held);
+                merged = merge(merged, class);
+            }
             len += take;
             if matches!(header.tag, b'S' | b'H' | b'Q' | b'F') {
                 return group(len, merged, repeats);
@@ -574,7 +588,7 @@ impl Session {
     }
 
     /// The same for what SQL may name.
-    fn names_open(&self, class: Class) -> bool {
+    fn names_open(&self, class: Class, held: Option<(&Link, bool)>) -> bool {
         let names = matches!(
             class.session,
             SessionEffect::Prepare
@@ -584,8 +598,13 @@ impl Session {
                 | SessionEffect::DiscardAll
                 | SessionEffect::SetSeveral
         );
-        let cold = self.cold.as_ref().filter(|_| names);
-        cold.is_some_and(|cold| !cold.unconfirmed.is_empty())
+        let cold = self.cold.as_ref();
+        names
+            && (cold.is_some_and(|cold| !cold.unconfirmed.is_empty())
+                || held.is_some_and(|(link, _)| {
+                    // Whether it is still so is known when what is on its way has been answered.
+                    link.owing.is_naming() || link.status == Status::Failed
+                }))
     }
 }
 
@@ -641,6 +660,7 @@ fn merge(a: Class, b: Class) -> Class {
     };
     let session = match (a.session, b.session) {
         (SessionEffect::None, session) | (session, SessionEffect::None) => session,
+        (SessionEffect::Execute, SessionEffect::Execute) => SessionEffect::Execute,
         _ => SessionEffect::Unknown,
     };
     let hint = match (a.access, b.access) {
@@ -687,6 +707,7 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
                 && (link.owing.is_cleaning()
                     || link.forgetting.is_some()
                     || link.resetting
+                    || link.wiping
                     || link.preparing
                     || link.steering
                     || link.guarded

@@ -48,7 +48,7 @@ use listen::{Hearing, Sharing};
 use pins::Pinned;
 use settings::Settings;
 use steer::Steering;
-use transaction::{Block, Lateness};
+use transaction::{Block, Lateness, Rest};
 
 /// What the proxy knows of one client's session.
 #[derive(Debug)]
@@ -123,6 +123,9 @@ enum NameChange {
     Closed(Arc<Statement>),
 }
 
+/// A name, and what it is to stand for.
+type Preparing = (Box<[u8]>, Option<Arc<Statement>>);
+
 /// State that most sessions do not have.
 #[derive(Debug, Default)]
 struct Cold {
@@ -140,12 +143,14 @@ struct Cold {
     told: HashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>,
     /// The unit that comes is sent again, with statements that are planned anew.
     renewed: bool,
-    /// PREPAREs on their way.
-    preparing: VecDeque<(Box<[u8]>, Arc<Statement>)>,
+    /// PREPAREs on their way, and a DEALLOCATE of what one of them prepares, which has none.
+    preparing: VecDeque<Preparing>,
     /// Portals whose statements change the session when they are executed.
     portals: Vec<(Box<[u8]>, Arc<Statement>)>,
     /// The SETs of a transaction that may move, each behind a semicolon.
     repeat: Vec<u8>,
+    /// Statements that wait for the end of a transaction.
+    rest: Option<Rest>,
     /// What is heard through the shared connection; boxed, because few sessions listen.
     hearing: Option<Box<Hearing>>,
     settings: Settings,
@@ -272,6 +277,36 @@ impl Session {
         inject(behind.unwrap_or_default().as_bytes(), link, out);
     }
 
+    /// After the last reply of a unit: takes away what functions may have left behind, and nothing else. Where that is more
+    /// than can be told apart, the connection is dirty instead. The replies are swallowed, but for news of settings.
+    pub fn wipe(link: &mut Link, out: &mut Vec<u8>) {
+        let stains = std::mem::take(&mut link.stains);
+        let mut sql = Vec::new();
+        for (reason, cure) in CURES {
+            if stains.has(*reason) {
+                if !sql.is_empty() {
+                    sql.push(b';');
+                }
+                sql.extend_from_slice(cure.as_bytes());
+            }
+        }
+        let settings = stains.has(PinReason::Settings);
+        if settings {
+            // The client's own are there as before when it is over.
+            Params::default().put_difference(&link.params, &mut sql);
+        }
+        if (settings && link.set_up) || !sql.is_ascii() {
+            link.dirty = true;
+            return;
+        }
+        if stains.has(PinReason::Prepare) {
+            link.held.clear();
+            link.own_names.clear();
+        }
+        link.wiping = !sql.is_empty();
+        inject(&sql, link, out);
+    }
+
     /// The server connection is gone, with everything that it had. Returns whether a write may have been in flight.
     pub fn lost(&mut self, link: &Link) -> bool {
         let wrote = link.wrote
@@ -303,6 +338,7 @@ impl Session {
             }
             cold.preparing.clear();
             cold.portals.clear();
+            cold.rest = None;
             if let Some(hearing) = &mut cold.hearing {
                 hearing.forget_noted();
             }
@@ -347,10 +383,11 @@ impl Session {
         let count = count.min(cold.unconfirmed.len());
         for (name, change) in cold.unconfirmed.drain(..count).rev() {
             match change {
-                NameChange::Defined => {
-                    cold.taken.remove(&name);
-                    cold.prepared.remove(&name)
-                }
+                // Taken away on its way, or defined again behind that: the latest goes first.
+                NameChange::Defined => match cold.prepared.remove(&name) {
+                    None => cold.taken.remove(&name),
+                    defined => defined,
+                },
                 NameChange::Closed(statement) => cold.prepared.insert(name, statement),
             };
         }
@@ -404,6 +441,22 @@ pub fn lexing_of<'a>(reported: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
     }
     lexing
 }
+
+/// What takes away what functions have left behind.
+const CURES: &[(PinReason, &str)] = &[
+    (
+        PinReason::AdvisoryLock,
+        "SELECT pg_catalog.pg_advisory_unlock_all()",
+    ),
+    (PinReason::Listen, "UNLISTEN *"),
+    (PinReason::HoldCursor, "CLOSE ALL"),
+    (PinReason::TemporaryObject, "DISCARD TEMP"),
+    (PinReason::Prepare, "DEALLOCATE ALL"),
+    (
+        PinReason::Settings,
+        "SET SESSION AUTHORIZATION DEFAULT;RESET ALL",
+    ),
+];
 
 /// A Query of the proxy's own, if there is anything in it.
 fn inject(sql: &[u8], link: &mut Link, out: &mut Vec<u8>) {

@@ -6,15 +6,18 @@
 
 use super::front::Context;
 use super::{OWN_NAMES, Session};
-use crate::link::{Link, Owed, Statement};
+use crate::link::{Link, Owed, Statement, StatementId};
 use crate::sql::{
-    self, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, execute_target,
-    mentions, prepare_target,
+    self, Access, Class, Executed, PinReason, Prepared, Reason, SessionEffect, TxEffect,
+    deallocate_target, mentions, prepare_target,
 };
 use crate::wire::{Status, frontend};
 
 /// Most statements that a session prepares by SQL and that move with it. With more of them it keeps its connection.
 const MAX_PREPARED: usize = 64;
+
+/// The content of a Parse without a statement, which also a transaction that has failed accepts.
+pub(super) const NOTHING: &[u8] = b"\0\0\0";
 
 /// Statement and portal by which a PREPARE is run again.
 const AGAIN: &[u8] = b"pgw_again";
@@ -48,14 +51,20 @@ impl Session {
         let target = match class.session {
             SessionEffect::None => return,
             SessionEffect::Prepare => prepare_target(text),
-            SessionEffect::Execute => execute_target(text),
+            SessionEffect::Execute => sql::executed(text).map(|executed| executed.name),
             // One that the session has goes by a stand-in.
             SessionEffect::Deallocate => {
                 deallocate_target(text).filter(|name| self.prepared(name).is_none())
             }
             _ => None,
         };
-        if let Some(name) = target {
+        let is_unfollowed = |name: &Vec<u8>| {
+            class.session == SessionEffect::Prepare
+                && self.prepared(name).is_some_and(|known| !is_followed(known))
+        };
+        if let Some(name) = target.as_ref().filter(|name| is_unfollowed(name)) {
+            Session::occupy(name, link, out);
+        } else if let Some(name) = target {
             self.align_name(&name, link, out);
         } else if mentions(text, b"execute") {
             // Which one is not looked for.
@@ -115,6 +124,89 @@ impl Session {
         link.own_names.insert(name, statement.id);
     }
 
+    /// The class of a text that may execute what the session has prepared by a name: that of what it runs, if it can be told.
+    #[inline]
+    pub(super) fn executed<'a>(
+        &self,
+        class: Class,
+        text: impl FnOnce() -> &'a [u8],
+        context: Context<'_>,
+    ) -> Class {
+        if class.session != SessionEffect::Execute || class.reason == Reason::Refused {
+            return class;
+        }
+        let Context {
+            classifier,
+            catalog,
+            ..
+        } = context;
+        let text = text();
+        self.execution(text, context)
+            .filter(|_| class.statements == 1)
+            .map_or(class, |(executed, statement)| {
+                let prepared = prepared_by(statement);
+                let known = prepared.filter(|_| self.lexing.is_alike(statement.text()));
+                known.map_or(class, |prepared| {
+                    executed.class(class, prepared, classifier, self.lexing, catalog)
+                })
+            })
+    }
+
+    /// An EXECUTE, and what its name stands for. What the protocol has prepared must not be a write: its parameters have types
+    /// that no text tells of.
+    fn execution<'a>(
+        &self,
+        text: &'a [u8],
+        context: Context<'_>,
+    ) -> Option<(Executed<'a>, &Statement)> {
+        let executed = sql::executed(text)?;
+        let statement = self.prepared(&executed.name)?;
+        let is_known = statement.by_sql
+            || (is_followed(statement)
+                && self.class_of(statement, context).access != Access::Write);
+        is_known.then_some((executed, &**statement))
+    }
+
+    /// The text that an EXECUTE runs.
+    pub(super) fn executed_text(&self, text: &[u8], context: Context<'_>) -> Option<Vec<u8>> {
+        let (executed, statement) = self.execution(text, context)?;
+        Some(executed.text(prepared_by(statement)?).into_owned())
+    }
+
+    /// Has the server bear a client's name for nothing at all, so that it says itself, and when it is asked, that the name is
+    /// taken. Whoever uses the name next brings what belongs there.
+    pub(super) fn occupy(name: &[u8], link: &mut Link, out: &mut Vec<u8>) {
+        if link.own_names.remove(name) {
+            close(name, link, out);
+        }
+        frontend::put_parse(name, NOTHING, out);
+        link.owing.push(Owed::Own(b'1'));
+        link.own_names.insert(name, StatementId::NONE);
+        // One of the proxy's own may have been meant.
+        link.doubtful |= name.starts_with(OWN_NAMES);
+    }
+
+    /// In the middle of what binds a session to its connection: if it is not known any more what the server has prepared,
+    /// it forgets all of it, and the session prepares again what it uses. Nobody else has the connection afterwards.
+    pub(super) fn mend(&self, link: &mut Link, out: &mut Vec<u8>) {
+        let bound = self.group.open || (link.settled() && link.status == Status::Transaction);
+        let heard = !link.owing.skipping() && !link.copy_in && link.status != Status::Failed;
+        if !(link.doubtful && bound && heard) {
+            return;
+        }
+        forget_all(link, out);
+        link.doubtful = false;
+        link.spent = true;
+        if !self.group.open {
+            out.extend_from_slice(frontend::SYNC);
+            link.owing.push(Owed::Sync {
+                swallow: true,
+                write: false,
+                sets: 0,
+            });
+        }
+    }
+
     /// A PREPARE is being sent. What cannot be followed keeps its connection.
     pub(super) fn preparing(
         &mut self,
@@ -133,18 +225,45 @@ impl Session {
         let statement = context.statements.by_sql(text, class);
         self.cold()
             .preparing
-            .push_back((name.into_boxed_slice(), statement));
+            .push_back((name.into_boxed_slice(), Some(statement)));
         link.preparing = true;
     }
 
-    /// A PREPARE has succeeded.
-    pub(super) fn has_prepared(&mut self, link: &mut Link) {
+    /// A DEALLOCATE is being sent. If what it names is on its way, it is gone when that has come.
+    pub(super) fn deallocating(&mut self, name: &[u8]) {
         if let Some(cold) = &mut self.cold
-            && let Some((name, statement)) = cold.preparing.pop_front()
+            && cold.preparing.iter().any(|(other, _)| **other == *name)
         {
-            link.own_names.insert(&name, statement.id);
-            cold.prepared.insert(name, statement);
+            cold.preparing.push_back((name.into(), None));
         }
+    }
+
+    /// A PREPARE has succeeded, or a DEALLOCATE.
+    pub(super) fn has_prepared(&mut self, deallocates: bool, link: &mut Link) {
+        let Some(cold) = &mut self.cold else { return };
+        let next = cold.preparing.front();
+        if next.is_none_or(|(_, statement)| statement.is_none() != deallocates) {
+            return;
+        }
+        match cold.preparing.pop_front() {
+            Some((name, Some(statement))) => {
+                link.own_names.insert(&name, statement.id);
+                cold.prepared.insert(name, statement);
+            }
+            Some((name, None)) => {
+                link.own_names.remove(&name);
+                cold.prepared.remove(&name);
+            }
+            None => {}
+        }
+    }
+}
+
+fn prepared_by(statement: &Statement) -> Option<Prepared<'_>> {
+    if statement.by_sql {
+        sql::prepared(statement.text())
+    } else {
+        Some(Prepared::by_protocol(statement.text()))
     }
 }
 
@@ -162,16 +281,17 @@ fn is_suspicious(class: Class, text: &[u8]) -> bool {
     hidden || (class.session != SessionEffect::None && mentions(text, OWN_NAMES))
 }
 
-/// Has the server forget every prepared statement.
+/// Has the server forget every prepared statement but the unnamed one, which DEALLOCATE ALL leaves alone.
 fn forget_all(link: &mut Link, out: &mut Vec<u8>) {
+    // One that failed half-way has left it there.
+    close(AGAIN, link, out);
     run(b"DEALLOCATE ALL\0\0\0", link, out);
     link.held.clear();
     link.own_names.clear();
-    link.unnamed = None;
 }
 
 /// Runs a statement, given as the content of a Parse, among the messages of a group.
-fn run(content: &[u8], link: &mut Link, out: &mut Vec<u8>) {
+pub(super) fn run(content: &[u8], link: &mut Link, out: &mut Vec<u8>) {
     frontend::put_parse(AGAIN, content, out);
     frontend::put_bind(AGAIN, AGAIN, out);
     frontend::put_execute(AGAIN, out);

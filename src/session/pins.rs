@@ -137,7 +137,7 @@ fn source(reason: PinReason) -> &'static str {
         // The proxy's own come by the protocol.
         PinReason::Prepare => "pg_prepared_statements WHERE from_sql",
         // Not asked for: these stay. One row is enough to say so.
-        PinReason::Load | PinReason::Settings => "pg_database",
+        PinReason::Load | PinReason::Settings | PinReason::Function => "pg_database",
     }
 }
 

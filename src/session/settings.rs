@@ -143,6 +143,25 @@ impl Settings {
         }
     }
 
+    /// What brings back the values of the startup packet behind the RESET that was noted last, of which the session has been
+    /// told nothing yet: then both are where RESET takes the session.
+    pub(super) fn restore_behind(&mut self) -> Params {
+        let mut wanted = Params::default();
+        match self.sent.back_mut() {
+            Some(Pending::Reset(name, restored)) => {
+                *restored = true;
+                wanted.reset(name, &self.defaults);
+            }
+            Some(Pending::ResetAll(restored)) => {
+                *restored = true;
+                wanted = (*self.defaults).clone();
+                Params::IDENTITY.iter().for_each(|name| wanted.unset(name));
+            }
+            _ => {}
+        }
+        wanted
+    }
+
     /// Whether so many changes are open that following them costs too much.
     pub(super) fn are_too_many(&self) -> bool {
         self.in_transaction.len() >= MAX_SETTINGS

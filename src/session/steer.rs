@@ -59,7 +59,15 @@ impl Session {
     /// How a statement of this class is routed.
     #[inline]
     pub fn policy(&self, class: Class) -> Policy {
-        self.steering.now.for_statement(class)
+        let policy = self.steering.now.for_statement(class);
+        if self.is_optimistic() {
+            // What it reads it may write back.
+            return Policy {
+                consistency: Consistency::Session,
+                ..policy
+            };
+        }
+        policy
     }
 
     /// Whether the session asks for standbys alone: what a standby refuses is its client's affair.

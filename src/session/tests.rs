@@ -14,7 +14,7 @@ use crate::config::{Hints, Route};
 use crate::link::{Again, Refusal, Statements, Value};
 use crate::route::Ground;
 use crate::sql::catalog::Change;
-use crate::sql::{Access, Class, Classifier};
+use crate::sql::{Access, Class, Classifier, Pins};
 use crate::wire::frame::{put_header, split_cstr};
 use crate::wire::{Notice, SqlState, backend};
 
@@ -113,7 +113,14 @@ impl Script {
                 self.refused |= received.refused;
                 if let Some(again) = received.again {
                     let (units, first) = link.replay.take();
+                    if matches!(again, Again::Bounced(_)) {
+                        let out = &mut self.sent[node as usize];
+                        self.draining |= self.session.leave_refused(link, out);
+                    }
                     self.sent_again(again, units, first);
+                }
+                if let Some(rest) = received.rest {
+                    self.input.splice(0..0, rest);
                 }
                 if let Some((_, unit)) = received.learned {
                     let context = context(&self.classifier, &self.statements);
@@ -195,11 +202,14 @@ impl Script {
         } else if self.session.pin().is_some() {
             let out = &mut self.sent[node as usize];
             self.session.ask_for_pins(link, out);
-        } else if link.doubtful {
+        } else if link.doubtful || (link.spent && !link.dirty) {
             *link = Link::new(self.max_prepared);
             self.held = None;
         } else if link.dirty {
             Session::clean(link, None, None, &mut self.sent[node as usize]);
+        } else if !link.stains.is_empty() {
+            Session::wipe(link, &mut self.sent[node as usize]);
+            self.release();
         } else {
             assert!(link.reusable() || link.fatal, "{link:?}");
             self.held = None;
@@ -305,7 +315,8 @@ impl Script {
             self.sent[node as usize].extend_from_slice(&out);
             return false;
         }
-        link.bounces = node == Node::Standby && self.bouncing;
+        link.on_standby = node == Node::Standby;
+        link.bounces = link.on_standby && self.bouncing;
         let context = context(&self.classifier, &self.statements);
         if self.session.forward(bytes, class, link, context, &mut out) {
             out.extend_from_slice(bytes);
@@ -470,7 +481,10 @@ fn show(bytes: &[u8], client: bool) -> String {
                 let (_, after) = split_cstr(body).expect("a Parse has a name");
                 format!("P {} {}", name(body), name(after))
             }
-            (CLIENT, 'B') => format!("B {}", name(&body[1..])),
+            (CLIENT, 'B') => {
+                let (_, after) = split_cstr(body).expect("a Bind has a portal");
+                format!("B {}", name(after))
+            }
             (CLIENT, 'D' | 'C') => format!("{tag} {}", name(&body[1..])),
             (SERVER, 'E') => {
                 let code = backend::error_field(body, b'C').unwrap_or_default();
@@ -771,9 +785,114 @@ fn postgresql_words_what_is_wrong_with_a_name() {
          server: E 26000 / Z I
          told: E 26000 / Z I
          client: B s1 / E / S
-         standby: P pgw_1 select 1 / B pgw_1 / E / S
-         server: 1 / 2 / C SELECT 1 / Z I
+         standby: C s1 / S / B pgw_1 / E / S
+         server: 3 / Z I / 2 / C SELECT 1 / Z I
          told: 2 / C SELECT 1 / Z I",
+    );
+}
+
+/// What comes before a name that is taken comes first: a transaction that has failed, a mistake in the text.
+#[test]
+fn a_name_that_is_taken_is_refused_by_the_server() {
+    play(
+        "client: P s1 select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: P s1 select 2 / S
+         primary: P s1 - / P s1 select 2 / S
+         server: 1 / E 42P05 / Z E
+         told: E 42P05 / Z E
+         client: P s1 select 2 / S
+         primary: C s1 / P s1 - / P s1 select 2 / S
+         server: 3 / 1 / E 25P02 / Z E
+         told: E 25P02 / Z E
+         client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         held: nothing",
+    );
+}
+
+/// Whether the transaction has failed by then is the server's to say.
+#[test]
+fn a_statement_that_the_server_has_is_prepared_again_where_the_transaction_may_have_failed() {
+    play(
+        "client: P a select 1 / S
+         standby: P pgw_1 select 1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: P b select 1 / S
+         primary: P pgw_1 select 1 / S
+         server: 1 / Z T
+         told: 1 / Z T
+         client: P c select 1 / S
+         told: 1
+         primary: S
+         server: Z T
+         told: Z T
+         client: Q select bad / P d select 1 / S
+         primary: Q select bad / C pgw_1 / P pgw_1 select 1 / S
+         server: E 42703 / Z E / 3 / E 25P02 / Z E
+         told: E 42703 / Z E / E 25P02 / Z E
+         client: B d / S
+         primary: B d / S
+         server: E 26000 / Z E
+         told: E 26000 / Z E",
+    );
+}
+
+/// A Close that makes room is skipped with its group: then the server has what the proxy took for closed, and the session
+/// cannot leave the connection.
+#[test]
+fn what_the_server_has_is_forgotten_where_it_is_not_known() {
+    let mut script = Script::with(Params::default(), 2);
+    script.play(
+        "client: P a select 1 / P b select 2 / S
+         standby: P pgw_1 select 1 / P pgw_2 select 2 / S
+         server: 1 / 1 / Z I
+         told: 1 / 1 / Z I
+         client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: B a / B b / S
+         primary: P pgw_1 select 1 / B pgw_1 / P pgw_2 select 2 / B pgw_2 / S
+         server: 1 / 2 / 1 / 2 / Z T
+         told: 2 / 2 / Z T
+         client: Q savepoint x
+         primary: Q savepoint x
+         server: C SAVEPOINT / Z T
+         told: C SAVEPOINT / Z T
+         client: B nobody / P c select 3 / S
+         primary: B nobody / C pgw_1 / P pgw_3 select 3 / S
+         server: E 26000 / Z E
+         told: E 26000 / Z E
+         client: Q rollback to x
+         primary: Q rollback to x
+         server: C ROLLBACK / Z T
+         told: C ROLLBACK / Z T
+         client: B a / S
+         primary: C pgw_again / P pgw_again DEALLOCATE ALL / B pgw_again / E / C pgw_again / C pgw_again / S / P pgw_1 select 1 / B pgw_1 / S
+         server: 3 / 1 / 2 / C DEALLOCATE ALL / 3 / 3 / Z T / 1 / 2 / Z T
+         told: 2 / Z T",
+    );
+    assert!(script.links[0].spent, "nobody else has the connection");
+    script.play(
+        "client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing",
     );
 }
 
@@ -1452,8 +1571,8 @@ fn deallocate() {
          server: 1 / Z I / C DEALLOCATE / Z I
          told: C DEALLOCATE / Z I",
         "client: P - deallocate s1 / B - / E / S
-         primary: P - DEALLOCATE pgw_deallocated / P pgw_deallocated - / B - / E / S
-         server: 1 / 1 / 2 / C DEALLOCATE / Z I
+         primary: P - deallocate s1 / C pgw_deallocated / P pgw_deallocated - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated / B pgw_deallocating / E / S
+         server: 1 / 3 / 1 / 3 / 1 / 2 / C DEALLOCATE / Z I
          told: 1 / 2 / C DEALLOCATE / Z I",
     ] {
         play(&format!("{prepared}\n{script}\n{unknown}"));
@@ -2428,6 +2547,178 @@ fn what_follows_a_reset_has_the_settings_of_the_startup_packet() {
     );
 }
 
+/// In a group it follows the RESET at once.
+#[test]
+fn what_follows_a_reset_in_its_group_has_the_settings_of_the_startup_packet() {
+    let mut params = Params::default();
+    params.set("datestyle", Value::Plain("German".into()));
+    let mut script = Script::with(params, 100);
+    script.play(
+        "client: Q set datestyle = sql
+         primary: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q set datestyle = sql
+         server: T / D 1 / C SELECT 1 / S DateStyle German / Z I / C SET / S DateStyle SQL / Z I
+         told: C SET / S DateStyle SQL / Z I
+         held: nothing
+         client: P - reset datestyle / B - / E / P - select 1 / B - / E / S
+         primary: P - reset datestyle / B - / E / P pgw_again SET datestyle TO 'German' / B pgw_again / E / C pgw_again / C pgw_again / P - select 1 / B - / E / S
+         server: 1 / 2 / C RESET / 1 / 2 / C SET / 3 / 3 / 1 / 2 / C SELECT 1 / S DateStyle German / Z I
+         told: 1 / 2 / C RESET / 1 / 2 / C SELECT 1 / S DateStyle German / Z I
+         held: nothing
+         client: Q select 2
+         standby: Q SELECT pg_catalog.set_config('datestyle', 'German', false) / Q select 2
+         server: T / D 1 / C SELECT 1 / S DateStyle German / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: nothing
+         client: Q update t set a = 1
+         primary: Q update t set a = 1
+         server: C UPDATE 1 / Z I
+         told: C UPDATE 1 / Z I
+         held: nothing",
+    );
+}
+
+/// What functions leave behind is taken away, and nothing of the session's; of a setting that is another now, the client
+/// hears.
+#[test]
+fn what_functions_leave_behind_is_taken_away() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q set work_mem = '1MB'
+         primary: Q set work_mem = '1MB'
+         server: C SET / Z I
+         told: C SET / Z I
+         held: nothing
+         client: Q insert into t values (1)
+         primary: Q insert into t values (1)",
+    );
+    script.links[0].stains = Pins::NONE
+        .with(PinReason::Settings)
+        .with(PinReason::AdvisoryLock);
+    script.play(
+        "server: C INSERT 0 1 / S DateStyle SQL / Z I
+         told: C INSERT 0 1 / S DateStyle SQL / Z I
+         primary: Q SELECT pg_catalog.pg_advisory_unlock_all();SET SESSION AUTHORIZATION DEFAULT;RESET ALL⏎;SET work_mem TO '1MB'
+         held: primary
+         client: Q select 1
+         server: T / D 1 / C SELECT 1 / C SET / C RESET / C SET / S DateStyle ISO / Z I
+         told: S DateStyle ISO
+         standby: Q SET work_mem TO '1MB' / Q select 1
+         server: C SET / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: nothing
+         client: Q insert into t values (2)
+         primary: Q insert into t values (2)
+         server: C INSERT 0 1 / Z I
+         told: C INSERT 0 1 / Z I
+         held: nothing",
+    );
+}
+
+/// What functions prepare has any name, and so all go.
+#[test]
+fn statements_that_functions_prepare_go_with_all_others() {
+    let mut script = Script::new();
+    script.play(
+        "client: P a insert into t values (1) / B a / E / S
+         primary: P pgw_1 insert into t values (1) / B pgw_1 / E / S",
+    );
+    script.links[0].stains = Pins::NONE.with(PinReason::Prepare);
+    script.play(
+        "server: 1 / 2 / C INSERT 0 1 / Z I
+         told: 1 / 2 / C INSERT 0 1 / Z I
+         primary: Q DEALLOCATE ALL
+         server: C DEALLOCATE ALL / Z I
+         held: nothing
+         client: B a / E / S
+         primary: P pgw_1 insert into t values (1) / B pgw_1 / E / S
+         server: 1 / 2 / C INSERT 0 1 / Z I
+         told: 2 / C INSERT 0 1 / Z I
+         held: nothing",
+    );
+}
+
+/// A group that fails before its DEALLOCATE takes nothing away, whatever it was to prepare behind it.
+#[test]
+fn a_name_stays_where_what_was_to_take_it_is_skipped() {
+    play(
+        "client: P a select 1 / P - bad / P - deallocate all / B - / E / P a select 1 / S
+         primary: P pgw_1 select 1 / P - bad / P - deallocate all / B - / E / C pgw_1 / P pgw_1 select 1 / S
+         server: 1 / E 42601 / Z I
+         told: 1 / E 42601 / Z I
+         client: B a / S
+         standby: P pgw_1 select 1 / B pgw_1 / S
+         server: 1 / 2 / Z I
+         told: 2 / Z I",
+    );
+}
+
+/// The session has what a transaction could not be brought, because it had failed.
+#[test]
+fn a_prepared_name_survives_a_transaction_that_fails_on_its_way() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q prepare p as select 1
+         primary: Q prepare p as select 1
+         server: C PREPARE / Z I
+         told: C PREPARE / Z I
+         held: nothing",
+    );
+    script.links[0] = Link::new(100);
+    script.play(
+        "client: Q begin / Q select bad / Q prepare p as select 2 / Q rollback / Q execute p
+         primary: Q begin / Q select bad / P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q prepare p as select 2
+         server: C BEGIN / Z T / E 42703 / Z E / E 25P02 / Z E / E 25P02 / Z E
+         told: C BEGIN / Z T / E 42703 / Z E / E 25P02 / Z E
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         primary: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
+         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I
+         held: nothing",
+    );
+    // Nor is it decided before the transaction's end has been heard of.
+    script.links[0] = Link::new(100);
+    script.play(
+        "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q select bad
+         primary: Q select bad
+         server: E 42703 / Z E
+         told: E 42703 / Z E
+         client: Q rollback / Q execute p
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         primary: P pgw_again prepare p as select 1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p
+         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / C SELECT 1 / Z I
+         told: T / C SELECT 1 / Z I",
+    );
+}
+
+/// What a group prepares and deallocates is gone, though neither was known when the other was sent.
+#[test]
+fn prepare_and_deallocate_in_one_group() {
+    for (away, tag) in [
+        ("deallocate p", "DEALLOCATE"),
+        ("deallocate all", "DEALLOCATE ALL"),
+    ] {
+        play(&format!(
+            "client: P - prepare p as select 1 / B - / E / P - {away} / B - / E / S
+             primary: P - prepare p as select 1 / B - / E / P - {away} / B - / E / S
+             server: 1 / 2 / C PREPARE / 1 / 2 / C {tag} / Z I
+             told: 1 / 2 / C PREPARE / 1 / 2 / C {tag} / Z I
+             held: nothing
+             client: Q prepare p as select 2
+             primary: Q prepare p as select 2
+             server: C PREPARE / Z I
+             told: C PREPARE / Z I"
+        ));
+    }
+}
+
 #[test]
 fn settings_that_are_no_settings_of_the_session() {
     let check = |client: &str, server: &str, pinned: bool, expected: &[(&str, &str)]| {
@@ -3118,10 +3409,16 @@ fn a_transaction_that_cannot_move_fails() {
              standby: {refused} / S
              server: E 42601 / Z E
              told: E 25P02 / Z E
+             client: Q selec
+             standby: Q selec
+             server: E 42601 / Z E
+             told: E 42601 / Z E
              client: Q rollback
              standby: Q rollback
              server: C ROLLBACK / Z I
              told: C ROLLBACK / Z I
+             standby: Q DISCARD ALL
+             server: C DISCARD ALL / Z I
              held: nothing"
         ));
     };
@@ -3678,4 +3975,394 @@ fn a_prepared_begin_takes_a_connection() {
     script.client(&write("B b / E / S", CLIENT));
     assert_eq!(show(&script.told, SERVER), "");
     assert_eq!(script.held, Some(Node::Primary));
+}
+
+// ── the first unit of a READ ONLY transaction, and the last ──────────────────────────────────────────────────────────
+
+fn late_bounce(transcript: &str) -> Script {
+    let mut script = late(false);
+    script.bouncing = true;
+    script.play(transcript);
+    script
+}
+
+#[test]
+fn a_transaction_begins_again_where_its_first_statement_can_run() {
+    let script = late_bounce(
+        "client: Q begin isolation level repeatable read, read only
+         told: C BEGIN / Z T
+         client: Q select a from v
+         standby: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select a from v
+         server: C BEGIN / Z T / T / E 25006 / Z E
+         bounced: read_only
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select a from v
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q select 1
+         primary: Q select 1
+         server: T / C SELECT 0 / Z T
+         told: T / C SELECT 0 / Z T
+         client: Q commit
+         primary: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / Z I
+         held: nothing",
+    );
+    assert_eq!(script.classifier.learned(), 1);
+    late_bounce(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: P - select a from v / B - / D - / E / S
+         standby: Q BEGIN READ ONLY / P - select a from v / B - / D - / E / S
+         vanished:
+         bounced: lost
+         primary: Q BEGIN READ ONLY / P - select a from v / B - / D - / E / S
+         server: C BEGIN / Z T / 1 / 2 / T / C SELECT 0 / Z T
+         told: 1 / 2 / T / C SELECT 0 / Z T",
+    );
+}
+
+#[test]
+fn a_transaction_of_one_snapshot_that_its_client_has_seen_stays() {
+    late_bounce(
+        "client: Q begin isolation level repeatable read read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q select a from v
+         standby: Q select a from v
+         server: E 25006 / Z E
+         told: E 25006 / Z E",
+    );
+    // What is behind the first on its way cannot be put behind it again, so neither moves.
+    late_bounce(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select a from v / Q select 1
+         standby: Q BEGIN READ ONLY / Q select a from v / Q select 1
+         server: C BEGIN / Z T / E 25006 / Z E / E 25P02 / Z E
+         told: E 25006 / Z E / E 25P02 / Z E",
+    );
+}
+
+#[test]
+fn a_transaction_that_may_move_goes_on_where_its_statement_can_run() {
+    let begun = "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q set local work_mem = '1MB'
+         standby: Q BEGIN READ ONLY / Q set local work_mem = '1MB'
+         server: C BEGIN / Z T / C SET / Z T
+         told: C SET / Z T
+         client: Q select 1
+         standby: Q select 1
+         server: T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q select a from v
+         standby: Q select a from v";
+    let again = "primary: Q BEGIN READ ONLY⏎;set local work_mem = '1MB' / Q select a from v
+         server: C BEGIN / C SET / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q select 1
+         primary: Q select 1
+         server: T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T";
+    let play = |then: &str| {
+        let mut script = late(false);
+        script.bouncing = true;
+        script.play(&format!("{begun}\n{then}"));
+    };
+    let moved = |how: &str| play(&format!("{how}\n{again}"));
+    moved(
+        "server: T / E 40001 / Z E
+         bounced: conflict
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I",
+    );
+    moved(
+        "server: T / E 25006 / Z E
+         bounced: read_only
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I",
+    );
+    moved("vanished:\nbounced: lost");
+    // A row has been shown.
+    play(
+        "server: T / D 1 / E 40001 / Z E
+         told: T / D 1 / E 40001 / Z E",
+    );
+    // What ties it to its connection would be lost.
+    late_bounce(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q declare c cursor for select 1
+         standby: Q BEGIN READ ONLY / Q declare c cursor for select 1
+         server: C BEGIN / Z T / C DECLARE CURSOR / Z T
+         told: C DECLARE CURSOR / Z T
+         client: Q select a from v
+         standby: Q select a from v
+         server: E 25006 / Z E
+         told: E 25006 / Z E",
+    );
+}
+
+#[test]
+fn the_end_of_a_transaction_on_a_standby_may_stand_among_others() {
+    let begin = "client: Q begin isolation level repeatable read read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T";
+    let check = |then: &str| _ = late(false).play(begin).play(then);
+    check(
+        "client: Q select 2; commit
+         standby: Q select 2; commit
+         server: T / D 2 / C SELECT 1 / C COMMIT / Z I
+         told: T / D 2 / C SELECT 1 / C COMMIT / Z I
+         wrote: no
+         held: nothing",
+    );
+    check(
+        "client: Q commit; begin
+         standby: Q commit
+         server: C COMMIT / Z I
+         told: C COMMIT / C BEGIN / Z T
+         held: nothing
+         client: Q insert into t values (1)
+         primary: Q BEGIN / Q insert into t values (1)
+         server: C BEGIN / Z T / C INSERT 0 1 / Z T
+         told: C INSERT 0 1 / Z T",
+    );
+    check(
+        "client: Q select 2; rollback; insert into t values (1); select 3 / Q select 4
+         standby: Q select 2; rollback
+         server: T / D 2 / C SELECT 1 / C ROLLBACK / Z I
+         told: T / D 2 / C SELECT 1 / C ROLLBACK
+         primary: Q insert into t values (1); select 3 / Q select 4
+         server: C INSERT 0 1 / T / D 3 / C SELECT 1 / Z I
+         told: C INSERT 0 1 / T / D 3 / C SELECT 1 / Z I
+         wrote: yes
+         server: T / D 4 / C SELECT 1 / Z I
+         told: T / D 4 / C SELECT 1 / Z I",
+    );
+    // What fails before the end takes all of it along.
+    check(
+        "client: Q select 2; commit; begin
+         standby: Q select 2; commit
+         server: E 22012 / Z E
+         told: E 22012 / Z E
+         client: Q commit; begin
+         standby: Q commit
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / C BEGIN / Z T
+         held: nothing",
+    );
+    for cannot in [
+        "select nextval('s'); commit",
+        "commit and chain; select 1",
+        "select 2; show work_mem; commit",
+    ] {
+        check(&format!(
+            "client: Q {cannot}
+             standby: P - pgweir has refused a statement of this transaction / S
+             server: E 42601 / Z E
+             told: E 25006 / Z E"
+        ));
+    }
+    let mut script = late(false);
+    script.play(begin);
+    script.play("client: Q commit; begin\nstandby: Q commit");
+    assert!(!script.lost());
+    assert!(!script.session.awaits_rest());
+}
+
+// ── EXECUTE ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn an_execute_goes_where_its_statement_does() {
+    play(
+        "client: Q prepare p (int) as select $1
+         primary: Q prepare p (int) as select $1
+         server: C PREPARE / Z I
+         told: C PREPARE / Z I
+         client: Q execute p (1)
+         standby: P pgw_again prepare p (int) as select $1 / B pgw_again / E / C pgw_again / C pgw_again / S / Q execute p (1)
+         server: 1 / 2 / C PREPARE / 3 / 3 / Z I / T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         client: P - explain execute p (1) / B - / E / S
+         standby: P - explain execute p (1) / B - / E / S
+         server: 1 / 2 / T / D 1 / C EXPLAIN / Z I
+         told: 1 / 2 / T / D 1 / C EXPLAIN / Z I
+         client: Q execute p (nextval('s'))
+         primary: Q execute p (nextval('s'))
+         server: T / D 1 / C SELECT 1 / Z I
+         told: T / D 1 / C SELECT 1 / Z I
+         wrote: yes",
+    );
+}
+
+// ── optimistic transactions ──────────────────────────────────────────────────────────────────────────────────────────
+
+fn optimistic(transcript: &str) {
+    let mut script = late(false);
+    script.session.lateness.optimistic = true;
+    script.bouncing = true;
+    script.play(transcript);
+}
+
+#[test]
+fn an_optimistic_transaction_reads_from_a_standby_until_it_does_anything_else() {
+    let reads = "client: Q begin
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: P s select a from t / B s / E / S
+         standby: P pgw_1 select a from t / B pgw_1 / E / S
+         server: 1 / 2 / C SELECT 0 / Z T
+         told: 1 / 2 / C SELECT 0 / Z T";
+    for (statement, tag) in [
+        ("insert into t values (1)", "INSERT 0 1"),
+        ("savepoint a", "SAVEPOINT"),
+        ("set local work_mem = '1MB'", "SET"),
+        ("declare c cursor for select 1", "DECLARE CURSOR"),
+        ("select nextval('s')", "SELECT 1"),
+        ("show transaction_read_only", "SHOW"),
+        ("select 1 from pg_class", "SELECT 1"),
+    ] {
+        optimistic(&format!(
+            "{reads}
+             client: Q {statement}
+             standby: Q ROLLBACK
+             server: C ROLLBACK / Z I
+             primary: Q BEGIN / Q {statement}
+             server: C BEGIN / Z T / C {tag} / Z T
+             told: C {tag} / Z T
+             client: Q select 1
+             primary: Q select 1
+             server: T / D 1 / C SELECT 1 / Z T
+             told: T / D 1 / C SELECT 1 / Z T
+             client: Q commit
+             primary: Q commit
+             server: C COMMIT / Z I
+             told: C COMMIT / Z I
+             held: nothing"
+        ));
+    }
+    optimistic(&format!(
+        "{reads}
+         client: P - insert into t values (1) / B - / E / S
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN / P - insert into t values (1) / B - / E / S
+         server: C BEGIN / Z T / 1 / 2 / C INSERT 0 1 / Z T
+         told: 1 / 2 / C INSERT 0 1 / Z T"
+    ));
+    for end in ["commit", "rollback"] {
+        let tag = end.to_uppercase();
+        optimistic(&format!(
+            "{reads}
+             client: Q {end}
+             standby: Q {end}
+             server: C {tag} / Z I
+             told: C {tag} / Z I
+             wrote: no
+             held: nothing"
+        ));
+        optimistic(&format!(
+            "{reads}
+             client: P - {end} / B - / E / S
+             standby: P - {end} / B - / E / S
+             server: 1 / 2 / C {tag} / Z I
+             told: 1 / 2 / C {tag} / Z I
+             held: nothing"
+        ));
+    }
+    // What says what the transaction is, or what the next one is, can be answered on the way.
+    for (statement, tag) in [
+        ("set transaction read write", "SET"),
+        ("commit and chain", "COMMIT"),
+    ] {
+        optimistic(&format!(
+            "{reads}
+             client: Q {statement}
+             standby: Q ROLLBACK
+             server: C ROLLBACK / Z I
+             told: C {tag} / Z T
+             held: nothing"
+        ));
+    }
+    // What a standby refuses it moves for, too: it may write.
+    optimistic(&format!(
+        "{reads}
+         client: Q select a from v
+         standby: Q select a from v
+         server: T / E 25006 / Z E
+         bounced: read_only
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN / Q select a from v
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T"
+    ));
+    // Too late on any server.
+    optimistic(&format!(
+        "{reads}
+         client: Q set transaction isolation level serializable
+         standby: Q set transaction isolation level serializable
+         server: E 25001 / Z E
+         told: E 25001 / Z E"
+    ));
+}
+
+#[test]
+fn what_no_optimistic_transaction_begins_with() {
+    for (begin, first) in [
+        ("BEGIN", "insert into t values (1)"),
+        ("BEGIN", "set local work_mem = '1MB'"),
+        ("BEGIN", "savepoint a"),
+        ("BEGIN", "declare c cursor for select 1"),
+        ("BEGIN", "select 1; select nextval('s')"),
+        ("BEGIN ISOLATION LEVEL REPEATABLE READ", "select 1"),
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE", "select 1"),
+    ] {
+        optimistic(&format!(
+            "client: Q {begin}
+             told: C BEGIN / Z T
+             client: Q {first}
+             primary: Q {begin} / Q {first}"
+        ));
+    }
+    // A cursor by the protocol: a portal with a name, or one that is left open.
+    optimistic(
+        "client: Q begin
+         told: C BEGIN / Z T
+         client: P - select 1 / B - / E / H
+         primary: Q BEGIN / P - select 1 / B - / E / H",
+    );
+    // Explicitly so, and on a standby nevertheless: it is told otherwise there.
+    optimistic(
+        "client: Q begin isolation level read committed read write
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q delete from t
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE / Q delete from t",
+    );
+    let mut script = late(false);
+    script.session.lateness.optimistic = true;
+    script.play("client: Q begin\ntold: C BEGIN / Z T");
+    assert!(script.session.is_optimistic());
+    let class = Class::plain(Access::Read, crate::sql::Reason::Read);
+    let policy = script.session.policy(class);
+    assert_eq!(policy.consistency, crate::config::Consistency::Session);
 }

@@ -12,7 +12,7 @@
 
 use super::front::{Context, Frames, Next};
 use super::listen::{NO_TYPES, put_complete};
-use super::{Group, Session, between_units, inject};
+use super::{Group, Session, between_units, bounce, inject};
 use crate::link::{Link, Owed, Params, Statement, Value};
 use crate::sql::setting::{self, Change, Parsed};
 use crate::sql::{
@@ -48,8 +48,12 @@ pub(super) struct Begun {
     needs_primary: bool,
     /// It has read.
     has_read: bool,
+    /// The client has been given an answer of its server's.
+    answered: bool,
     /// Something ties it to its connection: a cursor, a savepoint, a setting that has been reset.
     tied: bool,
+    /// It may read from a standby until it does something else (routing.md §2.3.5).
+    hopeful: bool,
 }
 
 impl Begun {
@@ -58,16 +62,34 @@ impl Begun {
         let level = self
             .isolation
             .is_some_and(|level| level != Isolation::Serializable);
-        self.read_only && level && !self.needs_primary
+        ((self.read_only && level) || self.is_optimistic()) && !self.needs_primary
+    }
+
+    /// Whether each of its statements has a snapshot of its own.
+    fn is_read_committed(self) -> bool {
+        matches!(
+            self.isolation,
+            Some(Isolation::ReadCommitted | Isolation::ReadUncommitted)
+        )
+    }
+
+    /// Whether it may write, and may read from a standby before.
+    fn is_optimistic(self) -> bool {
+        self.hopeful && !self.read_only && self.is_read_committed()
+    }
+
+    /// The same where it begins again. What the client has seen of it, no other standby may be behind.
+    fn elsewhere(self) -> Begun {
+        Begun {
+            needs_primary: self.needs_primary || self.answered,
+            tied: false,
+            ..self
+        }
     }
 
     /// Whether it may still move from a standby to the primary. Not with a snapshot of its own.
     fn is_movable(self) -> bool {
-        let level = matches!(
-            self.isolation,
-            Some(Isolation::ReadCommitted | Isolation::ReadUncommitted)
-        );
-        self.read_only && level && !self.tied
+        (self.read_only || self.hopeful) && self.is_read_committed() && !self.tied
     }
 }
 
@@ -86,6 +108,8 @@ pub(super) struct Lateness {
     defaults: Option<TransactionDefaults>,
     /// What the session's settings make of them; `None` if its transactions begin at once.
     now: Option<TransactionDefaults>,
+    /// Those that may write read from standbys until they do.
+    pub(super) optimistic: bool,
 }
 
 impl Lateness {
@@ -140,6 +164,15 @@ enum Verdict {
     Refused,
 }
 
+/// The statements of a Query behind the end of a transaction.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// They begin at the second of these places in the text that is about to be sent, which has its end at the first.
+    At(usize, usize),
+    /// As a Query.
+    Query(Vec<u8>),
+}
+
 /// What a message is answered with where no server is asked.
 enum Answer<'a> {
     Parsed(frontend::Parse<'a>),
@@ -174,6 +207,19 @@ impl Session {
         self.lateness.defaults = Some(defaults);
         self.lateness.follow(&self.params);
         self
+    }
+
+    /// Transactions that may write read from standbys until they do, where nobody can tell.
+    #[must_use]
+    pub fn with_optimism(mut self) -> Session {
+        self.lateness.optimistic = true;
+        self
+    }
+
+    /// Whether the transaction that the client has begun may read from a standby and write afterwards: what the standby shows
+    /// must be no older than the BEGIN.
+    pub fn is_optimistic(&self) -> bool {
+        matches!(self.block, Block::Unsent(begun) if begun.is_optimistic())
     }
 
     /// Whether the client is in a transaction block of which no server knows.
@@ -215,7 +261,14 @@ impl Session {
     /// What was sent has not been taken by the server: the block has not begun.
     pub(super) fn unsend_block(&mut self) {
         if let Block::Sent(begun) = self.block {
-            self.block = Block::Unsent(begun);
+            self.block = Block::Unsent(begun.elsewhere());
+        }
+    }
+
+    /// A unit of the block has been answered.
+    pub(super) fn answer_block(&mut self) {
+        if let Block::Sent(begun) = &mut self.block {
+            begun.answered = true;
         }
     }
 
@@ -251,7 +304,9 @@ impl Session {
             isolation: modes.isolation.or(defaults.isolation),
             needs_primary: false,
             has_read: false,
+            answered: false,
             tied: false,
+            hopeful: self.lateness.optimistic,
         }
     }
 
@@ -286,6 +341,7 @@ impl Session {
                 let next = Begun {
                     needs_primary: false,
                     has_read: false,
+                    answered: false,
                     tied: false,
                     ..begun
                 };
@@ -317,16 +373,26 @@ impl Session {
         unit: &[u8],
         class: Class,
         held: Option<(&Link, bool)>,
+        context: Context<'_>,
         replies: &mut Vec<u8>,
     ) -> Option<Next> {
         // One that asks for the primary begins there.
         let is_placed = class.hint.place == Some(HintedPlace::Primary);
         let is_late = self.lateness.now.is_some() && class.tx != TxEffect::None && !is_placed;
+        if class.access == Access::Empty
+            && self.block == Block::None
+            && self.is_free(held)
+            && whole_query(unit).is_some()
+        {
+            return Some(self.answer_empty(unit, replies));
+        }
         if self.block == Block::None && (!is_late || !self.is_free(held)) {
             return self.on_standby(unit, class, held);
         }
         if let Block::Sent(_) = self.block {
-            return self.on_standby(unit, class, held);
+            return self
+                .ends_on_standby(unit, class, held, context)
+                .or_else(|| self.on_standby(unit, class, held));
         }
         if !held.is_none_or(|(link, _)| between_units(link)) {
             return Some(Next::Drain);
@@ -334,10 +400,7 @@ impl Session {
         let len = unit.len();
         let text = whole_query(unit);
         if class.access == Access::Empty && self.block != Block::None && text.is_some() {
-            self.unnamed = None;
-            put_header(replies, b'I', 0);
-            self.put_ready(replies);
-            return Some(Next::Reply { len });
+            return Some(self.answer_empty(unit, replies));
         }
         if class.statements == 1
             && let Some(control) = text.and_then(sql::control)
@@ -363,6 +426,14 @@ impl Session {
         Some(self.refuse_failed(unit, replies))
     }
 
+    /// A Query without a statement.
+    fn answer_empty(&mut self, unit: &[u8], replies: &mut Vec<u8>) -> Next {
+        self.unnamed = None;
+        put_header(replies, b'I', 0);
+        self.put_ready(replies);
+        Next::Reply { len: unit.len() }
+    }
+
     /// The same for a group, which is answered here if all of it can be.
     pub(super) fn group_in_block(
         &mut self,
@@ -386,7 +457,9 @@ impl Session {
             return self.on_standby(group, class, held);
         }
         let len = group.len();
-        if self.answer(group, context, replies) {
+        // A statement that reads or writes rows is among its own: no server, no answer.
+        let is_for_server = class.access == Access::Read || class.reason == Reason::DataModifying;
+        if !is_for_server && self.answer(group, context, replies) {
             return Some(Next::Reply { len });
         }
         if let Block::Failed(_) = self.block {
@@ -444,6 +517,7 @@ impl Session {
         let access = match class.access {
             Access::Write | Access::Primary => return class,
             _ if !begun.may_leave_primary() || self.serializable.now => Access::Primary,
+            _ if begun.is_optimistic() && !self.is_plain_read(unit, class) => Access::Primary,
             Access::Read => return class,
             // It says nothing about where the transaction belongs, and is repeated if that is elsewhere.
             Access::Neutral if is_repeatable_set(unit, class) => Access::Read,
@@ -464,7 +538,7 @@ impl Session {
         let mut judge = |statement: &Statement| match control_of(statement) {
             Some(Control::Begin { modes, .. }) if begun.is_none() => {
                 let this = self.begun(modes, self.lateness.now?);
-                begun = this.may_leave_primary().then_some(this);
+                begun = (this.read_only && this.may_leave_primary()).then_some(this);
                 begun.map(|_| ())
             }
             _ => {
@@ -518,7 +592,11 @@ impl Session {
             return;
         };
         let modes = Modes {
-            read_only: begun.modes.read_only.or(begun.read_only.then_some(true)),
+            read_only: match begun.is_optimistic() && link.on_standby {
+                // Even if the node becomes a primary: what writes moves.
+                true => Some(true),
+                false => begun.modes.read_only.or(begun.read_only.then_some(true)),
+            },
             ..begun.modes
         };
         let repeat = self.cold.as_ref().map_or(&[][..], |cold| &cold.repeat);
@@ -531,6 +609,7 @@ impl Session {
             inject(&sql, link, out);
         }
         begun.has_read = false;
+        begun.answered = false;
         self.block = Block::Sent(begun);
     }
 
@@ -546,6 +625,10 @@ impl Session {
             return None;
         }
         let verdict = self.verdict(unit, class, link);
+        let may_be_brought_back = link.status == Status::Failed && !link.settled();
+        if may_be_brought_back && matches!(class.access, Access::Primary | Access::Write) {
+            return Some(Next::Drain);
+        }
         if !matches!(verdict, Verdict::Stays) && !link.settled() {
             return Some(Next::Drain);
         }
@@ -562,7 +645,102 @@ impl Session {
         }
     }
 
+    /// Several statements, the first of which end a transaction on a standby, and before its end read at most: those run
+    /// there, and the others behind the end as a Query of their own, wherever they belong.
+    fn ends_on_standby(
+        &mut self,
+        unit: &[u8],
+        class: Class,
+        held: Option<(&Link, bool)>,
+        context: Context<'_>,
+    ) -> Option<Next> {
+        let (link, true) = held? else { return None };
+        let needs_primary = matches!(class.access, Access::Primary | Access::Write);
+        if class.statements < 2 || !needs_primary || between_units(link) || self.is_on_standbys() {
+            return None;
+        }
+        let text = whole_query(unit)?;
+        let failed = link.status == Status::Failed;
+        let statements = sql::statements(text);
+        let reads = |statement: &&&[u8]| !failed && self.only_reads(statement, context);
+        let before = statements.iter().take_while(reads).count();
+        let end = statements.get(before)?;
+        let Some(Control::End { chain: false, .. }) = sql::control(end) else {
+            return None;
+        };
+        if !link.settled() {
+            return Some(Next::Drain);
+        }
+        if let Some(next) = statements.get(before + 1) {
+            let place = |statement: &[u8]| statement.as_ptr().addr() - text.as_ptr().addr();
+            self.cold().rest = Some(Rest::At(place(end) + end.len(), place(next)));
+        }
+        let neutral = Class {
+            access: Access::Neutral,
+            tx: TxEffect::Mixed,
+            session: SessionEffect::None,
+            reason: Reason::Transaction,
+            ..class
+        };
+        Some(Next::Forward {
+            len: unit.len(),
+            class: Some(neutral),
+        })
+    }
+
+    fn only_reads(&self, statement: &[u8], context: Context<'_>) -> bool {
+        let class = self.classify(statement, context);
+        class.statements == 1 && class.access == Access::Read && bounce::only_reads(class)
+    }
+
+    /// Whether statements wait for the end of the transaction that was sent before them.
+    pub(super) fn awaits_rest(&self) -> bool {
+        self.cold.as_ref().is_some_and(|cold| cold.rest.is_some())
+    }
+
+    /// The text that is to be sent of one that is parted behind the end of a transaction; all of any other.
+    pub(super) fn part<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+        let Some(Rest::At(end, next)) = self.cold.as_ref().and_then(|cold| cold.rest.as_ref())
+        else {
+            return text;
+        };
+        let (front, rest) = (&text[..*end], &text[*next..]);
+        let mut query = Vec::new();
+        frontend::put_query(rest, &mut query);
+        self.cold().rest = Some(Rest::Query(query));
+        front
+    }
+
+    /// The end of the transaction has been answered: what was to follow it as a Query, unless it has `failed`.
+    pub(super) fn take_rest(&mut self, failed: bool) -> Option<Vec<u8>> {
+        match self.cold.as_mut()?.rest.take()? {
+            Rest::Query(query) if !failed => Some(query),
+            _ => None,
+        }
+    }
+
     fn verdict(&self, unit: &[u8], class: Class, link: &Link) -> Verdict {
+        if let Block::Sent(begun) = self.block
+            && begun.is_optimistic()
+            && link.status != Status::Failed
+        {
+            // Nothing but reads, and its end: whatever else it does it does on the primary. After a read every server refuses
+            // to change what the transaction is.
+            let refused = || match whole_query(unit).and_then(sql::control) {
+                Some(Control::Set(modes)) => {
+                    modes.isolation.is_some() || modes.deferrable.is_some()
+                }
+                _ => false,
+            };
+            let stays = self.is_plain_read(unit, class)
+                || self.only_ends(unit, class)
+                || (begun.has_read && refused());
+            return if stays {
+                Verdict::Stays
+            } else {
+                Verdict::Moves
+            };
+        }
         if !matches!(class.access, Access::Primary | Access::Write) {
             return Verdict::Stays;
         }
@@ -571,6 +749,12 @@ impl Session {
         };
         let text = whole_query(unit);
         if link.status == Status::Failed {
+            // It refuses all of it, and says whether that was a statement at all.
+            let is_unread = class.reason == Reason::Unparsable
+                || (class.reason == Reason::Utility && class.session == SessionEffect::Unknown);
+            if class.tx == TxEffect::None && is_unread {
+                return Verdict::Stays;
+            }
             // A text that begins with ROLLBACK is given something to roll back, where all of it may run.
             let first = text.and_then(|text| sql::statements(text).into_iter().next());
             return match first.and_then(sql::control) {
@@ -604,6 +788,54 @@ impl Session {
         }
     }
 
+    /// Whether a unit reads, leaves nothing behind on its connection, and is answered before anything else comes: nothing of a
+    /// portal stays open.
+    fn is_plain_read(&self, unit: &[u8], class: Class) -> bool {
+        let mut last = 0;
+        let opens_cursor = |text: &[u8]| mentions(text, b"declare");
+        let plain = bounce::only_reads(class)
+            && Frames(unit).all(|(header, body)| {
+                last = header.tag;
+                match header.tag {
+                    b'Q' => frontend::query(body).is_some_and(|text| !opens_cursor(text)),
+                    b'P' => frontend::parse(body).is_some_and(|parse| !opens_cursor(parse.text)),
+                    b'B' => {
+                        let bound = self.bound(body);
+                        frontend::bind(body).is_some_and(|bind| bind.portal.is_empty())
+                            && bound.is_none_or(|statement| !opens_cursor(statement.text()))
+                    }
+                    // Without a limit on its rows.
+                    b'E' => split_cstr(body).is_some_and(|(_, most)| most == [0; 4]),
+                    b'D' | b'C' | b'S' => true,
+                    _ => false,
+                }
+            });
+        plain && matches!(last, b'Q' | b'S')
+    }
+
+    /// Whether a unit ends its transaction and does nothing else.
+    fn only_ends(&self, unit: &[u8], class: Class) -> bool {
+        let ends = |control| matches!(control, Some(Control::End { chain: false, .. }));
+        let mut unnamed = false;
+        class.access == Access::Neutral
+            && class.statements == 1
+            && Frames(unit).all(|(header, body)| match header.tag {
+                b'Q' => ends(frontend::query(body).and_then(sql::control)),
+                b'P' => frontend::parse(body).is_some_and(|parse| {
+                    unnamed |= parse.name.is_empty();
+                    ends(sql::control(parse.text))
+                }),
+                b'B' => frontend::bind(body).is_some_and(|bind| {
+                    (bind.statement.is_empty() && unnamed)
+                        || self
+                            .bound(body)
+                            .is_some_and(|statement| ends(sql::control(statement.text())))
+                }),
+                b'D' | b'E' | b'S' => true,
+                _ => false,
+            })
+    }
+
     /// Whether a unit says anew what its transaction is.
     fn changes_transaction(&self, unit: &[u8]) -> bool {
         let changes = |text: &[u8]| {
@@ -632,6 +864,35 @@ impl Session {
                 ..begun
             });
         }
+    }
+
+    /// Whether the block may begin again elsewhere if the unit that is being forwarded is refused: the client has seen
+    /// nothing of it, or it may move.
+    pub(super) fn may_begin_again(&self, class: Option<Class>, link: &Link) -> bool {
+        let Block::Sent(begun) = self.block else {
+            return false;
+        };
+        match link.status {
+            Status::Idle => !begun.has_read && !begun.tied,
+            // A portal of before is on this connection only.
+            Status::Transaction => {
+                begun.is_movable()
+                    && class.is_some_and(|class| class.access == Access::Read)
+                    && !link.owing.owes_client()
+            }
+            Status::Failed => false,
+        }
+    }
+
+    /// A unit of a block has been taken back from the standby that refused it: the block ends there, to begin again
+    /// elsewhere. The bytes are a ROLLBACK; its replies are swallowed. False if there is no block.
+    pub fn leave_refused(&mut self, link: &mut Link, out: &mut Vec<u8>) -> bool {
+        let Block::Sent(begun) = self.block else {
+            return false;
+        };
+        inject(b"ROLLBACK", link, out);
+        self.block = Block::Unsent(begun.elsewhere());
+        true
     }
 
     /// In place of a unit that a standby must not get: its transaction fails, and the client hears why in the unit's
@@ -718,6 +979,7 @@ impl Session {
             if alone {
                 // Another transaction, of the same kind and in the same place.
                 begun.has_read = false;
+                begun.answered = false;
                 begun.tied = false;
                 self.forget_settings();
             } else {
@@ -739,6 +1001,8 @@ impl Session {
             return;
         };
         match class.session {
+            // A read, if it is on a standby, and what it names is prepared wherever it is named.
+            SessionEffect::Execute => {}
             SessionEffect::None | SessionEffect::Deallocate | SessionEffect::DeallocateAll => {}
             SessionEffect::Set if begun.is_movable() && can_be_repeated(text) => {
                 let repeat = &mut self.cold().repeat;

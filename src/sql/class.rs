@@ -115,6 +115,8 @@ labelled! {
         Prepare = "prepare",
         /// Settings that change in a way that is not tracked.
         Settings = "settings",
+        /// What a function has left on the connection: another one to elsewhere (dblink), the origin of what is replicated.
+        Function = "function",
     }
 }
 
@@ -165,7 +167,7 @@ pub enum SessionEffect {
     DiscardAll,
     /// PREPARE; [`super::prepare_target`] tells the name.
     Prepare,
-    /// EXECUTE, of the statement that [`super::execute_target`] names, or somewhere inside of another.
+    /// EXECUTE, of the statement that [`super::executed`] names, or somewhere inside of another.
     Execute,
     /// DEALLOCATE of one statement.
     Deallocate,

@@ -13,6 +13,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::execute::{Call, call};
 use super::explain::{Basis, Explanation};
 use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
@@ -144,7 +145,7 @@ impl Classifier {
         explanation
     }
 
-    /// A standby has refused this text as a write: all texts of its shape go to the primary from now on. A text that was
+    /// A standby has refused this text as a write: all texts of its shape go to the primary from now on, in this database. A text that was
     /// not taken for a read has nothing to be learned.
     pub fn learn(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) {
         if self.classify(text, lexing, catalog).access != Access::Read {
@@ -152,7 +153,7 @@ impl Classifier {
         }
         LEXED.with_borrow_mut(|lexed| {
             if lexed.lex(text).is_ok() {
-                self.learned.insert(&lexed.key);
+                self.learned.insert(&lexed.key, catalog.database());
                 let mut class = refused(lexed);
                 class.shape = self.shapes.of(&lexed.key, class);
                 // By this catalog; under others it is looked for among what has been learned.
@@ -205,6 +206,9 @@ impl Classifier {
                 };
             }
             1 => match keyword::judge(&lexed.key[lexed.starts[0] as usize..]) {
+                Verdict::Class(class) if class.reason == Reason::Function => {
+                    self.called(text, lexing, catalog).unwrap_or(class)
+                }
                 Verdict::Class(class) => class,
                 Verdict::Parse => self.read(text, lexing, lexed, catalog, basis),
             },
@@ -218,6 +222,27 @@ impl Classifier {
             shape: self.shapes.of(&lexed.key, class),
             ..class
         }
+    }
+
+    /// A CALL of a procedure that only reads, as an administrator says, with values that only read.
+    fn called(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Option<Class> {
+        let Call {
+            schema,
+            name,
+            values,
+        } = call(text)?;
+        if !catalog.trusts_procedure(&schema, &name) || catalog.casts().is_some() {
+            return None;
+        }
+        let mut own = Lexed::default();
+        let values = match values {
+            b"" => b"SELECT 1".to_vec(),
+            values => [b"SELECT coalesce(", values, b")"].concat(),
+        };
+        own.lex(&values).ok()?;
+        let class = self.read(&values, lexing, &mut own, catalog, None);
+        (own.starts.len() == 1 && own.flags == Flags::default() && class.access == Access::Read)
+            .then_some(Class::plain(Access::Read, Reason::Read))
     }
 
     fn unlexed(&self, class: Class) -> Class {
@@ -280,7 +305,7 @@ impl Classifier {
             // Its words are looked at.
             lexed.key.truncate(length);
             let explains = basis.is_some();
-            let class = if self.learned.contains(&lexed.key) {
+            let class = if self.learned.contains(&lexed.key, catalog.database()) {
                 refused(lexed)
             } else {
                 Classifier::parsed(text, lexed, catalog, basis)
@@ -329,12 +354,12 @@ impl Classifier {
     ) -> Class {
         let statements = u8::try_from(lexed.starts.len()).unwrap_or(u8::MAX);
         let mut merged: Option<Class> = None;
-        let mut reads = 0;
+        let mut reads = Vec::new();
         let mut settings = Settings::default();
-        for start in &lexed.starts {
+        for (start, span) in lexed.starts.iter().zip(&lexed.spans) {
             let statement = &lexed.key[*start as usize..];
             match keyword::judge(statement) {
-                Verdict::Parse => reads += 1,
+                Verdict::Parse => reads.push(*span),
                 Verdict::Class(class) => {
                     let class = match class.session {
                         // Which of them takes effect is not followed.
@@ -351,13 +376,23 @@ impl Classifier {
         let Some(merged) = merged else {
             return self.read(text, lexing, lexed, catalog, basis);
         };
-        // What the others are is not looked at: they run beside something that does not belong on a standby.
+        // They run beside something that does not belong on a standby. Whether they may write is looked at one by one.
+        let may_write = |(start, end): &(u32, u32)| {
+            let statement = text.get(*start as usize..*end as usize).unwrap_or_default();
+            let mut own = Lexed::default();
+            own.lex(statement).is_err()
+                || self.read(statement, lexing, &mut own, catalog, None).access == Access::Write
+        };
+        let is_long = text.len() > MAX_PARSED || lexed.tokens > MAX_TOKENS;
         let reason = if merged.access == Access::Write {
             merged.reason
         } else {
             Reason::SeveralStatements
         };
-        let access = if merged.access == Access::Write || reads > 0 {
+        let writes = merged.access == Access::Write
+            || (is_long && !reads.is_empty())
+            || reads.iter().any(may_write);
+        let access = if writes {
             Access::Write
         } else {
             Access::Primary
@@ -560,7 +595,7 @@ fn parse_text(
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
         .tokenize_with_location()
         .map_err(|error| unparsable(error.into()))?;
-    let tokens = rewrite(tokens);
+    let tokens = rewrite(tokens, statements == 1);
     if tokens
         .iter()
         .filter(|token| begins_part(&token.token))
@@ -647,6 +682,8 @@ fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
         SessionEffect::Pin(PinReason::Settings)
     } else if matches!(class.session, SessionEffect::Pin(_)) {
         class.session
+    } else if flags.lasting {
+        SessionEffect::Pin(PinReason::Function)
     } else if flags.advisory_lock {
         SessionEffect::Pin(PinReason::AdvisoryLock)
     } else if flags.temporary
@@ -691,7 +728,9 @@ fn hidden(class: Class, lexed: &Lexed, text: &[u8]) -> Class {
         }
         SessionEffect::Unknown if lexed.starts.iter().any(does) => {
             // A setting stays when the others have ended.
-            let reasons: [(PinReason, &[u8]); 6] = [
+            let reasons: [(PinReason, &[u8]); 8] = [
+                (PinReason::Function, b"dblink_connect"),
+                (PinReason::Function, b"origin_session_setup"),
                 (PinReason::Settings, b"set"),
                 (PinReason::TemporaryObject, b"temp"),
                 (PinReason::AdvisoryLock, b"advisory_lock"),

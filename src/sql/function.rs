@@ -9,7 +9,8 @@
 //! GROUP BY proname
 //! HAVING bool_and(provolatile IN ('i', 's') AND proparallel <> 'u' AND prokind IN ('f', 'a', 'w')
 //!                 OR proname IN ('random', 'gen_random_uuid', 'clock_timestamp', 'timeofday', 'pg_sleep',
-//!                                'pg_sleep_for', 'pg_sleep_until', 'current_query'))
+//!                                'pg_sleep_for', 'pg_sleep_until', 'current_query', 'pg_partition_tree',
+//!                                'pg_partition_ancestors'))
 //! ```
 //!
 //! without the names that tell of the node or its catalogs (`pg_…`, `has_…_privilege`, `current_setting`, `inet_…`),
@@ -277,7 +278,8 @@ pub(super) static STANDBY: &[&str] = &[
     "path_send", "path_sub_pt", "pclose", "percent_rank", "percent_rank_final", "percentile_cont",
     "percentile_cont_float8_final", "percentile_cont_float8_multi_final",
     "percentile_cont_interval_final", "percentile_cont_interval_multi_final", "percentile_disc",
-    "percentile_disc_final", "percentile_disc_multi_final", "pg_sleep", "pg_sleep_for",
+    "percentile_disc_final", "percentile_disc_multi_final", "pg_partition_ancestors",
+    "pg_partition_tree", "pg_sleep", "pg_sleep_for",
     "pg_sleep_until", "pg_typeof", "phraseto_tsquery", "pi", "plainto_tsquery", "point",
     "point_above", "point_add", "point_below", "point_distance", "point_div", "point_eq",
     "point_horiz", "point_in", "point_left", "point_mul", "point_ne", "point_out", "point_recv",

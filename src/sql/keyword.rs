@@ -64,7 +64,8 @@ pub(super) fn judge(statement: &[u8]) -> Verdict {
         b"declare" if holds(Words(statement)) => {
             write(Reason::Session).with(SessionEffect::Pin(PinReason::HoldCursor))
         }
-        b"declare" => write(Reason::Session),
+        // It is what its query is.
+        b"declare" => return Verdict::Parse,
         b"load" => primary(Reason::Session).with(SessionEffect::Pin(PinReason::Load)),
         b"lock" => write(Reason::Locking),
         b"do" | b"call" => write(Reason::Function).with(SessionEffect::Unknown),

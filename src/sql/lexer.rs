@@ -41,6 +41,8 @@ pub(super) struct Flags {
     pub(super) setting: bool,
     /// A session-level advisory lock function.
     pub(super) advisory_lock: bool,
+    /// A function that leaves something else on its connection, which nobody can list.
+    pub(super) lasting: bool,
     /// The schema of temporary objects.
     pub(super) temporary: bool,
     /// EXECUTE, which may stand inside EXPLAIN and CREATE TABLE AS.
@@ -73,13 +75,28 @@ impl Lexed {
     /// # Errors
     /// [`Bail`]; what has been found up to then stays.
     pub(super) fn lex(&mut self, text: &[u8]) -> Result<(), Bail> {
-        self.key.clear();
         self.starts.clear();
         self.spans.clear();
         self.operators.clear();
         self.comments.clear();
         self.tokens = 0;
         self.flags = Flags::default();
+        // A key is never longer than its text: bytes are put where there is room, which costs less than to append them.
+        let mut room = std::mem::take(&mut self.key);
+        room.clear();
+        room.resize(text.len(), 0);
+        let mut key = Key {
+            room: &mut room,
+            len: 0,
+        };
+        let result = self.lex_into(text, &mut key);
+        let len = key.len;
+        room.truncate(len);
+        self.key = room;
+        result
+    }
+
+    fn lex_into(&mut self, text: &[u8], key: &mut Key<'_>) -> Result<(), Bail> {
         let mut at = 0;
         let mut space = false;
         let mut in_statement = false;
@@ -109,7 +126,7 @@ impl Lexed {
                 self.end_statement(&mut in_statement, at);
                 at += 1;
                 space = false;
-                self.key.push(b';');
+                key.put(b';');
                 continue;
             }
             if !in_statement {
@@ -118,18 +135,18 @@ impl Lexed {
                 }
                 in_statement = true;
                 self.starts
-                    .push(u32::try_from(self.key.len()).map_err(|_| Bail::Malformed)?);
+                    .push(u32::try_from(key.len).map_err(|_| Bail::Malformed)?);
                 let start = u32::try_from(at).map_err(|_| Bail::Malformed)?;
                 self.spans.push((start, start));
             } else if space {
-                self.key.push(b' ');
+                key.put(b' ');
             }
             space = false;
             self.tokens += 1;
             at = if kind == WORD {
-                self.word(text, at)?
+                self.word(text, at, key)?
             } else {
-                self.token(text, at, byte)?
+                self.token(text, at, byte, key)?
             };
         }
         self.end_statement(&mut in_statement, text.len());
@@ -144,32 +161,43 @@ impl Lexed {
         }
     }
 
-    fn token(&mut self, text: &[u8], at: usize, byte: u8) -> Result<usize, Bail> {
+    fn token(
+        &mut self,
+        text: &[u8],
+        at: usize,
+        byte: u8,
+        key: &mut Key<'_>,
+    ) -> Result<usize, Bail> {
         match byte {
             b'0'..=b'9' => {
-                self.key.push(NUMBER);
+                key.put(NUMBER);
                 Ok(number(text, at))
             }
             b'\'' => {
-                self.key.push(STRING);
+                key.put(STRING);
                 quoted(text, at + 1, b'\'')
             }
             b'"' => {
                 let end = quoted(text, at + 1, b'"')?;
-                self.key.extend_from_slice(&text[at..end]);
-                self.note(&text[at + 1..end - 1]);
+                key.put_all(&text[at..end]);
+                self.flags.note(&text[at + 1..end - 1]);
                 self.flags.long_name |= end - 1 - (at + 1) > MAX_NAME;
                 Ok(end)
             }
-            b'$' => self.dollar(text, at),
+            b'$' => dollar(text, at, key),
             b'(' | b')' | b'[' | b']' | b',' | b':' | b'.' => {
-                self.key.push(byte);
+                key.put(byte);
                 Ok(at + 1)
             }
             byte if is_operator(byte) => {
+                if !text.get(at + 1).is_some_and(|next| is_operator(*next)) {
+                    // One character, as nearly always.
+                    key.put(byte);
+                    return Ok(at + 1);
+                }
                 let end = operator(text, at);
                 let operator = &text[at..end];
-                self.key.extend_from_slice(operator);
+                key.put_all(operator);
                 if operator.len() > 1 && OPERATORS.binary_search(&operator).is_err() {
                     self.operators.push(place(at, end)?);
                 }
@@ -180,25 +208,19 @@ impl Lexed {
     }
 
     /// An unquoted word, or a string with a prefix.
-    fn word(&mut self, text: &[u8], at: usize) -> Result<usize, Bail> {
-        let start = self.key.len();
-        let rest = &text[at..];
-        let length = rest
-            .iter()
-            .position(|byte| !continues_word(*byte))
-            .unwrap_or(rest.len());
+    fn word(&mut self, text: &[u8], at: usize, key: &mut Key<'_>) -> Result<usize, Bail> {
+        let start = key.len;
+        let length = key.put_word(&text[at..]);
         let end = at + length;
-        self.key.extend_from_slice(&rest[..length]);
-        self.key[start..].make_ascii_lowercase();
         let next = text.get(end).copied();
-        if end - at == 1 && matches!(next, Some(b'\'' | b'&')) {
-            match (self.key[start], next) {
+        if length == 1 && matches!(next, Some(b'\'' | b'&')) {
+            match (key.room[start], next) {
                 (b'e', Some(b'\'')) => {
-                    self.key[start] = STRING;
+                    key.room[start] = STRING;
                     return escaped(text, end + 1);
                 }
                 (b'b' | b'x' | b'n', Some(b'\'')) => {
-                    self.key[start] = STRING;
+                    key.room[start] = STRING;
                     return quoted(text, end + 1, b'\'');
                 }
                 (b'u', Some(b'&')) if matches!(text.get(end + 1), Some(b'\'' | b'"')) => {
@@ -208,52 +230,84 @@ impl Lexed {
             }
         }
         self.flags.long_name |= length > MAX_NAME;
-        let (flags, word) = (&mut self.flags, &self.key[start..]);
-        flags.note(word);
+        self.flags.note(&key.room[start..key.len]);
         Ok(end)
     }
+}
 
-    fn note(&mut self, word: &[u8]) {
-        self.flags.note(word);
+/// A key that is being written, into room for all of it.
+struct Key<'a> {
+    room: &'a mut [u8],
+    len: usize,
+}
+
+impl Key<'_> {
+    #[inline]
+    fn put(&mut self, byte: u8) {
+        self.room[self.len] = byte;
+        self.len += 1;
     }
 
-    /// A parameter, or a dollar-quoted string.
-    fn dollar(&mut self, text: &[u8], at: usize) -> Result<usize, Bail> {
-        let digits = text[at + 1..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
-        if digits > 0 {
-            let end = at + 1 + digits;
-            self.key.extend_from_slice(&text[at..end]);
-            return Ok(end);
+    fn put_all(&mut self, bytes: &[u8]) {
+        self.room[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Puts the word that `text` begins with, in lower case; returns its length.
+    #[inline]
+    fn put_word(&mut self, text: &[u8]) -> usize {
+        let mut length = 0;
+        for (room, byte) in self.room[self.len..].iter_mut().zip(text) {
+            let lower = LOWER[usize::from(*byte)];
+            if lower == 0 {
+                break;
+            }
+            *room = lower;
+            length += 1;
         }
-        let tag_end = text[at + 1..]
-            .iter()
-            .position(|byte| *byte == b'$' || !continues_word(*byte))
-            .map(|length| at + 1 + length)
-            .filter(|end| text[*end] == b'$')
-            .ok_or(Bail::Malformed)?;
-        let tag = &text[at..=tag_end];
-        let body = &text[tag_end + 1..];
-        let close = memchr::memmem::find(body, tag).ok_or(Bail::Malformed)?;
-        self.key.push(STRING);
-        Ok(tag_end + 1 + close + tag.len())
+        self.len += length;
+        length
     }
+}
+
+/// A parameter, or a dollar-quoted string.
+fn dollar(text: &[u8], at: usize, key: &mut Key<'_>) -> Result<usize, Bail> {
+    let digits = text[at + 1..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    if digits > 0 {
+        let end = at + 1 + digits;
+        key.put_all(&text[at..end]);
+        return Ok(end);
+    }
+    let tag_end = text[at + 1..]
+        .iter()
+        .position(|byte| *byte == b'$' || !continues_word(*byte))
+        .map(|length| at + 1 + length)
+        .filter(|end| text[*end] == b'$')
+        .ok_or(Bail::Malformed)?;
+    let tag = &text[at..=tag_end];
+    let body = &text[tag_end + 1..];
+    let close = memchr::memmem::find(body, tag).ok_or(Bail::Malformed)?;
+    key.put(STRING);
+    Ok(tag_end + 1 + close + tag.len())
 }
 
 impl Flags {
     #[inline]
     fn note(&mut self, word: &[u8]) {
         if word.len() < 7
-            || !matches!(word[0], b's' | b'p' | b'e')
-            || !matches!(word[1], b'e' | b'g' | b'x')
+            || !matches!(word[0], b's' | b'p' | b'e' | b'd')
+            || !matches!(word[1], b'e' | b'g' | b'x' | b'b')
         {
             return;
         }
         match word {
             b"execute" => self.execute = true,
             b"set_config" | b"setseed" => self.setting = true,
+            b"pg_replication_origin_session_setup" => self.lasting = true,
+            _ if word.starts_with(b"dblink_connect") => self.lasting = true,
             b"pg_temp" => self.temporary = true,
             b"pg_settings" => self.settings_view = true,
             _ if word.starts_with(b"pg_temp_") => self.temporary = true,
@@ -366,6 +420,21 @@ const fn kinds() -> [u8; 256] {
         byte += 1;
     }
     kinds
+}
+
+/// Bytes of words in lower case; 0 for all others.
+static LOWER: [u8; 256] = lower();
+
+const fn lower() -> [u8; 256] {
+    let (mut lower, kinds) = ([0; 256], kinds());
+    let mut byte = 0;
+    while byte < 256 {
+        if kinds[byte] & IN_WORD != 0 {
+            lower[byte] = (byte as u8).to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    lower
 }
 
 /// The end of the comment that begins here, if one does.
@@ -544,6 +613,10 @@ mod tests {
         assert!(flags("select pg_try_advisory_lock_shared(1)").advisory_lock);
         assert!(!flags("select pg_advisory_xact_lock(1)").advisory_lock);
         assert!(!flags("select pg_advisory_unlock_all()").advisory_lock);
+        assert!(flags("select dblink_connect_u('c', 'x')").lasting);
+        assert!(flags("select * from \"dblink_connect\"('x')").lasting);
+        assert!(!flags("select dblink_exec('c', 'x')").lasting);
+        assert!(flags("select pg_replication_origin_session_setup('x')").lasting);
         assert!(flags("create table pg_temp.x (i int)").temporary);
         assert!(flags("explain EXECUTE p").execute);
         assert!(flags("update PG_SETTINGS set setting = '1'").settings_view);

@@ -12,6 +12,7 @@
 pub mod catalog;
 mod class;
 mod classify;
+mod execute;
 mod explain;
 mod function;
 mod hint;
@@ -23,6 +24,7 @@ mod pins;
 mod rewrite;
 pub mod setting;
 mod shapes;
+mod system;
 #[cfg(test)]
 mod tests;
 mod transaction;
@@ -31,12 +33,11 @@ mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
 pub use classify::{Classifier, Lexing, statements};
+pub use execute::{Executed, Prepared, executed, prepared};
 pub use explain::{Explanation, Place};
 pub use hint::{Hint, HintResult, HintedPlace};
 pub use listen::{Listening, listening};
 pub use pins::{Pins, may_end_pin, mentions};
-pub use setting::{
-    Savepoint, deallocate_target, execute_target, prepare_target, savepoint, set_config,
-};
+pub use setting::{Savepoint, deallocate_target, prepare_target, savepoint, set_config};
 pub use shapes::{Call, MAX_SHAPES, MAX_SHOWN, ShapeId, ShapeReport, Shapes, without_literals};
 pub use transaction::{Control, Isolation, Modes, control};

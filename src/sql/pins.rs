@@ -27,6 +27,12 @@ impl Pins {
         Pins(self.0 | 1 << reason.index())
     }
 
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Pins) -> Pins {
+        Pins(self.0 | other.0)
+    }
+
     /// Those that are not in `other`.
     #[must_use]
     pub const fn without(self, other: Pins) -> Pins {
@@ -98,7 +104,7 @@ mod tests {
             .filter(|reason| !Pins::MAY_END.has(**reason));
         assert_eq!(
             never.collect::<Vec<_>>(),
-            [&PinReason::Load, &PinReason::Settings]
+            [&PinReason::Load, &PinReason::Settings, &PinReason::Function]
         );
     }
 

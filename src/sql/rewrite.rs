@@ -10,8 +10,8 @@ use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 
 use super::types;
 
-/// Rewrites the tokens of a text where a rule applies.
-pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+/// Rewrites the tokens of a text where a rule applies. It may be one statement, `alone`, or several.
+pub(super) fn rewrite(tokens: Vec<TokenWithSpan>, alone: bool) -> Vec<TokenWithSpan> {
     if !may_apply(&tokens) {
         return tokens;
     }
@@ -25,6 +25,7 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         words,
         at: 0,
         subscripts: Vec::new(),
+        alone,
     };
     // White space stays where it is: it joins strings, and parts `@` from what follows.
     let mut copied = 0;
@@ -66,6 +67,7 @@ fn may_apply(tokens: &[TokenWithSpan]) -> bool {
                             | Keyword::ASYMMETRIC
                             | Keyword::ROLLUP
                             | Keyword::CUBE
+                            | Keyword::DECLARE
                     )
                     || is_document(before, word)
                     || is_array_suffix(before, word)
@@ -95,6 +97,8 @@ struct Rewriter {
     at: usize,
     /// Where subscripts end that have been put into parentheses, the innermost last.
     subscripts: Vec<usize>,
+    /// There is one statement.
+    alone: bool,
 }
 
 impl Rewriter {
@@ -131,6 +135,7 @@ impl Rewriter {
                     Keyword::VALUES => self.values(),
                     Keyword::SYMMETRIC | Keyword::ASYMMETRIC => self.symmetric(),
                     _ if self.is_word(0, &["document"]) => self.document(),
+                    Keyword::DECLARE => self.cursor(),
                     _ => self.constant(),
                 }
             }
@@ -188,6 +193,31 @@ impl Rewriter {
             word("FROM", Keyword::FROM),
         ]);
         1
+    }
+
+    /// `DECLARE c CURSOR FOR` before a query: the cursor runs it, and ends with its transaction. One that outlives it is no
+    /// affair of the parser's.
+    fn cursor(&self) -> usize {
+        if self.at > 0 || !self.alone || !matches!(self.token(1), Some(Token::Word(_))) {
+            return 0;
+        }
+        let options = ["no", "scroll", "binary", "insensitive", "asensitive"];
+        let mut end = 2;
+        while self.is_word(end, &options) {
+            end += 1;
+        }
+        if !self.is_word(end, &["cursor"]) {
+            return 0;
+        }
+        end += 1;
+        if self.is_word(end, &["without"]) && self.is_word(end + 1, &["hold"]) {
+            end += 2;
+        }
+        if self.is_keyword(end, Keyword::FOR) {
+            end + 1
+        } else {
+            0
+        }
     }
 
     /// `ONLY t` and `ONLY (t)` are less of `t`.
@@ -585,6 +615,15 @@ impl Rewriter {
         written.find(|token| !matches!(token, Token::Whitespace(_)))
     }
 
+    /// Whether an expression may begin here. `PATH 'x'` behind a column's type in XMLTABLE is no constant.
+    fn begins_expression(&self) -> bool {
+        match self.before(1) {
+            Some(Token::Word(_)) => self.after_keyword(&BEFORE_EXPRESSIONS),
+            Some(Token::RParen | Token::RBracket) => false,
+            _ => true,
+        }
+    }
+
     /// `float8 'x'` is `CAST('x' AS float8)`. The parser takes the word for a column.
     fn constant(&mut self) -> usize {
         let (Some(Token::Word(name)), Some(Token::SingleQuotedString(text))) =
@@ -597,6 +636,7 @@ impl Rewriter {
             name.keyword,
             Keyword::INTERVAL | Keyword::DATE | Keyword::TIME | Keyword::TIMESTAMP
         ) || !types::is_built_in(&folded(name))
+            || (name.keyword == Keyword::PATH && !self.begins_expression())
         {
             return 0;
         }
@@ -612,6 +652,24 @@ impl Rewriter {
         2
     }
 }
+
+/// Words before an expression, wherever else they stand.
+const BEFORE_EXPRESSIONS: [Keyword; 14] = [
+    Keyword::SELECT,
+    Keyword::DISTINCT,
+    Keyword::ALL,
+    Keyword::WHERE,
+    Keyword::ON,
+    Keyword::AND,
+    Keyword::OR,
+    Keyword::NOT,
+    Keyword::CASE,
+    Keyword::WHEN,
+    Keyword::THEN,
+    Keyword::ELSE,
+    Keyword::BY,
+    Keyword::HAVING,
+];
 
 fn is(token: &Token, keyword: Keyword) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && word.keyword == keyword)

@@ -239,22 +239,14 @@ pub fn deallocate_target(text: &[u8]) -> Option<Vec<u8>> {
 
 /// The name that a PREPARE gives, as the server folds it.
 pub fn prepare_target(text: &[u8]) -> Option<Vec<u8>> {
-    target_of("prepare", text)
-}
-
-/// The statement that an EXECUTE names. `None` for one that stands inside another statement.
-pub fn execute_target(text: &[u8]) -> Option<Vec<u8>> {
-    target_of("execute", text)
-}
-
-fn target_of(command: &str, text: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = Scanner { text, at: 0 };
-    scanner.keyword(command)?;
+    scanner.keyword("prepare")?;
     // The server cuts longer names off. PostgreSQL manual, sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS.
     scanner.identifier().filter(|name| name.len() < NAMEDATALEN)
 }
 
-const NAMEDATALEN: usize = 64;
+/// So long is no name; the server cuts it off.
+pub(super) const NAMEDATALEN: usize = 64;
 
 /// A statement about a savepoint, with its name as the server folds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -643,8 +635,6 @@ mod tests {
         assert_eq!(prepare_target(b"PREPARE"), None);
         let long = format!("PREPARE {} AS SELECT 1", "x".repeat(64));
         assert_eq!(prepare_target(long.as_bytes()), None);
-        assert_eq!(execute_target(b"execute foo(1)"), name("foo"));
-        assert_eq!(execute_target(b"EXPLAIN EXECUTE foo"), None);
     }
 
     #[test]

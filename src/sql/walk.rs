@@ -9,9 +9,10 @@ use std::ops::ControlFlow;
 use sqlparser::ast::ArrayElemTypeDef as Elem;
 use sqlparser::ast::{
     AccessExpr, BinaryOperator, CopySource, CopyTarget, DataType, Expr, Function,
-    FunctionArgumentClause, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query, Select,
-    SetExpr, Spanned, Statement, TableFactor, TableSample, TableSampleKind, TableSampleMethod,
-    UnaryOperator, UtilityOption, Visit, Visitor,
+    FunctionArgumentClause, FunctionArguments, Ident, JsonTableColumn, ObjectName, ObjectNamePart,
+    Query, Select, SetExpr, Spanned, Statement, TableFactor, TableSample, TableSampleKind,
+    TableSampleMethod, UnaryOperator, UtilityOption, Visit, Visitor, XmlTableColumn,
+    XmlTableColumnOption,
 };
 use sqlparser::tokenizer::Span;
 
@@ -428,6 +429,9 @@ impl<'a> Walk<'a> {
             schema => schema == "information_schema" || schema.starts_with("pg_"),
         };
         let look = self.catalog.relation(schema, name);
+        if catalog && look == Look::Missing && self.catalog.is_replicated(schema, name) {
+            return ControlFlow::Continue(());
+        }
         if catalog && !matches!(look, Look::Tainted(_)) {
             return self.find(Access::Primary, Reason::Catalog, format!("relation {name}"));
         }
@@ -449,6 +453,8 @@ impl<'a> Walk<'a> {
             | TableFactor::Derived { alias, .. }
             | TableFactor::Function { alias, .. }
             | TableFactor::UNNEST { alias, .. }
+            | TableFactor::XmlTable { alias, .. }
+            | TableFactor::JsonTable { alias, .. }
             | TableFactor::NestedJoin { alias, .. } => alias,
             // Not one of PostgreSQL's, or not known: judged as a whole.
             _ => return ControlFlow::Continue(()),
@@ -456,6 +462,29 @@ impl<'a> Walk<'a> {
         let columns = alias.iter().flat_map(|alias| &alias.columns);
         for data_type in columns.filter_map(|column| column.data_type.as_ref()) {
             self.data_type(data_type)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// XMLTABLE makes values of the types of its columns.
+    fn values_of_columns(&mut self, columns: &[XmlTableColumn]) -> Step {
+        for column in columns {
+            if let XmlTableColumnOption::NamedInfo { r#type, .. } = &column.option {
+                self.data_type(r#type)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// So does JSON_TABLE, at any depth.
+    fn values_of_json(&mut self, columns: &[JsonTableColumn]) -> Step {
+        let mut pending: Vec<&JsonTableColumn> = columns.iter().collect();
+        while let Some(column) = pending.pop() {
+            match column {
+                JsonTableColumn::Named(column) => self.data_type(&column.r#type)?,
+                JsonTableColumn::Nested(nested) => pending.extend(&nested.columns),
+                JsonTableColumn::ForOrdinality(_) => {}
+            }
         }
         ControlFlow::Continue(())
     }
@@ -606,6 +635,8 @@ impl Visitor for Walk<'_> {
             TableFactor::Function { name, .. } => self.function(name),
             TableFactor::UNNEST { .. } => self.plain_function("unnest"),
             TableFactor::NestedJoin { .. } => ControlFlow::Continue(()),
+            TableFactor::XmlTable { columns, .. } => self.values_of_columns(columns),
+            TableFactor::JsonTable { columns, .. } => self.values_of_json(columns),
             _ => self.write(Reason::UnknownConstruct, "a FROM item that is not known"),
         };
         self.locate(|| factor.span());

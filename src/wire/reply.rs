@@ -5,11 +5,12 @@
 use bytes::BytesMut;
 use pgwire::error::ErrorInfo;
 use pgwire::messages::Message;
-use pgwire::messages::response::{ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 use pgwire::messages::startup::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
 };
 
+use super::frame::put_header;
 use super::{SqlState, Status};
 
 /// How far an error reaches.
@@ -145,14 +146,15 @@ pub fn ready_idle(out: &mut Vec<u8>) {
     ready(Status::Idle, out);
 }
 
-/// Appends a ReadyForQuery.
+/// Appends a ReadyForQuery, which is the answer to every BEGIN that begins late: byte by byte, without memory of its own.
 pub fn ready(status: Status, out: &mut Vec<u8>) {
     let status = match status {
-        Status::Idle => TransactionStatus::Idle,
-        Status::Transaction => TransactionStatus::Transaction,
-        Status::Failed => TransactionStatus::Error,
+        Status::Idle => b'I',
+        Status::Transaction => b'T',
+        Status::Failed => b'E',
     };
-    put(&ReadyForQuery::new(status), out);
+    put_header(out, b'Z', 1);
+    out.push(status);
 }
 
 /// Appends a NegotiateProtocolVersion: the newest version that we speak of what was asked for, and every `_pq_.`

@@ -74,6 +74,8 @@ sqlstates! {
     IdleSessionTimeout = "57P05", "idle_session_timeout";
     /// No node can take this now.
     CannotConnectNow = "57P03", "cannot_connect_now";
+    /// The configuration cannot be used.
+    ConfigFileError = "F0000", "config_file_error";
     /// A broken promise inside the proxy.
     InternalError = "XX000", "internal_error";
 }

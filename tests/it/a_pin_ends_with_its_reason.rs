@@ -315,3 +315,42 @@ fn a_busy_session_keeps_what_it_has() {
     ends(&rig, "temporary_object", "many turns");
     ends(&rig, "advisory_lock", "many turns");
 }
+
+/// Connections of dblink's, and the origin of what is replicated: nobody can list them, and nothing takes them away.
+#[test]
+fn what_functions_leave_on_a_connection_stays_with_its_session() {
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 2);
+    let primary = rig.cluster.primary();
+    primary.execute("CREATE EXTENSION dblink").unwrap();
+    primary
+        .execute("SELECT pg_replication_origin_create('o')")
+        .unwrap();
+    rig.learn("postgres");
+    let connect = format!(
+        "SELECT dblink_connect('c', 'host=127.0.0.1 port={} user=postgres dbname=postgres')",
+        primary.port()
+    );
+    let setup = "SELECT pg_replication_origin_session_setup('o')".to_owned();
+    let through = "SELECT n FROM dblink('c', 'SELECT 7') AS d (n int)";
+    let is_set = "SELECT pg_replication_origin_session_is_setup()";
+    for (begin, ask, expected) in [(connect, through, "7"), (setup, is_set, "t")] {
+        let mut client = rig.client("postgres");
+        execute(&mut client, &begin);
+        assert_eq!(pinned(&rig, "function"), 1.0, "{begin}");
+        // Others come and go meanwhile.
+        let mut others = [rig.client("postgres"), rig.client("postgres")];
+        for other in &mut others {
+            let is_free = value(other, "SELECT pg_replication_origin_session_is_setup()");
+            assert_eq!(is_free, "f", "{begin}");
+        }
+        assert_eq!(value(&mut client, ask), expected, "{begin}");
+        // DISCARD ALL ends the pin, and cannot end the rest: nobody else gets the connection.
+        let process = value(&mut client, "SELECT pg_backend_pid()");
+        execute(&mut client, "DISCARD ALL");
+        rig.wait("the pin to end", || pinned(&rig, "function") == 0.0);
+        for _ in 0..2 {
+            let now = value(&mut client, "SELECT pg_backend_pid()");
+            assert_ne!(now, process, "{begin}");
+        }
+    }
+}

@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use pgweir::sql::catalog::{Catalog, Change, QUERY, TABLES, Trust, change};
-use pgweir::sql::{Access, Class, Classifier, Lexing, Reason, SessionEffect, TxEffect};
+use pgweir::sql::{
+    Access, Class, Classifier, Lexing, Reason, SessionEffect, TxEffect, executed, prepare_target,
+    prepared,
+};
 use pgweir::testbed::{Cluster, Error, Node, RawClient, request};
 
 use crate::corpus::{Column, DATABASES, Group, OBJECTS, groups};
@@ -31,11 +34,28 @@ impl Judge<'_> {
             .classify(text.as_bytes(), Lexing::default(), self.catalog)
     }
 
+    /// The same for a session that has prepared what its group prepares.
+    fn class_in(&self, group: &Group, text: &str) -> Class {
+        let own = self.class(text);
+        let run = executed(text.as_bytes()).filter(|_| own.session == SessionEffect::Execute);
+        let known = run.and_then(|run| {
+            let named = |before: &&&str| {
+                prepare_target(before.as_bytes()).as_deref() == Some(run.name.as_slice())
+            };
+            let statement = group.before.iter().find(named)?;
+            Some((run, prepared(statement.as_bytes())?))
+        });
+        known.map_or(own, |(run, prepared)| {
+            let lexing = Lexing::default();
+            run.class(own, prepared, &self.classifier, lexing, self.catalog)
+        })
+    }
+
     /// The letter of a statement in a column.
-    fn letter(&self, statement: &str, column: Column) -> char {
+    fn letter(&self, group: &Group, statement: &str, column: Column) -> char {
         let class = match column {
             Column::Several => self.class(&format!("SELECT 1; {statement}")),
-            _ => self.class(statement),
+            _ => self.class_in(group, statement),
         };
         match (column, class.access) {
             (Column::Alone | Column::Extended, _) => own_letter(class),
@@ -53,7 +73,8 @@ impl Judge<'_> {
         let mut faults = Vec::new();
         for (line, statement) in &group.statements {
             for column in Column::ALL {
-                let (expected, found) = (group.verdict(column), self.letter(statement, column));
+                let (expected, found) =
+                    (group.verdict(column), self.letter(group, statement, column));
                 if expected != '-' && expected != found {
                     let column = column.letter();
                     faults.push(format!(
@@ -61,7 +82,7 @@ impl Judge<'_> {
                     ));
                 }
             }
-            let reason = self.class(statement).reason.as_str();
+            let reason = self.class_in(group, statement).reason.as_str();
             // A loaded catalog lacks the built-in functions that are bad: it says that it does not know them.
             let unknown = !group.objects && reason == Reason::UnknownName.as_str();
             if reason != group.reason && !unknown {
@@ -209,12 +230,17 @@ fn send(
 ) -> Vec<String> {
     // Behind the statement: a hint would stand before it. On a line of its own, because the statement may end in a comment.
     let text = format!("{statement}\n/* {} */", mark(line, column));
+    let (prepares, others): (Vec<&str>, Vec<&str>) = (group.before.iter().copied())
+        .partition(|before| prepare_target(before.as_bytes()).is_some());
+    for before in prepares {
+        execute(client, before);
+    }
     match column {
         Column::Transaction => execute(client, "BEGIN"),
         Column::ReadOnly => execute(client, "BEGIN READ ONLY"),
         _ => {}
     }
-    for before in &group.before {
+    for before in others {
         // BEGIN in a transaction is a warning; what else fails there fails the statement, too.
         let _ = client.query(before);
     }
@@ -312,7 +338,8 @@ impl Sent {
         // In a read-only transaction the primary refuses writes in the same words.
         let refused = column != Column::ReadOnly && errors.iter().any(|code| code == "25006");
         let has_values = column == Column::Extended || parameters(statement) == 0;
-        let works = group.verdict(column) == 'S' && has_values && !group.later;
+        let never_works = group.fails && !in_transaction(column);
+        let works = group.verdict(column) == 'S' && has_values && !group.later && !never_works;
         let fails = group.fails && column == Column::Alone;
         if refused || (works && !errors.is_empty()) || (fails && errors.is_empty()) {
             let column = column.letter();

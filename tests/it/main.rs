@@ -31,6 +31,7 @@ mod promotion_moves_writes;
 mod protocol_versions;
 mod psql_works_as_against_the_server;
 mod reads_of_an_orm_go_to_the_standbys;
+mod reloads_apply_what_they_can;
 mod replication_passes_through;
 mod sessions_keep_their_settings;
 mod statements_go_where_they_are_asked_to;

@@ -54,6 +54,33 @@ const fn row(make: &'static [Step], look: &'static str, fate: Fate) -> Row {
     }
 }
 
+/// Functions by what they do to their session, each with its body.
+const FUNCTIONS: [(&str, &str); 8] = [
+    (
+        "sets",
+        "BEGIN PERFORM set_config('work_mem', '9MB', false); END",
+    ),
+    (
+        "speaks_german",
+        "BEGIN -- from now on\n SET DateStyle = 'German'; END",
+    ),
+    ("is_another", "SET ROLE helper"),
+    ("makes", "BEGIN CREATE TEMP TABLE mine (n int); END"),
+    ("locks", "BEGIN PERFORM pg_advisory_lock(7); END"),
+    ("prepares", "BEGIN EXECUTE 'PREPARE p AS SELECT 7'; END"),
+    (
+        "declares",
+        "BEGIN EXECUTE 'DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 7'; END",
+    ),
+    ("listens", "BEGIN LISTEN news; END"),
+];
+
+/// A table whose trigger changes a setting of whoever writes to it.
+const WATCHED: &str = "CREATE TABLE watched (note text); \
+    CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS \
+        $$BEGIN PERFORM set_config('work_mem', '9MB', false); RETURN NEW; END$$; \
+    CREATE TRIGGER watch BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION watch()";
+
 const WORK_MEM: &str = "SHOW work_mem";
 const MINE: &str = "SELECT to_regclass('mine') IS NOT NULL";
 const LOCKS: &str =
@@ -308,6 +335,52 @@ const ROWS: &[Row] = &[
         Kept,
     ),
     row(&[Sql("CALL procedure_that_sets()")], WORK_MEM, Ends),
+    // ── by functions and triggers, which nobody has looked into ──────────────────────────────────────────────────
+    row(&[Sql("SELECT function_that_sets()")], WORK_MEM, Ends),
+    row(&[Sql("INSERT INTO watched VALUES ('a')")], WORK_MEM, Ends),
+    row(
+        &[Sql("COPY (SELECT function_that_sets()) TO STDOUT")],
+        WORK_MEM,
+        Ends,
+    ),
+    row(
+        &[Sql(
+            "WITH n AS (INSERT INTO watched VALUES ('a') RETURNING note) SELECT * FROM n",
+        )],
+        WORK_MEM,
+        Ends,
+    ),
+    row(
+        &[
+            Sql("SET lock_timeout = '61s'"),
+            Sql("SELECT function_that_sets()"),
+        ],
+        WORK_MEM,
+        Ends,
+    ),
+    row(
+        &[Sql("SELECT function_that_speaks_german()")],
+        "SELECT date '2024-02-01'",
+        Ends,
+    ),
+    row(
+        &[Sql("SELECT function_that_is_another()")],
+        "SELECT current_user",
+        Ends,
+    ),
+    row(&[Sql("SELECT function_that_makes()")], MINE, Ends),
+    row(&[Sql("SELECT function_that_locks()")], LOCKS, Ends),
+    row(&[Sql("SELECT function_that_prepares()")], "EXECUTE p", Ends),
+    row(
+        &[Sql("SELECT function_that_declares()")],
+        "FETCH FIRST FROM c",
+        Ends,
+    ),
+    Row {
+        make: &[Sql("SELECT function_that_listens()")],
+        look: Hears("news"),
+        fate: Ends,
+    },
     // ── temporary objects ────────────────────────────────────────────────────────────────────────────────────────
     row(&[Sql("CREATE TEMP TABLE mine (n int)")], MINE, Kept),
     row(
@@ -902,6 +975,22 @@ fn matrix(mode: PoolMode, size: usize) {
              CREATE PROCEDURE procedure_that_sets() LANGUAGE plpgsql AS $$BEGIN PERFORM set_config('work_mem', '9MB', false); END$$",
         )
         .unwrap();
+    // As an application makes them: what comes behind is judged by them.
+    let mut maker = rig.client("postgres");
+    for (name, body) in FUNCTIONS {
+        let language = if body.starts_with("BEGIN") {
+            "plpgsql"
+        } else {
+            "sql"
+        };
+        maker
+            .query(&format!(
+                "CREATE FUNCTION function_that_{name}() RETURNS void LANGUAGE {language} AS $f${body}$f$"
+            ))
+            .unwrap();
+    }
+    maker.query(WATCHED).unwrap();
+    drop(maker);
     let mut wrong = Vec::new();
     for row in ROWS {
         let unseen = Unseen::ask(&rig, row);

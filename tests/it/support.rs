@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use pgweir::config::{
     self, Admin, Auth, AuthMethod, Config, Consistency, Database, Limits, Log, LogFormat, LogLevel,
     Monitor, Pool, Reads, Routing, Timeouts,
 };
-use pgweir::proxy::Proxy;
+use pgweir::proxy::{Proxy, Reread};
 use pgweir::testbed::{Address, Builder, Cluster, Message, Node, RawClient, request, wait_for};
 use tokio::sync::oneshot;
 
@@ -64,6 +64,17 @@ impl Rig {
             self.metric("pgweir_primary_known", &[]) == 1.0
                 && standbys.iter().all(|node| self.is_eligible(node))
         });
+    }
+
+    /// Changes what a reload finds.
+    pub fn edit(&self, change: impl FnOnce(&mut Config)) {
+        let mut file = self.proxy.file.lock().expect("nobody panics");
+        change(file.as_mut().expect("a configuration without faults"));
+    }
+
+    /// Has a reload find faults.
+    pub fn spoil(&self, faults: &str) {
+        *self.proxy.file.lock().expect("nobody panics") = Err(faults.to_owned());
     }
 
     /// Has the proxy know what a database has now. Whatever is done past the proxy is seen by the second load from here,
@@ -206,8 +217,10 @@ pub fn config_for(cluster: &Cluster) -> Config {
                 // Little work, and what is done past the proxy is soon known.
                 catalog_ttl: Duration::from_millis(100),
                 trust_declared_volatility: true,
+                catalogs: false,
             },
             standby_functions: Vec::new(),
+            standby_procedures: Vec::new(),
         }],
         databases: vec![Database {
             name: "*".to_owned(),
@@ -254,6 +267,8 @@ pub fn config_for(cluster: &Cluster) -> Config {
 /// A proxy on a thread and a runtime of its own.
 pub struct RunningProxy {
     pub address: SocketAddr,
+    /// What a reload finds.
+    file: Arc<Mutex<Result<Config, String>>>,
     http: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<usize>>,
@@ -263,6 +278,9 @@ impl RunningProxy {
     fn start(config: Config) -> RunningProxy {
         let (report, started) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
+        let file = Arc::new(Mutex::new(Ok(config.clone())));
+        let again = file.clone();
+        let reread: Reread = Box::new(move || again.lock().expect("nobody panics").clone());
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -270,7 +288,7 @@ impl RunningProxy {
             runtime
                 .expect("the system gives a runtime")
                 .block_on(async move {
-                    let proxy = Proxy::start(&config)
+                    let proxy = Proxy::start(config, Some(reread))
                         .await
                         .unwrap_or_else(|error| panic!("{error}"));
                     let http = proxy
@@ -287,6 +305,7 @@ impl RunningProxy {
         let (address, http) = started.recv().expect("the proxy starts");
         RunningProxy {
             address,
+            file,
             http,
             stop: Some(stop),
             thread: Some(thread),

@@ -167,6 +167,48 @@ fn run_answers_and_ends_in_order() {
 }
 
 #[test]
+fn a_hangup_reads_the_file_again() {
+    let cluster = Cluster::builder().start().expect("a cluster");
+    let port = free_port();
+    let text = config_text(&cluster, port);
+    let file = File::new("reload.toml", &text);
+    let mut proxy = pgweir(&["run", file.path()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut lines = BufReader::new(proxy.stderr.take().expect("piped")).lines();
+    let mut client = first_client(port);
+    let mut told = |text: &str, proxy: &Child, line: &str| {
+        std::fs::write(file.path(), text).expect("the file");
+        signal(proxy, "-HUP");
+        let said = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find(|said| said.contains(line));
+        said.unwrap_or_else(|| panic!("it does not say {line:?}"))
+    };
+    let faulty = format!("{text}[log]\nlevle = \"info\"\n");
+    let spoilt = told(&faulty, &proxy, "configuration not reloaded");
+    assert!(spoilt.contains("levle"), "{spoilt}");
+    assert_eq!(value(&mut client, "SELECT 1"), "1");
+    let named = text.replace(
+        "[database.\"*\"]",
+        "[database.other]\ndbname = \"template1\"",
+    );
+    told(&named, &proxy, "configuration reloaded");
+    assert_eq!(value(&mut client, "SELECT 1"), "1");
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port)).into();
+    let parameters = |database| [("user", "postgres"), ("database", database)];
+    let mut other = RawClient::connect(&address, &parameters("other")).expect("it is there now");
+    assert_eq!(value(&mut other, "SELECT current_database()"), "template1");
+    let refused = RawClient::connect(&address, &parameters("postgres"));
+    let refused = refused.expect_err("it is there no more");
+    assert_eq!(refused.sqlstate(), Some("3D000"));
+    signal(&proxy, "-TERM");
+    assert_eq!(proxy.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
 fn the_debug_log_says_where_each_unit_went_and_why() {
     let cluster = Cluster::builder().start().expect("a cluster");
     let port = free_port();

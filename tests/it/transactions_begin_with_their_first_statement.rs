@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pgweir::config::PoolMode;
 use pgweir::testbed::{Cluster, Message, Mode, RawClient, request};
 
-use crate::support::{LIMIT, Rig, execute, logged, script, sqlstate, value};
+use crate::support::{LIMIT, Rig, execute, logged, logged_errors, script, sqlstate, value};
 
 /// A primary and a standby that log every statement.
 fn rig(mode: PoolMode) -> Rig {
@@ -317,4 +317,176 @@ fn a_transaction_that_is_idle_before_it_has_begun_is_ended() {
     execute(&mut client, "BEGIN");
     let said = client.recv_until_closed().unwrap();
     assert_eq!(said.last().unwrap().error().unwrap().code(), "25P03");
+}
+
+/// With others in one Query, of a transaction that cannot move.
+#[test]
+fn the_end_of_a_transaction_may_stand_among_others() {
+    let rig = rig(PoolMode::Transaction);
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    let ask = |text: &str, expected: &str| {
+        // One that has not written.
+        let mut client = rig.client("postgres");
+        execute(&mut client, begin);
+        assert!(is_on_standby(&rig, &mut client), "{text}");
+        let said = answers(&mut client, &request::query(text));
+        assert_eq!(said, expected, "{text}");
+        execute(&mut client, "ROLLBACK");
+    };
+    ask(
+        "SELECT n + 10 FROM t; COMMIT",
+        "T D:11 C:SELECT 1 C:COMMIT Z:I",
+    );
+    ask("COMMIT; BEGIN", "C:COMMIT C:BEGIN Z:T");
+    ask(
+        "ROLLBACK; INSERT INTO t VALUES (2); DELETE FROM t WHERE n = 2",
+        "C:ROLLBACK C:INSERT 0 1 C:DELETE 1 Z:I",
+    );
+    ask(
+        "SELECT 5; COMMIT; BEGIN; SELECT nextval('s')",
+        "T D:5 C:SELECT 1 C:COMMIT C:BEGIN T D:1 C:SELECT 1 Z:T",
+    );
+    ask(
+        "SELECT 1 / 0; COMMIT; INSERT INTO t VALUES (3)",
+        "E:22012 Z:E",
+    );
+    assert_eq!(primary.value("SELECT count(*) FROM t").unwrap(), "1");
+    for text in ["INSERT", "DELETE", "nextval"] {
+        assert_eq!(logged(standby, text), 0, "{text}");
+    }
+    assert_eq!(logged(primary, "VALUES (3)"), 0);
+    assert_eq!(rig.metric("pgweir_transactions_moved_total", &[]), 0.0);
+    assert_eq!(rig.metric("pgweir_transactions_refused_total", &[]), 0.0);
+}
+
+#[test]
+fn a_cursor_reads_where_its_transaction_does() {
+    let rig = rig(PoolMode::Transaction);
+    let standby = rig.cluster.standbys()[0];
+    let mut client = rig.client("postgres");
+    execute(&mut client, "BEGIN READ ONLY");
+    let declare = "DECLARE c SCROLL CURSOR FOR SELECT n + 20 FROM t";
+    execute(&mut client, declare);
+    assert_eq!(value(&mut client, "FETCH c"), "21");
+    assert_eq!(logged(standby, declare), 1);
+    assert!(is_on_standby(&rig, &mut client));
+    execute(&mut client, "CLOSE c");
+    execute(&mut client, "COMMIT");
+    // What the cursor runs may need the primary.
+    execute(&mut client, "BEGIN READ ONLY");
+    execute(
+        &mut client,
+        "DECLARE c CURSOR FOR SELECT relname FROM pg_class",
+    );
+    assert!(!is_on_standby(&rig, &mut client));
+    execute(&mut client, "COMMIT");
+    execute(&mut client, "BEGIN READ ONLY");
+    let locks = "DECLARE c CURSOR FOR SELECT n FROM t FOR UPDATE";
+    assert_eq!(sqlstate(&mut client, locks), "25006");
+    execute(&mut client, "ROLLBACK");
+    assert_eq!(logged(standby, "FOR UPDATE"), 0);
+}
+
+/// A primary and a standby, where transactions that may write may begin on the standby.
+fn optimistic() -> Rig {
+    let cluster = Cluster::builder()
+        .standbys(1)
+        .setting("log_statement", "all");
+    let rig = Rig::with(cluster, |config| config.databases[0].pool.optimistic = true);
+    rig.cluster
+        .primary()
+        .execute("CREATE TABLE t AS SELECT 1 AS n; CREATE SEQUENCE s")
+        .unwrap();
+    rig.cluster.wait_caught_up().unwrap();
+    rig.learn("postgres");
+    rig
+}
+
+/// BEGIN, and the proxy has asked the primary where it is since then.
+fn begin_and_be_sampled(rig: &Rig, client: &mut RawClient, begin: &str) {
+    execute(client, begin);
+    let asked = || logged(rig.cluster.primary(), "pg_is_in_recovery() AS standby");
+    let before = asked();
+    // One may have been on its way; and the standby is asked as often.
+    rig.wait("the primary to be asked", || asked() >= before + 3);
+}
+
+#[test]
+fn an_optimistic_transaction_reads_from_a_standby_and_writes_on_the_primary() {
+    let rig = optimistic();
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    let mut client = rig.client("postgres");
+    for (begin, write) in [
+        ("BEGIN", "INSERT INTO t VALUES (2)"),
+        ("BEGIN READ WRITE", "UPDATE t SET n = n + 1 WHERE n > 1"),
+        (
+            "START TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            "DELETE FROM t WHERE n > 1",
+        ),
+    ] {
+        begin_and_be_sampled(&rig, &mut client, begin);
+        assert!(is_on_standby(&rig, &mut client), "{begin}");
+        assert!(is_on_standby(&rig, &mut client), "{begin}");
+        execute(&mut client, write);
+        assert!(!is_on_standby(&rig, &mut client), "{begin}");
+        execute(&mut client, "COMMIT");
+        assert_eq!(logged(standby, write), 0, "{write}");
+        assert_eq!(logged(primary, write), 1, "{write}");
+    }
+    assert_eq!(primary.value("SELECT sum(n) FROM t").unwrap(), "1");
+    // It says what it is, whatever the standby would say; and what follows is carried by no other connection.
+    for statement in [
+        "SHOW transaction_read_only",
+        "SELECT nextval('s')",
+        "SAVEPOINT a",
+        "SET LOCAL work_mem = '3MB'",
+    ] {
+        begin_and_be_sampled(&rig, &mut client, "BEGIN");
+        assert!(is_on_standby(&rig, &mut client), "{statement}");
+        if statement.starts_with("SHOW") {
+            assert_eq!(value(&mut client, statement), "off");
+        } else {
+            execute(&mut client, statement);
+        }
+        assert!(!is_on_standby(&rig, &mut client), "{statement}");
+        execute(&mut client, "ROLLBACK");
+        assert_eq!(logged(standby, statement), 0, "{statement}");
+    }
+    // With one snapshot nothing may be read elsewhere.
+    for begin in [
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+    ] {
+        begin_and_be_sampled(&rig, &mut client, begin);
+        assert!(!is_on_standby(&rig, &mut client), "{begin}");
+        execute(&mut client, "COMMIT");
+    }
+    assert_eq!(logged_errors(standby, "25006"), 0);
+}
+
+/// What others have committed before its BEGIN is there, whoever they are and wherever it reads.
+#[test]
+fn an_optimistic_transaction_reads_nothing_older_than_its_begin() {
+    let rig = optimistic();
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    let mut client = rig.client("postgres");
+    standby.pause_replay().unwrap();
+    primary.execute("INSERT INTO t VALUES (2)").unwrap();
+    begin_and_be_sampled(&rig, &mut client, "BEGIN");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM t"), "2");
+    assert!(!is_on_standby(&rig, &mut client));
+    execute(&mut client, "COMMIT");
+    // At once: nobody can know yet.
+    execute(&mut client, "BEGIN");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM t"), "2");
+    execute(&mut client, "COMMIT");
+    standby.resume_replay().unwrap();
+    rig.wait("the standby to be read again", || {
+        begin_and_be_sampled(&rig, &mut client, "BEGIN");
+        assert_eq!(value(&mut client, "SELECT count(*) FROM t"), "2");
+        let there = is_on_standby(&rig, &mut client);
+        execute(&mut client, "COMMIT");
+        there
+    });
 }

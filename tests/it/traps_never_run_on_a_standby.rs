@@ -326,6 +326,56 @@ fn the_event_trigger_tells_of_ddl() {
         execute(&mut client, "SELECT good(91)");
         logged(standby, "SELECT good(91)") == before
     });
+    // The old primary lives on after a failover: the new one is listened to.
+    standby.promote().expect("a promotion");
+    rig.wait("the proxy to listen to the new primary", || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN pgweir_ddl'";
+        standby.value(sql).expect("a count") == "1"
+    });
+}
+
+/// An administrator vouches for procedures, and has catalogs read on standbys.
+#[test]
+fn procedures_and_catalogs_are_configured() {
+    let cluster = pgweir::testbed::Cluster::builder()
+        .standbys(1)
+        .setting("log_statement", "all");
+    let rig = Rig::with(cluster, |config| {
+        config.clusters[0].reads.catalogs = true;
+        config.clusters[0].standby_procedures = vec!["report".to_owned(), "lies".to_owned()];
+    });
+    let (primary, standby) = (rig.cluster.primary(), rig.cluster.standbys()[0]);
+    for sql in [
+        "CREATE TABLE t AS SELECT 1 AS n",
+        "CREATE PROCEDURE report(a int, INOUT n bigint) LANGUAGE plpgsql AS $$ BEGIN SELECT count(*) + a FROM t INTO n; COMMIT; END $$",
+        "CREATE PROCEDURE lies(INOUT n int) LANGUAGE plpgsql AS $$ BEGIN COMMIT; DELETE FROM t; END $$",
+        "CREATE PROCEDURE writes() LANGUAGE sql AS 'DELETE FROM t'",
+    ] {
+        primary.execute(sql).expect(sql);
+    }
+    rig.cluster.wait_caught_up().expect("the standby");
+    rig.learn("postgres");
+    let mut client = rig.client("postgres");
+    let is_on_standby = |text: &str| (logged(standby, text), logged(primary, text)) == (1, 0);
+    assert_eq!(value(&mut client, "CALL report(1, NULL)"), "2");
+    assert!(is_on_standby("CALL report(1, NULL)"));
+    let visible = "SELECT count(*) FROM pg_class WHERE relname = 't' AND pg_table_is_visible(oid)";
+    assert_eq!(value(&mut client, visible), "1");
+    assert!(is_on_standby(visible));
+    assert_eq!(
+        value(&mut client, "SELECT count(*) > 0 FROM pg_stat_replication"),
+        "t"
+    );
+    assert_eq!(logged(standby, "pg_stat_replication"), 0);
+    // Its own DDL a session sees at once, wherever it looks.
+    execute(&mut client, "CREATE TABLE u AS SELECT 2 AS n");
+    let own = "SELECT count(*) FROM pg_class WHERE relname = 'u'";
+    assert_eq!(value(&mut client, own), "1");
+    // One that writes all the same does so on the primary.
+    assert_eq!(value(&mut rig.client("postgres"), "CALL lies(5)"), "5");
+    assert_eq!(primary.value("SELECT count(*) FROM t").unwrap(), "0");
+    execute(&mut client, "CALL writes()");
+    assert_eq!(logged(standby, "CALL writes()"), 0);
 }
 
 /// An administrator vouches for a function that is declared volatile, and trusts no declaration.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pgweir::config::Config;
 use pgweir::testbed::{Cluster, Node, RawClient, request};
 
-use crate::support::{LIMIT, Rig, execute, logged, script, sqlstate};
+use crate::support::{LIMIT, Rig, execute, logged, script, sqlstate, value};
 
 /// How a statement comes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -467,4 +467,97 @@ fn the_query_timeout_covers_the_wait_for_the_primary() {
         client.query("SELECT count(*) FROM notes").unwrap(),
         [[Some("0".to_owned())]]
     );
+}
+
+/// A READ ONLY transaction goes on on the primary: from its first statement on whatever it is, and from any if each has a
+/// snapshot of its own.
+#[test]
+fn a_liar_in_a_read_only_transaction_is_found_out() {
+    let rig = start(1, |_| ());
+    let views = ["view_a", "view_b", "view_c", "view_d"];
+    plant_liars(&rig, "PERFORM pg_current_xact_id();", &views);
+    let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    for (view, begin, reads) in [
+        ("view_a", "BEGIN READ ONLY", 0),
+        ("view_b", snapshot, 0),
+        ("view_c", "BEGIN READ ONLY", 2),
+        ("view_d", snapshot, 1),
+    ] {
+        let sql = format!("SELECT n FROM {view}");
+        let mut client = rig.client("postgres");
+        execute(&mut client, begin);
+        for number in 0..reads {
+            let read = format!("SELECT '{view} {number}'");
+            execute(&mut client, &read);
+            assert_eq!(on_standbys(&rig, &read), 1, "{read}");
+        }
+        if view == "view_d" {
+            // The client has seen what its snapshot shows.
+            assert_eq!(sqlstate(&mut client, &sql), "25006");
+            assert_eq!(sqlstate(&mut client, "SELECT 1"), "25P02");
+            execute(&mut client, "ROLLBACK");
+            continue;
+        }
+        client.send(&request::query(&sql)).unwrap();
+        assert_eq!(answer(&mut client), "T D:7 C:SELECT 1 Z:T", "{view}");
+        assert_eq!(logged(rig.cluster.primary(), &sql), 1, "{view}");
+        execute(&mut client, "COMMIT");
+        // It is known from now on.
+        let refused = on_standbys(&rig, &sql);
+        execute(&mut client, snapshot);
+        client.send(&request::query(&sql)).unwrap();
+        assert_eq!(answer(&mut client), "T D:7 C:SELECT 1 Z:T", "{view}");
+        execute(&mut client, "COMMIT");
+        assert_eq!(on_standbys(&rig, &sql), refused, "{view}");
+    }
+    assert_eq!(bounces(&rig, "read_only"), 3.0);
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+    assert_eq!(rig.cluster.standbys()[0].value(left).unwrap(), "0");
+}
+
+/// What an EXECUTE names is prepared anew on the standby, which may lack what it reads.
+#[test]
+fn an_execute_of_what_the_standby_has_not_replayed_runs_on_the_primary() {
+    let rig = start(1, |_| ());
+    let standby = rig.cluster.standbys()[0];
+    let mut client = rig.client("postgres");
+    standby.pause_replay().unwrap();
+    // Somebody else's: this session's floor is none.
+    on_primary(&rig, "CREATE TABLE fresh AS SELECT 7 AS n");
+    rig.learn("postgres");
+    execute(&mut client, "PREPARE p AS SELECT n FROM fresh");
+    rig.wait("the table to be known", || {
+        client.send(&request::query("EXECUTE p")).unwrap();
+        assert_eq!(answer(&mut client), "T D:7 C:SELECT 1 Z:I");
+        bounces(&rig, "undefined") > 0.0
+    });
+    standby.resume_replay().unwrap();
+    rig.cluster.wait_caught_up().unwrap();
+    execute(&mut client, "EXECUTE p");
+    assert!(on_standbys(&rig, "EXECUTE p") > 1);
+}
+
+/// What an EXECUTE runs is learned, and not that it is an EXECUTE.
+#[test]
+fn an_execute_of_a_liar_is_learned_by_what_it_runs() {
+    let rig = start(1, |_| ());
+    plant_liars(&rig, "INSERT INTO notes VALUES (1);", &["view_a"]);
+    let mut client = rig.client("postgres");
+    execute(&mut client, "PREPARE p AS SELECT n FROM view_a");
+    execute(&mut client, "PREPARE q (int) AS SELECT $1");
+    for _ in 0..3 {
+        assert_eq!(value(&mut client, "EXECUTE p"), "7");
+    }
+    assert_eq!(bounces(&rig, "read_only"), 1.0);
+    assert_eq!(
+        value(&mut rig.client("postgres"), "SELECT n FROM view_a"),
+        "7"
+    );
+    assert_eq!(bounces(&rig, "read_only"), 1.0);
+    let mut other = rig.client("postgres");
+    execute(&mut other, "PREPARE p (int) AS SELECT $1");
+    assert_eq!(value(&mut other, "EXECUTE p (5)"), "5");
+    assert_eq!(on_standbys(&rig, "EXECUTE p (5)"), 1);
+    let notes = rig.cluster.primary().value("SELECT count(*) FROM notes");
+    assert_eq!(notes.unwrap(), "4");
 }

@@ -566,7 +566,8 @@ impl Peer {
                 self.run(&text)
             }
             ["deallocate", "all"] => {
-                self.names.clear();
+                // All that have names.
+                self.names.retain(|name, _| name.is_empty());
                 tag("DEALLOCATE ALL")
             }
             ["deallocate", name] => {

@@ -110,6 +110,10 @@ impl Site {
 
     /// What does not go back clean is a bug.
     fn put_back(&self, server: Server) {
+        if server.link.spent {
+            // As the pool does.
+            return;
+        }
         assert!(server.link.reusable(), "returned: {:?}", server.link);
         let unclean = server.peer.unclean(server.link.params.len());
         if let Some(unclean) = unclean.filter(|_| !server.forged) {
@@ -238,11 +242,21 @@ impl Rig {
                 }
                 if let Some(again) = received.again {
                     let (units, first) = held.link.replay.take();
+                    let mut out = Vec::new();
+                    if matches!(again, Again::Bounced(_))
+                        && self.session.leave_refused(&mut held.link, &mut out)
+                    {
+                        held.peer.feed(&out);
+                        self.draining = true;
+                    }
                     match again {
                         Again::StalePlan => self.session.renew(self.site.context()),
                         Again::Bounced(refusal) => self.bounced(&refusal, &units[..first]),
                     }
                     self.input.splice(..0, units);
+                }
+                if let Some(rest) = received.rest {
+                    self.input.splice(..0, rest);
                 }
                 self.release();
             }
@@ -386,6 +400,7 @@ impl Rig {
             held.peer.feed(&out);
             return false;
         }
+        held.link.on_standby = held.standby;
         held.link.bounces = held.standby;
         let bytes: Vec<u8> = self.input.drain(..len).collect();
         let context = self.site.context();

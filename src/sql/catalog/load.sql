@@ -110,3 +110,15 @@ UNION ALL
 SELECT DISTINCT 'O', '', '0', oprname, NULL FROM pg_operator WHERE oid < 16384
 UNION ALL
 SELECT DISTINCT 'l', '', owner::text, '', NULL FROM trees WHERE kind = 'r' AND strpos(tree, '{ROWMARKCLAUSE') > 0
+UNION ALL
+-- What functions may leave in their session, as far as the text of any of them tells.
+SELECT DISTINCT 'L', reason, '0', '', NULL
+  FROM pg_proc, (VALUES
+    ('settings', E'set_config|(^|[;''$"]|\\m(begin|then|else|loop|atomic)\\M)(\\s|--[^\\n]*\\n|/\\*.*?\\*/)*(reset\\s|set\\s+(?!local\\M))'),
+    ('temporary_object', E'\\mtemp(orary)?\\M|\\mpg_temp\\M'),
+    ('advisory_lock', 'advisory_lock'),
+    ('listen', E'\\mlisten\\M'),
+    ('hold_cursor', E'\\mwith\\s+hold\\M'),
+    ('prepare', E'\\m(prepare|deallocate)\\M')) word(reason, pattern)
+ WHERE oid >= 16384 AND prolang NOT IN (12, 13)
+   AND concat(prosrc, ' ', pg_get_function_sqlbody(oid)) ~* pattern

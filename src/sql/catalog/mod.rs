@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use change::{Change, change};
 use graph::{Graph, Node};
 
-use super::class::{Access, Reason};
-use super::function;
-use super::lexer;
+use super::class::{Access, PinReason, Reason};
+use super::pins::Pins;
+use super::{function, lexer, system};
 
 /// The rows that [`Catalog::build`] is made of. Any user may ask; the search path must be `pg_catalog`.
 pub const QUERY: &str = include_str!("load.sql");
@@ -39,6 +39,20 @@ pub struct Trust {
     pub declared: bool,
     /// Functions that may run on standbys whatever they are declared as: `name` or `schema.name`.
     pub functions: Vec<String>,
+    /// Procedures that only read.
+    pub procedures: Vec<String>,
+    /// System catalogs may be read on standbys.
+    pub catalogs: bool,
+}
+
+/// Whether a list of names, as `name` or `schema.name`, has this one. The empty schema is not known.
+fn lists(names: &[String], schema: &str, name: &str) -> bool {
+    names.iter().any(|listed| {
+        listed == name
+            || listed
+                .split_once('.')
+                .is_some_and(|parts| parts == (schema, name))
+    })
 }
 
 impl Default for Trust {
@@ -46,6 +60,8 @@ impl Default for Trust {
         Trust {
             declared: true,
             functions: Vec::new(),
+            procedures: Vec::new(),
+            catalogs: false,
         }
     }
 }
@@ -61,6 +77,8 @@ pub struct Malformed;
 /// A database's objects by name, as statements may use them.
 #[derive(Debug)]
 pub struct Catalog {
+    /// Which database's, among all: whatever it becomes.
+    database: u64,
     epoch: u64,
     contents: u64,
     known: Known,
@@ -68,6 +86,7 @@ pub struct Catalog {
 
 /// For statements without a database: relations are taken for ordinary tables, and what is not built in for unknown.
 pub static TABLES: Catalog = Catalog {
+    database: 0,
     epoch: 1,
     contents: 0,
     known: Known::Tables,
@@ -154,8 +173,14 @@ struct Names {
     everything: Option<Taint>,
     /// What any cast may run.
     casts: Option<Taint>,
+    /// What users' functions may leave in their session.
+    leaves: Pins,
     /// A user's operator is tainted, and bears the name of a built-in one that has no node in the parser's tree.
     operators_tainted: bool,
+    /// Procedures that only read, as an administrator says.
+    procedures: Vec<String>,
+    /// System catalogs may be read on standbys.
+    catalogs: bool,
 }
 
 /// Objects of one kind by name, with their schemas.
@@ -168,6 +193,7 @@ impl Catalog {
     /// Nothing is known.
     pub const fn unknown() -> Catalog {
         Catalog {
+            database: 0,
             epoch: 0,
             contents: 0,
             known: Known::Nothing,
@@ -179,7 +205,11 @@ impl Catalog {
     /// # Errors
     /// [`Malformed`]
     pub fn build<R: AsRef<Row>>(rows: &[R], trust: &Trust) -> Result<Catalog, Malformed> {
-        let mut names = Names::default();
+        let mut names = Names {
+            procedures: trust.procedures.clone(),
+            catalogs: trust.catalogs,
+            ..Names::default()
+        };
         let mut contents = 0u64;
         // The rows have no order of their own.
         let hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
@@ -189,10 +219,22 @@ impl Catalog {
         }
         names.settle();
         Ok(Catalog {
+            database: 0,
             epoch: NEXT_EPOCH.fetch_add(1, Ordering::Relaxed),
             contents: hasher.hash_one((contents, trust)),
             known: Known::Names(Box::new(names)),
         })
+    }
+
+    /// The same for the database of this number.
+    #[must_use]
+    pub fn of(self, database: u64) -> Catalog {
+        Catalog { database, ..self }
+    }
+
+    /// The number of its database, which it has whatever the catalog becomes.
+    pub(super) fn database(&self) -> u64 {
+        self.database
     }
 
     /// Its number, which no other catalog of the process has. 0 stands for all that are unknown.
@@ -203,6 +245,19 @@ impl Catalog {
     /// Whether it has been loaded.
     pub fn is_known(&self) -> bool {
         !matches!(self.known, Known::Nothing)
+    }
+
+    /// What a statement that writes, or whose effects are not known, may leave in its session by way of functions and
+    /// triggers that nobody has looked into. What is not known may leave anything but prepared statements, which are not
+    /// worth to lose all of them every time.
+    pub fn leaves(&self) -> Pins {
+        match &self.known {
+            Known::Nothing => Pins::MAY_END
+                .with(PinReason::Settings)
+                .without(Pins::NONE.with(PinReason::Prepare)),
+            Known::Tables => Pins::NONE,
+            Known::Names(names) => names.leaves,
+        }
     }
 
     /// Whether both say the same.
@@ -235,6 +290,7 @@ impl Catalog {
         // In all schemas, whichever is named: overloads of one name are not told apart.
         match names.worst(&names.functions, "", name) {
             Look::Missing => match built_in(schema, name) {
+                Some(_) if names.catalogs && system::is_replicated_function(name) => Look::Good,
                 Some(look) => look,
                 None if names.has_built_in(schema, name) => Taint::of_built_in(Access::Write),
                 // `geometry(x)` is a cast.
@@ -248,6 +304,18 @@ impl Catalog {
             }
             look => look,
         }
+    }
+
+    /// Whether a procedure only reads, as an administrator says. It has to be there.
+    pub(super) fn trusts_procedure(&self, schema: &str, name: &str) -> bool {
+        self.names()
+            .is_some_and(|names| lists(&names.procedures, schema, name))
+    }
+
+    /// Whether a relation, which is none of the users', may be read on a standby.
+    pub(super) fn is_replicated(&self, schema: &str, name: &str) -> bool {
+        self.names().is_some_and(|names| names.catalogs)
+            && system::is_replicated_relation(schema, name)
     }
 
     /// A relation; the empty schema stands for all of them.
@@ -387,6 +455,12 @@ impl Names {
                 self.operators.entry(name.into()).or_default().push(node);
                 self.graph.name(node, "operator", schema, name);
             }
+            "L" => {
+                let reason = PinReason::ALL
+                    .iter()
+                    .find(|known| known.as_str() == detail)?;
+                self.leaves = self.leaves.with(*reason);
+            }
             "O" => drop(self.built_in_operators.insert(name.into())),
             "l" => {
                 let node = Node::new("r", id)?;
@@ -424,12 +498,7 @@ impl Names {
             }
             return Some(());
         }
-        let trusted = trust.functions.iter().any(|trusted| {
-            trusted == name
-                || trusted
-                    .split_once('.')
-                    .is_some_and(|parts| parts == (schema, name))
-        });
+        let trusted = lists(&trust.functions, schema, name);
         let why = match (volatility, kind) {
             (_, b'p') => Some("a procedure"),
             // These run statements on other servers, whatever they are declared as.

@@ -232,6 +232,7 @@ fn trust_is_given_by_name() {
             "app.pg_notify".to_owned(),
             "dblink_x".to_owned(),
         ],
+        ..Trust::default()
     };
     let catalog = catalog(ROWS, &trust);
     let access = |text| verdict(&catalog, text).0;
@@ -248,6 +249,83 @@ fn trust_is_given_by_name() {
         access("select dblink_x()"),
         Access::Write,
         "whatever anybody says"
+    );
+}
+
+#[test]
+fn procedures_that_only_read_are_called_on_standbys() {
+    let trust = Trust {
+        procedures: vec!["reads".to_owned(), "app.reports".to_owned()],
+        ..Trust::default()
+    };
+    let catalog = catalog(ROWS, &trust);
+    let access = |text| verdict(&catalog, text).0;
+    for text in [
+        "call reads()",
+        "CALL public.Reads (1, 'a)b', a => lower('X'));",
+        "call \"reads\"((select 1))",
+        "call app.reports($1)",
+    ] {
+        assert_eq!(access(text), Access::Read, "{text}");
+    }
+    for text in [
+        "call reports()",
+        "call other.reports()",
+        "call \"Reads\"()",
+        "call reads(wild())",
+        "call reads(1), (wild())",
+        "call reads(nextval('s'))",
+        "call reads(1) into x",
+        "call reads(set_config('a.b', 'c', false))",
+        "call reads(pg_advisory_lock(1))",
+        "call reads(); call reads()",
+        "do $$ begin call reads(); end $$",
+        "call reads",
+    ] {
+        assert_eq!(access(text), Access::Write, "{text}");
+    }
+    let unknown = Catalog::unknown();
+    assert_eq!(verdict(&unknown, "call reads()").0, Access::Write);
+}
+
+#[test]
+fn catalogs_are_read_on_standbys_where_they_may_be() {
+    let trust = Trust {
+        catalogs: true,
+        ..Trust::default()
+    };
+    let free = catalog(ROWS, &trust);
+    let bound = catalog(ROWS, &Trust::default());
+    for text in [
+        "select oid from pg_class",
+        "select n.nspname from pg_catalog.pg_class c join pg_namespace n on n.oid = c.relnamespace \
+         where pg_catalog.pg_table_is_visible(c.oid)",
+        "select table_name from information_schema.tables",
+        "select pg_get_expr(adbin, adrelid) from pg_attrdef",
+        "table pg_type",
+    ] {
+        assert_eq!(verdict(&free, text).0, Access::Read, "{text}");
+        assert_eq!(verdict(&bound, text).0, Access::Primary, "{text}");
+    }
+    for text in [
+        "select * from pg_stat_activity",
+        "select * from pg_class, pg_locks",
+        "select * from pg_settings",
+        "select pg_is_in_recovery() from pg_class",
+        "select current_setting('x') from pg_class",
+        "select * from pg_toast.pg_toast_1255",
+        "select * from pg_class where relname = version()",
+    ] {
+        assert_eq!(verdict(&free, text).0, Access::Primary, "{text}");
+    }
+    assert_eq!(
+        verdict(&free, "select * from pg_class for update").0,
+        Access::Write
+    );
+    let unknown = Catalog::unknown();
+    assert_eq!(
+        verdict(&unknown, "select oid from pg_class").0,
+        Access::Primary
     );
 }
 
@@ -376,4 +454,18 @@ fn what_locks_rows_is_a_write() {
         )
     );
     assert_eq!(verdict("select * from t").0, Access::Read);
+}
+
+#[test]
+fn what_functions_may_leave_in_their_session() {
+    let leaves = |rows| catalog(rows, &Trust::default()).leaves();
+    assert!(leaves("f vup- 16400 f public").is_empty());
+    let two = leaves("L settings 0 - -\nL advisory_lock 0 - -");
+    assert_eq!(
+        two.iter().collect::<Vec<_>>(),
+        [PinReason::AdvisoryLock, PinReason::Settings]
+    );
+    assert!(TABLES.leaves().is_empty());
+    let unknown = Catalog::unknown().leaves();
+    assert!(unknown.has(PinReason::Settings) && !unknown.has(PinReason::Prepare));
 }
