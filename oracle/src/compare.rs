@@ -6,6 +6,7 @@ use std::fmt;
 use crate::sql::catalog::TABLES;
 use crate::sql::{Access, Classifier, Explanation, Lexing};
 
+use crate::figure::Figure;
 use crate::truth::{self, Truth};
 
 /// What is a read for PostgreSQL's parser must be one for pgweir in so many of a hundred cases.
@@ -121,7 +122,7 @@ impl Tally {
         let entry = self
             .misses
             .entry(cause)
-            .or_insert_with(|| (0, line(text, 120)));
+            .or_insert_with(|| (0, around(text, said)));
         entry.0 += 1;
     }
 
@@ -133,14 +134,21 @@ impl Tally {
         self.reads as f64 * 100.0 / self.plain as f64
     }
 
-    /// Whether pgweir is safe here, and good enough.
-    pub fn is_good(&self) -> bool {
-        self.wrong.is_empty() && self.rate() >= WANTED
+    /// Whether pgweir is safe here.
+    pub fn unsafe_ones(&self) -> Figure {
+        let count = self.wrong.len();
+        let what = format!("{}: unsafe disagreements", self.source);
+        Figure::new(what, count, "0", count == 0)
     }
 
-    /// Whether pgweir is safe here.
-    pub fn is_safe(&self) -> bool {
-        self.wrong.is_empty()
+    /// Whether pgweir is good enough here.
+    pub fn reads(&self) -> Figure {
+        let (what, rate) = (
+            format!("{}: reads that are reads", self.source),
+            self.rate(),
+        );
+        let wanted = format!("at least {WANTED} %");
+        Figure::new(what, format!("{rate:.2} %"), wanted, rate >= WANTED)
     }
 }
 
@@ -204,6 +212,18 @@ pub fn line(text: &[u8], most: usize) -> String {
         Some((end, _)) => format!("{} …", &text[..end]),
         None => text,
     }
+}
+
+/// The text about the place that decides.
+fn around(text: &[u8], said: &Explanation) -> String {
+    let Some(place) = said.place else {
+        return line(text, 120);
+    };
+    let text = String::from_utf8_lossy(text);
+    let before = text.split_inclusive('\n').take(place.line - 1);
+    let at = before.map(|line| line.chars().count()).sum::<usize>() + place.column - 1;
+    let part = text.chars().skip(at.saturating_sub(60)).take(120);
+    line(part.collect::<String>().as_bytes(), 120)
 }
 
 /// What the parser says, without where it says it and what exactly it found there.

@@ -358,15 +358,19 @@ impl Generator {
         match self.random.below(16) {
             0 => format!("({}) s", self.query()),
             1 => format!("lateral ({}) as s (a, b)", self.query()),
-            2 => format!("{} f", self.call()),
-            3 => format!("{} with ordinality as f (a, n)", self.call()),
+            2 => format!("{} f", self.table_call()),
+            3 => format!("{} with ordinality as f (a, n)", self.table_call()),
             4 => format!(
                 "{} as f (a {}, b {})",
-                self.call(),
+                self.table_call(),
                 self.type_name(),
                 self.type_name()
             ),
-            5 => format!("rows from ({}, {}) as r (a, b)", self.call(), self.call()),
+            5 => format!(
+                "rows from ({}, {}) as r (a, b)",
+                self.table_call(),
+                self.table_call()
+            ),
             6 => {
                 let method = if self.tainted() {
                     "mymethod"
@@ -380,7 +384,7 @@ impl Generator {
                 )
             }
             7 => format!("(values ({}), ({})) v (a)", self.list(1), self.list(1)),
-            8 => format!("lateral {} f", self.call()),
+            8 => format!("lateral {} f", self.table_call()),
             _ => format!("{}{alias}", self.relation()),
         }
     }
@@ -405,7 +409,16 @@ impl Generator {
         )
     }
 
+    /// A call in FROM, where the server takes no aggregate and no window function: nothing but arguments.
+    fn table_call(&mut self) -> String {
+        self.call_with(false)
+    }
+
     fn call(&mut self) -> String {
+        self.call_with(true)
+    }
+
+    fn call_with(&mut self, aggregates: bool) -> String {
         let name = if self.tainted() {
             self.random.pick(BAD_CALLS).to_owned()
         } else {
@@ -446,7 +459,9 @@ impl Generator {
         }
         let mut tail = String::new();
         if self.depth > 0 {
-            match self.random.below(60) {
+            let form = self.random.below(60);
+            match form {
+                0..=2 | 5..=9 if !aggregates => {}
                 0 => arguments = format!("distinct {}", self.expression()),
                 1 => arguments = format!("{} order by {}", self.expression(), self.expression()),
                 2 => arguments = "*".to_owned(),
@@ -858,7 +873,7 @@ const BAD_CALLS: &[&str] = &[
     "\"nextval\"",
     "pg_catalog.nextval",
     "pg_catalog.\"nextval\"",
-    "db.pg_catalog.lower",
+    "db.public.lower",
     "\"pg_catalog\".setval",
     "u&\"nextv\\0061l\"",
     "pg_is_in_recovery",

@@ -6,6 +6,7 @@ use crate::sql::catalog::TABLES;
 use crate::sql::{Classifier, Lexing};
 
 use crate::compare::line;
+use crate::figure::Figure;
 use crate::generate::Random;
 use crate::memory::{self, Cost};
 
@@ -16,9 +17,9 @@ const MOST_MEMORY: usize = 32 << 20;
 /// Length of the longest text of the table. A session gives no more to the classifier than it holds.
 const LONGEST: usize = 16 << 20;
 /// A costly statement is tried again so many times: something else may have had the processor's caches.
-const AGAIN: usize = 4;
+const AGAIN: usize = 24;
 /// Costliest statements that are printed.
-const SHOWN: usize = 8;
+const SHOWN: usize = 24;
 
 /// The costliest statements.
 #[derive(Debug, Default)]
@@ -62,14 +63,32 @@ impl Hostile {
     }
 
     /// Whether all kept within the bounds.
-    pub fn is_good(&self) -> bool {
-        self.slowest
+    pub fn figures(&self) -> [Figure; 2] {
+        let time = self
+            .slowest
             .first()
-            .is_none_or(|(time, _)| *time <= MOST_TIME)
-            && self
-                .largest
-                .first()
-                .is_none_or(|(bytes, _)| *bytes <= MOST_MEMORY)
+            .map(|(time, _)| *time)
+            .unwrap_or_default();
+        let bytes = self
+            .largest
+            .first()
+            .map(|(bytes, _)| *bytes)
+            .unwrap_or_default();
+        let texts = self.texts;
+        [
+            Figure::new(
+                format!("processor time of the costliest of {texts} texts"),
+                format!("{:.2} ms", time.as_secs_f64() * 1e3),
+                format!("at most {} ms", MOST_TIME.as_millis()),
+                time <= MOST_TIME,
+            ),
+            Figure::new(
+                format!("memory of the largest of {texts} texts"),
+                format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20)),
+                format!("at most {} MiB", MOST_MEMORY >> 20),
+                bytes <= MOST_MEMORY,
+            ),
+        ]
     }
 
     /// The table: each thing that nests or goes on, in many lengths.
@@ -91,6 +110,19 @@ impl Hostile {
                 self.add_resident(text.as_bytes());
             }
         }
+    }
+
+    /// What others have found, too.
+    pub fn join(&mut self, other: Hostile) {
+        self.texts += other.texts;
+        self.slowest.extend(other.slowest);
+        self.slowest
+            .sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+        self.slowest.truncate(SHOWN);
+        self.largest.extend(other.largest);
+        self.largest
+            .sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        self.largest.truncate(SHOWN);
     }
 
     /// Pieces of the table, put together by chance.
@@ -134,19 +166,25 @@ fn classify(text: &[u8]) -> Cost {
     memory::measure(|| classifier.classify(text, Lexing::default(), &TABLES)).1
 }
 
+/// Keeps the costliest of each kind: of the texts that begin alike.
 fn keep<T: Copy + Ord>(kept: &mut Vec<(T, String)>, value: T, text: &[u8]) {
     if kept.len() == SHOWN && kept.last().is_some_and(|(least, _)| *least >= value) {
         return;
     }
+    let start = line(&text[..text.len().min(400)], 60);
+    let alike = |(_, other): &(T, String)| {
+        other
+            .split_once("bytes  ")
+            .is_some_and(|(_, other)| other == start)
+    };
+    if let Some(same) = kept.iter().position(alike) {
+        if kept[same].0 >= value {
+            return;
+        }
+        kept.remove(same);
+    }
     let at = kept.partition_point(|(more, _)| *more >= value);
-    let start = &text[..text.len().min(400)];
-    kept.insert(
-        at,
-        (
-            value,
-            format!("{:>8} bytes  {}", text.len(), line(start, 70)),
-        ),
-    );
+    kept.insert(at, (value, format!("{:>8} bytes  {start}", text.len())));
     kept.truncate(SHOWN);
 }
 

@@ -5,6 +5,7 @@ use crate::sql::{self, Access, Classifier, Lexing, Reason};
 use pg_query::protobuf::Token;
 
 use crate::compare::line;
+use crate::figure::Figure;
 use crate::truth;
 
 /// What came of it.
@@ -111,8 +112,9 @@ impl Lexings {
     }
 
     /// Whether all agree.
-    pub fn is_good(&self) -> bool {
-        self.wrong.is_empty()
+    pub fn disagreements(&self) -> Figure {
+        let count = self.wrong.len();
+        Figure::new("lexing: disagreements", count, "0", count == 0)
     }
 }
 

@@ -169,7 +169,8 @@ fn object(fields: &Map<String, Value>) -> Option<String> {
 fn function(name: &[String]) -> Option<String> {
     let plain = match name {
         [name] => name,
-        [schema, name] if schema == "pg_catalog" => name,
+        // The first of three is this database, or the server refuses it (namespace.c, DeconstructQualifiedName).
+        [schema, name] | [_, schema, name] if schema == "pg_catalog" => name,
         _ => return Some(format!("function {}", name.join("."))),
     };
     if STANDBY.binary_search(&plain.as_str()).is_ok() {

@@ -12,6 +12,9 @@ pub(super) const STRING: u8 = 2;
 /// Most statements that are told apart.
 pub(super) const MAX_STATEMENTS: usize = 64;
 
+/// Most tokens and comments that are lexed. Each takes some 30 to 100 ns, whatever its length.
+pub(super) const MAX_PIECES: usize = 32 * 1024;
+
 /// What one pass finds.
 #[derive(Debug, Default)]
 pub(super) struct Lexed {
@@ -23,6 +26,8 @@ pub(super) struct Lexed {
     pub(super) spans: Vec<(u32, u32)>,
     /// Operators that the parser may read in another way than PostgreSQL: where each begins and ends in the text.
     pub(super) operators: Vec<(u32, u32)>,
+    /// Comments that directly follow an operator, or another of these: where each begins and ends in the text.
+    pub(super) comments: Vec<(u32, u32)>,
     /// Tokens in all.
     pub(super) tokens: usize,
     /// Calls or names that matter to the session.
@@ -60,6 +65,8 @@ pub(super) enum Bail {
     UnicodeEscape,
     /// More than [`MAX_STATEMENTS`].
     TooManyStatements,
+    /// More than [`MAX_PIECES`].
+    TooManyPieces,
 }
 
 impl Lexed {
@@ -71,6 +78,7 @@ impl Lexed {
         self.starts.clear();
         self.spans.clear();
         self.operators.clear();
+        self.comments.clear();
         self.tokens = 0;
         self.flags = Flags::default();
         // A key is never longer than its text: bytes are put where there is room, which costs less than to append them.
@@ -92,6 +100,7 @@ impl Lexed {
         let mut at = 0;
         let mut space = false;
         let mut in_statement = false;
+        let mut pieces = 0;
         while let Some(&byte) = text.get(at) {
             let kind = KINDS[usize::from(byte)];
             if kind == SPACE {
@@ -99,9 +108,16 @@ impl Lexed {
                 space = true;
                 continue;
             }
+            pieces += 1;
+            if pieces > MAX_PIECES {
+                return Err(Bail::TooManyPieces);
+            }
             if matches!(byte, b'-' | b'/')
                 && let Some(end) = comment(text, at)?
             {
+                if at > 0 && is_operator(text[at - 1]) {
+                    self.comments.push(place(at, end)?);
+                }
                 at = end;
                 space = true;
                 continue;
@@ -183,8 +199,7 @@ impl Lexed {
                 let operator = &text[at..end];
                 key.put_all(operator);
                 if operator.len() > 1 && OPERATORS.binary_search(&operator).is_err() {
-                    let place = |at: usize| u32::try_from(at).map_err(|_| Bail::Malformed);
-                    self.operators.push((place(at)?, place(end)?));
+                    self.operators.push(place(at, end)?);
                 }
                 Ok(end)
             }
@@ -306,6 +321,11 @@ impl Flags {
     }
 }
 
+fn place(start: usize, end: usize) -> Result<(u32, u32), Bail> {
+    let at = |at: usize| u32::try_from(at).map_err(|_| Bail::Malformed);
+    Ok((at(start)?, at(end)?))
+}
+
 fn is_operator(byte: u8) -> bool {
     matches!(
         byte,
@@ -362,6 +382,11 @@ static OPERATORS: [&[u8]; 54] = [
     b"@>", b"@?", b"@@", b"^@", b"|&>", b"|/", b"|>>", b"||", b"||/", b"~*", b"~<=~", b"~<~",
     b"~=", b"~>=~", b"~>~", b"~~", b"~~*",
 ];
+
+/// Whether an operator of more than one character is one of PostgreSQL's own.
+pub(super) fn is_built_in_operator(name: &str) -> bool {
+    OPERATORS.binary_search(&name.as_bytes()).is_ok()
+}
 
 pub(super) fn is_space(byte: u8) -> bool {
     KINDS[usize::from(byte)] == SPACE
@@ -568,6 +593,10 @@ mod tests {
             lex(&"select 1;".repeat(65)).err(),
             Some(Bail::TooManyStatements)
         );
+        for piece in ["+1", ",a", "/**/", ";"] {
+            let text = format!("select 1{}", piece.repeat(MAX_PIECES));
+            assert_eq!(lex(&text).err(), Some(Bail::TooManyPieces), "{piece}");
+        }
         assert!(lex("select u & 1").is_ok());
     }
 

@@ -24,6 +24,7 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>, alone: bool) -> Vec<TokenWithS
         from: tokens,
         words,
         at: 0,
+        subscripts: Vec::new(),
         alone,
     };
     // White space stays where it is: it joins strings, and parts `@` from what follows.
@@ -62,12 +63,21 @@ fn may_apply(tokens: &[TokenWithSpan]) -> bool {
                             | Keyword::EXCLUDE
                             | Keyword::ONLY
                             | Keyword::FETCH
+                            | Keyword::SYMMETRIC
+                            | Keyword::ASYMMETRIC
+                            | Keyword::ROLLUP
+                            | Keyword::CUBE
                             | Keyword::DECLARE
                     )
+                    || is_document(before, word)
+                    || is_array_suffix(before, word)
+                    || (is_quantifier(word) && takes_quantifier(before))
+                    || (word.keyword == Keyword::VALUES && *before == Token::LParen)
             }
             (Token::Word(word), Token::Mul) => is_plain(word),
             (Token::Word(_), Token::SingleQuotedString(_) | Token::Assignment)
             | (Token::RParen, Token::Period) => true,
+            (before, Token::LBracket) => is_subscripted(before),
             _ => false,
         };
         if applies {
@@ -85,6 +95,8 @@ struct Rewriter {
     to: Vec<TokenWithSpan>,
     /// The place in `words`.
     at: usize,
+    /// Where subscripts end that have been put into parentheses, the innermost last.
+    subscripts: Vec<usize>,
     /// There is one statement.
     alone: bool,
 }
@@ -99,6 +111,8 @@ impl Rewriter {
             Token::Period => self.all_fields(),
             Token::Assignment => self.named_argument(),
             Token::Mul => self.with_children(),
+            Token::LBracket => self.subscript(),
+            Token::RBracket => self.end_of_subscript(),
             Token::Word(word) if word.quote_style.is_none() && !self.is_name() => {
                 match word.keyword {
                     Keyword::TABLE => self.table(),
@@ -115,6 +129,12 @@ impl Rewriter {
                     Keyword::DISTINCT => self.group_by_distinct(),
                     Keyword::EXCLUDE => self.exclude(),
                     Keyword::ONLY => self.only(),
+                    Keyword::ARRAY => self.array_suffix(),
+                    Keyword::ANY | Keyword::ALL | Keyword::SOME => self.quantifier(),
+                    Keyword::ROLLUP | Keyword::CUBE => self.grouped(),
+                    Keyword::VALUES => self.values(),
+                    Keyword::SYMMETRIC | Keyword::ASYMMETRIC => self.symmetric(),
+                    _ if self.is_word(0, &["document"]) => self.document(),
                     Keyword::DECLARE => self.cursor(),
                     _ => self.constant(),
                 }
@@ -296,9 +316,14 @@ impl Rewriter {
 
     /// `ROWS FROM (f(), g())` becomes a sub-query that calls them.
     fn rows_from(&mut self) -> usize {
-        let begins = matches!(self.before(1), Some(Token::Comma))
-            || self.after_keyword(&[Keyword::FROM, Keyword::JOIN, Keyword::LATERAL]);
-        if !begins
+        let begins = |token: Option<&Token>| {
+            token.is_some_and(|token| {
+                let keywords = [Keyword::FROM, Keyword::JOIN, Keyword::LATERAL];
+                *token == Token::Comma || keywords.iter().any(|keyword| is(token, *keyword))
+            })
+        };
+        let joined = self.before(1) == Some(&Token::LParen) && begins(self.before(2));
+        if !(begins(self.before(1)) || joined)
             || !self.is_keyword(1, Keyword::FROM)
             || self.token(2) != Some(&Token::LParen)
             || !matches!(self.token(3), Some(Token::Word(_)))
@@ -366,11 +391,7 @@ impl Rewriter {
 
     /// `CYCLE a, b SET c [TO d DEFAULT e] USING f`, behind a query of WITH or its SEARCH.
     fn cycle(&self) -> usize {
-        let behind_query = self
-            .to
-            .iter()
-            .rfind(|token| !matches!(token.token, Token::Whitespace(_)))
-            .is_some_and(|token| token.token == Token::RParen);
+        let behind_query = self.written() == Some(&Token::RParen);
         let Some(mut end) = self.names(1).filter(|_| behind_query) else {
             return 0;
         };
@@ -496,6 +517,104 @@ impl Rewriter {
         }
     }
 
+    /// `int ARRAY` is `int[]`, whose elements are what is looked at. Behind a name or a bound the word is nothing else.
+    fn array_suffix(&self) -> usize {
+        let constructs = matches!(self.token(1), Some(Token::LBracket | Token::LParen));
+        let behind_type = matches!(self.before(1), Some(Token::Word(_) | Token::RParen));
+        usize::from(behind_type && !constructs)
+    }
+
+    /// `a @> ANY (b)` is made of what `a @> (b)` is made of. The parser knows comparisons only.
+    fn quantifier(&self) -> usize {
+        let applies = self.written().is_some_and(takes_quantifier);
+        usize::from(applies && self.token(1) == Some(&Token::LParen))
+    }
+
+    /// `GROUP BY ROLLUP (a, b)` and CUBE name what `GROUP BY ROW (a, b)` names. The parser takes what begins with a parenthesis
+    /// there for a list. Anywhere else it may be a function's name, as `cube` is in an extension.
+    fn grouped(&mut self) -> usize {
+        let by = if self.after_keyword(&[Keyword::DISTINCT, Keyword::ALL]) {
+            2
+        } else {
+            1
+        };
+        let is_before = |back, keyword| self.before(back).is_some_and(|token| is(token, keyword));
+        let groups = is_before(by, Keyword::BY) && is_before(by + 1, Keyword::GROUP);
+        if !groups || self.token(1) != Some(&Token::LParen) {
+            return 0;
+        }
+        self.write([word("ROW", Keyword::ROW)]);
+        1
+    }
+
+    /// `(VALUES (a), (b))` names what `(SELECT (a), (b))` names. In an expression the parser takes it for a call.
+    fn values(&mut self) -> usize {
+        let begins = self.before(1) == Some(&Token::LParen);
+        if !begins || self.token(1) != Some(&Token::LParen) {
+            return 0;
+        }
+        self.write([word("SELECT", Keyword::SELECT)]);
+        1
+    }
+
+    /// `BETWEEN SYMMETRIC a AND b` compares as BETWEEN does, and also the other way round.
+    fn symmetric(&self) -> usize {
+        usize::from(self.after_keyword(&[Keyword::BETWEEN]))
+    }
+
+    /// `a[b & c]` becomes `a[(b & c)]`: the parser takes a slice's bound for what stands there.
+    fn subscript(&mut self) -> usize {
+        let (mut depth, mut end) = (0_usize, 1);
+        loop {
+            match self.token(end) {
+                Some(Token::LParen | Token::LBracket) => depth += 1,
+                Some(Token::RBracket) if depth == 0 => break,
+                Some(Token::RParen | Token::RBracket) if depth > 0 => depth -= 1,
+                Some(Token::Comma | Token::Colon) if depth == 0 => return 0,
+                None | Some(Token::RParen) => return 0,
+                Some(_) => {}
+            }
+            end += 1;
+            if end > MAX_SUBSCRIPT {
+                return 0;
+            }
+        }
+        // A number or a name is none the worse, and `int[3]` is a type.
+        if end <= 2 || !self.before(1).is_some_and(is_subscripted) {
+            return 0;
+        }
+        self.subscripts.push(self.at + end);
+        self.write([Token::LBracket, Token::LParen]);
+        1
+    }
+
+    fn end_of_subscript(&mut self) -> usize {
+        if self.subscripts.last() != Some(&self.at) {
+            return 0;
+        }
+        self.subscripts.pop();
+        self.write([Token::RParen, Token::RBracket]);
+        1
+    }
+
+    /// `a IS DOCUMENT` asks no more of `a` than `a IS NULL`.
+    fn document(&mut self) -> usize {
+        let behind_is = self.after_keyword(&[Keyword::IS])
+            || self.after_keyword(&[Keyword::NOT])
+                && self.before(2).is_some_and(|token| is(token, Keyword::IS));
+        if !behind_is {
+            return 0;
+        }
+        self.write([word("NULL", Keyword::NULL)]);
+        1
+    }
+
+    /// The last token that has been written.
+    fn written(&self) -> Option<&Token> {
+        let mut written = self.to.iter().rev().map(|token| &token.token);
+        written.find(|token| !matches!(token, Token::Whitespace(_)))
+    }
+
     /// Whether an expression may begin here. `PATH 'x'` behind a column's type in XMLTABLE is no constant.
     fn begins_expression(&self) -> bool {
         match self.before(1) {
@@ -554,6 +673,60 @@ const BEFORE_EXPRESSIONS: [Keyword; 14] = [
 
 fn is(token: &Token, keyword: Keyword) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && word.keyword == keyword)
+}
+
+/// Whether a word may be the end of `IS [NOT] DOCUMENT`.
+fn is_document(before: &Token, word: &Word) -> bool {
+    word.value.eq_ignore_ascii_case("document")
+        && (is(before, Keyword::IS) || is(before, Keyword::NOT))
+}
+
+/// Whether `[` behind it begins a subscript, and no array.
+fn is_subscripted(before: &Token) -> bool {
+    match before {
+        Token::RParen | Token::RBracket => true,
+        Token::Word(word) => is_plain(word),
+        _ => false,
+    }
+}
+
+/// Most tokens of a subscript. Each is looked through to its end, and one may stand in another.
+const MAX_SUBSCRIPT: usize = 64;
+
+/// Whether a word may end the name of a type.
+fn is_array_suffix(before: &Token, word: &Word) -> bool {
+    word.keyword == Keyword::ARRAY && matches!(before, Token::Word(_) | Token::RParen)
+}
+
+fn is_quantifier(word: &Word) -> bool {
+    matches!(word.keyword, Keyword::ANY | Keyword::ALL | Keyword::SOME)
+}
+
+/// What stands before ANY, ALL and SOME, where the parser does not know it there: it knows comparisons.
+fn takes_quantifier(before: &Token) -> bool {
+    is(before, Keyword::LIKE)
+        || is(before, Keyword::ILIKE)
+        || is_operator(before) && !is_comparison(before)
+}
+
+fn is_comparison(operator: &Token) -> bool {
+    matches!(
+        operator,
+        Token::Eq
+            | Token::Neq
+            | Token::Lt
+            | Token::Gt
+            | Token::LtEq
+            | Token::GtEq
+            | Token::Tilde
+            | Token::TildeAsterisk
+            | Token::ExclamationMarkTilde
+            | Token::ExclamationMarkTildeAsterisk
+            | Token::DoubleTilde
+            | Token::DoubleTildeAsterisk
+            | Token::ExclamationMarkDoubleTilde
+            | Token::ExclamationMarkDoubleTildeAsterisk
+    )
 }
 
 /// A word that is a name wherever it stands.
@@ -661,6 +834,20 @@ mod tests {
                 "select a from t order by a fetch first (1 + $1) rows with ties",
                 "select a from (select a from t fetch first ((select 2)) rows only) x",
                 "select box '((1,1),(0,0))' # box '((2,2),(0,0))'",
+                "select a::int array, b::numeric(10, 2) array, cast(c as text array) from t",
+                "select * from unnest(a) as x (b int array, c text)",
+                "select a from t where b @> any (array['{}'::jsonb]) or c && all (select d from u)",
+                "select a from t where b operator(pg_catalog.@>) some ($1)",
+                "select a from t where b between symmetric 1 and c and d not between asymmetric 2 and 1",
+                "select a like all (array['x', 'y']), b not like all (select 'x'), c ilike any ($1) from t",
+                "select a, sum(b) from t group by rollup ((a) + 1, (b, c))",
+                "select a, sum(b) from t group by distinct cube ((a)::int, b), rollup (c)",
+                "select (values (1)) + 1, a in (values (1), (2)) from t where b < (values (2) limit 1)",
+                "select * from (values (1, 'a'), (2, 'b')) as v (a, b) join (values (1)) w (a) using (a)",
+                "select * from (rows from (lower('a'), upper('b')) as x full join t using (a))",
+                "select a[b & 1], (c)[d is null], e[(f[g + 1] - 1) % 2][h], a[1:2], array[array[1 + 1]] from t",
+                "select a is document, (b)::xml is not document from t",
+                "select xmlforest(a, lower(b) as c) from t",
             ],
         );
     }
@@ -693,6 +880,26 @@ mod tests {
                 "with x as (insert into t values (1) returning a) search depth first by a set o select 1",
                 "select a into table x from t",
                 "select a into temp table x from t",
+                "select a::mytype array",
+                "select a @> any (select f())",
+                "select a @> any (array[nextval('s')])",
+                "select a @> any (select b from t for update)",
+                "select a <<<>>> any (b)",
+                "select a operator(public.@>) any (b)",
+                "select a between symmetric f() and 1",
+                "select collation for (a) from t",
+                "select a[f() is null]",
+                "select a like all (select f())",
+                "select a from t group by rollup ((f()) + 1)",
+                "select my.rollup(a), f(a) from t group by cube (a)",
+                "select f_cube(a) from t group by cube (f_cube(a))",
+                "select (values (f()))",
+                "select * from (rows from (f()) as x join t using (a))",
+                "select f() is document",
+                "select not document(a)",
+                "select a is document(b)",
+                "select xmlforest(f() as a)",
+                "select xmlforest(a as b, mytype 'x' as c)",
             ],
         );
         access(

@@ -51,6 +51,8 @@ fn reads() {
             "select 'set_config', 'nextval(''s'')', $$select nextval('s')$$",
             "select 1; select 2",
             "select a from t -- for update",
+            "select a</**/b, a #>>/* x */'{}', a +-- y\n b, a ||/*1*//*2*/ b, 2 </* \n */-1 from t",
+            "select a is json, b is not json object with unique keys from t",
             "/* comment */ select 1",
             "explain select * from t",
             "explain (analyze, buffers) select * from t",
@@ -115,6 +117,9 @@ fn writes() {
             "explain analyze insert into t values (1)",
             "explain (analyze) delete from t",
             "select 1; insert into t values (1)",
+            "select a </*x*/ f()",
+            "select a <<<>>>/*x*/ b",
+            "select f() is json",
             "select 1; set x = 1; select nextval('s')",
             "begin; select a from t for update; commit",
             "set x = 1; execute p",
@@ -471,7 +476,9 @@ const DEEP: &[(&str, &str, usize)] = &[
     ("select a{}", " and a", 2_000),
     ("select a{} from t", "[1]", 1_300),
     ("select a{}", " is null", 1_600),
-    ("select 1{}", " union all select 1", 800),
+    ("select a{}", " is json", 1_600),
+    ("select {}", "a[", 700),
+    ("select 1{}", " union all select 1", 190),
     ("select a{}", "||b", 1_300),
     ("select a{}", "->'x'", 1_300),
     ("select a{}", " at time zone 'x'", 900),
@@ -480,14 +487,14 @@ const DEEP: &[(&str, &str, usize)] = &[
     ("select {} 1", "case when ", 1_300),
     ("select {} 1", "not ", 2_000),
     ("select {} 1", "- ", 2_000),
-    ("select * from a{}", " join b on true", 1_000),
-    ("select * from a{}", " natural join b", 1_000),
+    ("select * from a{}", " join b on true", 190),
+    ("select * from a{}", " natural join b", 190),
     ("select * from a{}", ", b", 2_000),
-    ("{}1", "(select a.* from ", 500),
+    ("{}1", "(select a.* from ", 190),
     ("select * from {}a", "(", 1_900),
     ("with x as ({}", "with x as (", 900),
-    ("select {}", "(select ", 1_500),
-    ("select * from {} t", "(select * from ", 1_000),
+    ("select {}", "(select ", 190),
+    ("select * from {} t", "(select * from ", 190),
 ];
 
 /// The stack that is set aside for so many tokens is enough for the deepest of them.
@@ -534,6 +541,32 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
                 Reason::Unparsable,
             ),
             ("select 1;".repeat(100), Reason::TooManyStatements),
+            // Each of these takes the parser long.
+            (
+                format!("select 1{}", " union all select 1".repeat(800)),
+                Reason::TooLong,
+            ),
+            (
+                format!("table t{}", " union table t".repeat(800)),
+                Reason::TooLong,
+            ),
+            (
+                format!("select * from a{}", " join b".repeat(1_000)),
+                Reason::TooLong,
+            ),
+            (
+                format!("select {}", "(select ".repeat(1_500)),
+                Reason::TooLong,
+            ),
+            // Many tokens for its length; and few.
+            (
+                format!("insert into t values (1{}", ",1".repeat(40_000)),
+                Reason::TooLong,
+            ),
+            (
+                format!("insert into t values ('{}')", "a".repeat(200_000)),
+                Reason::DataModifying,
+            ),
         ] {
             assert_eq!(classify(&text).reason, reason, "{} bytes", text.len());
         }

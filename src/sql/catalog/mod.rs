@@ -19,7 +19,7 @@ use graph::{Graph, Node};
 
 use super::class::{Access, PinReason, Reason};
 use super::pins::Pins;
-use super::{function, system};
+use super::{function, lexer, system};
 
 /// The rows that [`Catalog::build`] is made of. Any user may ask; the search path must be `pg_catalog`.
 pub const QUERY: &str = include_str!("load.sql");
@@ -84,7 +84,7 @@ pub struct Catalog {
     known: Known,
 }
 
-/// For statements without a database: relations are taken for ordinary tables, and functions for unknown.
+/// For statements without a database: relations are taken for ordinary tables, and what is not built in for unknown.
 pub static TABLES: Catalog = Catalog {
     database: 0,
     epoch: 1,
@@ -370,7 +370,10 @@ impl Catalog {
     /// An operator by its name.
     pub(super) fn operator(&self, name: &str) -> Look {
         let Some(names) = self.names() else {
-            return self.absent();
+            return match self.known {
+                Known::Tables if lexer::is_built_in_operator(name) => Look::Good,
+                _ => self.absent(),
+            };
         };
         let own = names.operators.get(name).map(Vec::as_slice);
         let taint = own.and_then(|nodes| names.graph.worst(nodes.iter().copied()));
