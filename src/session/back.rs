@@ -470,7 +470,7 @@ impl Session {
             Owed::Call => (true, 0),
             _ => (false, 0),
         };
-        link.status = status;
+        let before = std::mem::replace(&mut link.status, status);
         link.committing &= !link.owing.is_empty();
         link.beginning &= !link.owing.is_empty();
         if draining && link.owing.is_empty() {
@@ -479,7 +479,9 @@ impl Session {
         // What is sent again has not ended.
         received.ended |= !draining && verdict == Verdict::Pass;
         received.idle |= !draining && status == Status::Idle;
-        if !draining && status == Status::Idle {
+        // The proxy's own groups go before what begins a block.
+        let is_own = before == Status::Idle && matches!(owed, Owed::Sync { swallow: true, .. });
+        if !draining && status == Status::Idle && !is_own {
             self.end_block();
         }
         let mut changed = if link.failed {

@@ -3367,6 +3367,27 @@ fn a_transaction_that_has_only_read_moves_for_what_needs_the_primary() {
     );
 }
 
+/// What the proxy puts before a block's beginning has an end of its own, which is not the block's.
+#[test]
+fn what_is_put_before_a_transaction_does_not_end_it() {
+    let mut script = late(false);
+    // Somebody else's name is on the connection.
+    let id = crate::link::StatementId::NONE;
+    script.links[1].own_names.insert(b"theirs", id);
+    script.play(
+        "client: Q begin read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: C theirs / S / Q BEGIN READ ONLY / Q select 1
+         server: 3 / Z I / C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T
+         client: Q create table t (n int)
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY / Q create table t (n int)",
+    );
+}
+
 #[test]
 fn a_transaction_waits_for_its_replies_before_it_moves() {
     late(false).play(
