@@ -64,12 +64,26 @@ pub struct Template {
 impl Template {
     /// Whether sessions of pools that were made like `other` can go on with pools made like this, and not notice.
     pub fn fits(&self, other: &Template) -> bool {
-        Arc::ptr_eq(&self.cluster, &other.cluster)
-            && self.mode == other.mode
-            && self.setup == other.setup
-            && self.listen == other.listen
-            && self.ground == other.ground
-            && self.deferred_begin == other.deferred_begin
+        // All fields, so that none is forgotten.
+        let Template {
+            cluster,
+            mode,
+            limits: _,
+            bounds: _,
+            setup,
+            listen,
+            ground,
+            deferred_begin,
+            optimistic,
+            timeouts: _,
+        } = self;
+        Arc::ptr_eq(cluster, &other.cluster)
+            && *mode == other.mode
+            && *setup == other.setup
+            && *listen == other.listen
+            && *ground == other.ground
+            && *deferred_begin == other.deferred_begin
+            && *optimistic == other.optimistic
     }
 }
 
