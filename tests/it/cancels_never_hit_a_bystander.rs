@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use pgweir::config;
 use pgweir::testbed::{Address, BackendKey, RawClient, request};
 
-use crate::support::{Rig, value};
+use crate::support::{Rig, report, value};
 
 /// Cancels in all.
 const SOME: usize = 6_000;
 const MILLION: usize = 1_000_000;
+
+/// Proxies that share the million: each waits more than it works.
+const SIDE_BY_SIDE: usize = 8;
 
 /// Clients whose statements are cancelled, and clients whose must not be. With two server connections for all of them, each
 /// connection goes from one to another after nearly every statement.
@@ -29,11 +32,21 @@ const STATEMENT: &str = "SELECT pg_sleep(0.001), pg_notify('nobody', '')";
 
 #[test]
 fn only_the_owner_is_hit() {
-    let cancels = match std::env::var_os("PGWEIR_LONG") {
-        Some(_) => MILLION,
-        None => SOME,
-    };
-    let path = std::env::temp_dir().join(format!("pgweir-it-{}-cancels", std::process::id()));
+    if std::env::var_os("PGWEIR_LONG").is_none() {
+        fire(SOME, 0);
+        return;
+    }
+    std::thread::scope(|scope| {
+        for number in 0..SIDE_BY_SIDE {
+            scope.spawn(move || fire(MILLION / SIDE_BY_SIDE, number));
+        }
+    });
+}
+
+/// Fires so many over one proxy, the `number`th of those that run at the same time.
+fn fire(cancels: usize, number: usize) {
+    let path = format!("pgweir-it-{}-cancels-{number}", std::process::id());
+    let path = std::env::temp_dir().join(path);
     let rig = Rig::start(0, |config| {
         config.databases[0].pool.size = 2;
         // Cancels by the million would use up the ports.
@@ -89,6 +102,10 @@ fn only_the_owner_is_hit() {
     let counted = |result| rig.metric("pgweir_cancel_requests_total", &[("result", result)]);
     let sent = counted("sent") as usize;
     assert!(sent > volleys / 10, "{sent} to the server of {volleys}");
+    report(&format!(
+        "{} cancels, {sent} of them sent on, {hits} of {volleys} statements hit, {statements} statements of others",
+        fired.into_inner()
+    ));
     // All of them had a session to go to.
     assert_eq!(counted("unknown") + counted("failed"), 0.0);
 }
