@@ -491,10 +491,32 @@ fn escaped(text: &[u8], mut at: usize) -> Result<usize, Bail> {
             .ok_or(Bail::Malformed)?;
         match (text[at], text.get(at + 1)) {
             (b'\\', Some(_)) | (b'\'', Some(b'\'')) => at += 2,
+            // The server goes on with escapes, where everybody else sees a string without them.
+            (b'\'', _) if is_continued(text, at + 1) => return Err(Bail::Malformed),
             (b'\'', _) => return Ok(at + 1),
             _ => return Err(Bail::Malformed),
         }
     }
+}
+
+/// Whether a string that ends here goes on behind space and comments with a line's end among them
+/// ([sql-syntax-strings](https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-STRINGS)).
+fn is_continued(text: &[u8], mut at: usize) -> bool {
+    let mut has_line_end = false;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'\n' | b'\r' => has_line_end = true,
+            b' ' | b'\t' | b'\x0b' | b'\x0c' => {}
+            b'-' if text.get(at + 1) == Some(&b'-') => {
+                let rest = &text[at..];
+                at += memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+                continue;
+            }
+            byte => return has_line_end && *byte == b'\'',
+        }
+        at += 1;
+    }
+    false
 }
 
 /// The end of a number. What follows without a space is lexed as a word of its own, which is not always what the server
@@ -582,6 +604,8 @@ mod tests {
             ("select /* /* */", Bail::Malformed),
             ("select $a$ x $b$", Bail::Malformed),
             ("select E'abc\\'", Bail::Malformed),
+            ("select E'a'\n'\\'', f(), ''", Bail::Malformed),
+            ("select e'a' -- b'\r\n -- c\n\t'\\''", Bail::Malformed),
             ("select \\ 1", Bail::Malformed),
             ("select a\u{1}b", Bail::Malformed),
             ("select U&\"d\\0061t\"", Bail::UnicodeEscape),
@@ -598,6 +622,10 @@ mod tests {
             assert_eq!(lex(&text).err(), Some(Bail::TooManyPieces), "{piece}");
         }
         assert!(lex("select u & 1").is_ok());
+        // Neither on one line, which is a mistake, nor without escapes, which ends where it seems to.
+        assert!(lex("select E'a' '\\', 'b'").is_ok());
+        assert!(lex("select 'a'\n'\\', 'b' -- E'a'").is_ok());
+        assert!(lex("select E'a' --\n").is_ok());
     }
 
     #[test]
