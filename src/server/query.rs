@@ -128,7 +128,7 @@ mod tests {
         let asked = tokio::spawn(within(Duration::from_secs(1), work));
         tokio::task::yield_now().await;
         advance(Duration::from_secs(30)).await;
-        // The server stood still as well, and answers as soon as it runs again.
+        // The server stood still as well, and answers as soon as it runs again. The clock is the test's: nobody waits.
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert!(!asked.is_finished());
         answer.send(7).expect("somebody who waits");

@@ -752,31 +752,17 @@ fn folded(word: &Word) -> String {
 
 /// Operators that stand for nothing else, unlike `*`.
 fn is_operator(token: &Token) -> bool {
-    matches!(
+    let is_other = matches!(
         token,
         Token::Plus
             | Token::Minus
             | Token::Div
             | Token::Mod
-            | Token::Eq
-            | Token::Neq
-            | Token::Lt
-            | Token::Gt
-            | Token::LtEq
-            | Token::GtEq
             | Token::StringConcat
             | Token::Ampersand
             | Token::Pipe
             | Token::Caret
             | Token::Sharp
-            | Token::Tilde
-            | Token::TildeAsterisk
-            | Token::ExclamationMarkTilde
-            | Token::ExclamationMarkTildeAsterisk
-            | Token::DoubleTilde
-            | Token::DoubleTildeAsterisk
-            | Token::ExclamationMarkDoubleTilde
-            | Token::ExclamationMarkDoubleTildeAsterisk
             | Token::ShiftLeft
             | Token::ShiftRight
             | Token::Overlap
@@ -787,7 +773,8 @@ fn is_operator(token: &Token) -> bool {
             | Token::HashArrow
             | Token::HashLongArrow
             | Token::CustomBinaryOperator(_)
-    )
+    );
+    is_other || is_comparison(token)
 }
 
 #[cfg(test)]

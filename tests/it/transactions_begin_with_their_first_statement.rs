@@ -3,17 +3,21 @@
 
 use std::time::{Duration, Instant};
 
-use pgweir::config::PoolMode;
+use pgweir::config::{Pool, PoolMode};
 use pgweir::testbed::{Cluster, Message, Mode, RawClient, request};
 
 use crate::support::{LIMIT, Rig, execute, logged, logged_errors, script, sqlstate, value};
 
 /// A primary and a standby that log every statement.
 fn rig(mode: PoolMode) -> Rig {
+    rig_with(|pool| pool.mode = mode)
+}
+
+fn rig_with(change: impl FnOnce(&mut Pool)) -> Rig {
     let cluster = Cluster::builder()
         .standbys(1)
         .setting("log_statement", "all");
-    let rig = Rig::with(cluster, |config| config.databases[0].pool.mode = mode);
+    let rig = Rig::with(cluster, |config| change(&mut config.databases[0].pool));
     rig.cluster
         .primary()
         .execute("CREATE TABLE t AS SELECT 1 AS n; CREATE SEQUENCE s")
@@ -390,17 +394,7 @@ fn a_cursor_reads_where_its_transaction_does() {
 
 /// A primary and a standby, where transactions that may write may begin on the standby.
 fn optimistic() -> Rig {
-    let cluster = Cluster::builder()
-        .standbys(1)
-        .setting("log_statement", "all");
-    let rig = Rig::with(cluster, |config| config.databases[0].pool.optimistic = true);
-    rig.cluster
-        .primary()
-        .execute("CREATE TABLE t AS SELECT 1 AS n; CREATE SEQUENCE s")
-        .unwrap();
-    rig.cluster.wait_caught_up().unwrap();
-    rig.learn("postgres");
-    rig
+    rig_with(|pool| pool.optimistic = true)
 }
 
 /// BEGIN, and the proxy has asked the primary where it is since then.
