@@ -4071,6 +4071,43 @@ fn a_transaction_of_one_snapshot_that_its_client_has_seen_stays() {
 }
 
 #[test]
+fn a_transaction_that_stays_shows_what_it_is() {
+    let begin = "client: Q begin isolation level repeatable read read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T";
+    let refused = "P - pgweir has refused a statement of this transaction";
+    let check = |then: &str| _ = late(false).play(begin).play(then);
+    check(
+        "client: Q show transaction isolation level
+         standby: Q show transaction isolation level
+         server: T / D 1 / C SHOW / Z T
+         told: T / D 1 / C SHOW / Z T",
+    );
+    check(
+        "client: P - show transaction_isolation / B - / D - / E / S
+         standby: P - show transaction_isolation / B - / D - / E / S
+         server: 1 / 2 / T / D 1 / C SHOW / Z T
+         told: 1 / 2 / T / D 1 / C SHOW / Z T",
+    );
+    for text in [
+        "show in_hot_standby",
+        "show all",
+        "show work_mem",
+        "show default_transaction_read_only",
+    ] {
+        check(&format!(
+            "client: Q {text}
+             standby: {refused} / S
+             server: E 42601 / Z E
+             told: E 25006 / Z E"
+        ));
+    }
+}
+
+#[test]
 fn a_transaction_that_may_move_goes_on_where_its_statement_can_run() {
     let begun = "client: Q begin read only
          told: C BEGIN / Z T

@@ -783,9 +783,39 @@ impl Session {
         }
         if begun.is_movable() && !self.changes_transaction(unit) {
             Verdict::Moves
+        } else if self.shows_alike(unit) {
+            Verdict::Stays
         } else {
             Verdict::Refused
         }
+    }
+
+    /// Whether a unit does nothing but show what every server says alike of this transaction: what it is, and what the
+    /// session has set.
+    fn shows_alike(&self, unit: &[u8]) -> bool {
+        let alike = |text: &[u8]| {
+            setting::shown(text).is_some_and(|name| {
+                name.starts_with("transaction_")
+                    || (self.params.get(&name).is_some()
+                        && !name.starts_with("default_transaction_"))
+            })
+        };
+        let mut unnamed = false;
+        Frames(unit).all(|(header, body)| match header.tag {
+            b'Q' => frontend::query(body).is_some_and(alike),
+            b'P' => frontend::parse(body).is_some_and(|parse| {
+                unnamed |= parse.name.is_empty();
+                alike(parse.text)
+            }),
+            b'B' => frontend::bind(body).is_some_and(|bind| {
+                (bind.statement.is_empty() && unnamed)
+                    || self
+                        .bound(body)
+                        .is_some_and(|statement| alike(statement.text()))
+            }),
+            b'D' | b'E' | b'S' => true,
+            _ => false,
+        })
     }
 
     /// Whether a unit reads, leaves nothing behind on its connection, and is answered before anything else comes: nothing of a
