@@ -738,6 +738,10 @@ fn hidden(class: Class, lexed: &Lexed, text: &[u8]) -> Class {
             // The setting is what stays, whether or not there is any such object.
             PinReason::Settings
         }
+        // Without quotes its word tells.
+        SessionEffect::Set | SessionEffect::SetSeveral if mentions(text, b"\"seed\"") => {
+            PinReason::Settings
+        }
         SessionEffect::Unknown if lexed.starts.iter().any(does) => {
             // A setting stays when the others have ended.
             let reasons: [(PinReason, &[u8]); 8] = [
