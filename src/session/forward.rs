@@ -26,7 +26,6 @@ pub(super) const MAX_REPLAY: usize = 16 * 1024;
 const STAND_IN: &[u8] = b"pgw_deallocated";
 /// Name of the statement that deallocates it, among the messages of a group.
 const DEALLOCATING: &[u8] = b"pgw_deallocating";
-const DEALLOCATE_STAND_IN: &[u8] = b"DEALLOCATE pgw_deallocated\0\0\0";
 
 impl Session {
     /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they
@@ -490,13 +489,16 @@ impl Session {
             {
                 self.take(&target, link);
                 let front = &bytes[at + HEADER..at + HEADER + bind.portal.len() + 1];
+                // One for each name: other portals may be bound before this one is executed.
+                let stand_in = format!("pgw_deallocated_{:08x}", name_tag(&target)).into_bytes();
+                let deallocate = [b"DEALLOCATE ", &stand_in[..], b"\0\0\0"].concat();
                 writer.replace(at, |out| {
                     Session::close_own(&target, link, out);
                     // In a transaction it may be there from one that failed.
-                    put_own_close(STAND_IN, link, out);
-                    put_own_parse(STAND_IN, NOTHING, link, out);
+                    put_own_close(&stand_in, link, out);
+                    put_own_parse(&stand_in, NOTHING, link, out);
                     put_own_close(DEALLOCATING, link, out);
-                    put_own_parse(DEALLOCATING, DEALLOCATE_STAND_IN, link, out);
+                    put_own_parse(DEALLOCATING, &deallocate, link, out);
                     let put_other = |out: &mut Vec<u8>| out.extend_from_slice(DEALLOCATING);
                     put_renamed(header, front, bind.statement, put_other, out);
                 });
