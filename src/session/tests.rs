@@ -1571,7 +1571,7 @@ fn deallocate() {
          server: 1 / Z I / C DEALLOCATE / Z I
          told: C DEALLOCATE / Z I",
         "client: P - deallocate s1 / B - / E / S
-         primary: P - deallocate s1 / C pgw_deallocated / P pgw_deallocated - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated / B pgw_deallocating / E / S
+         primary: P - deallocate s1 / C pgw_deallocated_0851b8c9 / P pgw_deallocated_0851b8c9 - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated_0851b8c9 / B pgw_deallocating / E / S
          server: 1 / 3 / 1 / 3 / 1 / 2 / C DEALLOCATE / Z I
          told: 1 / 2 / C DEALLOCATE / Z I",
     ] {
