@@ -286,6 +286,7 @@ fn special_users(root: &Table<'_>) -> Vec<User> {
             size: maybe(&pool, &keys::USER_POOL_SIZE),
             min: maybe(&pool, &keys::USER_POOL_MIN),
             reserve: maybe(&pool, &keys::USER_POOL_RESERVE),
+            currval: maybe(&pool, &keys::USER_POOL_CURRVAL),
             client_idle: maybe(&timeouts, &keys::USER_CLIENT_IDLE),
             idle_in_transaction: maybe(&timeouts, &keys::USER_IDLE_IN_TRANSACTION),
             transaction: maybe(&timeouts, &keys::USER_TRANSACTION),
@@ -355,6 +356,7 @@ fn pool(table: &Table<'_>) -> Pool {
         listen: table.get(&keys::POOL_LISTEN),
         deferred_begin: table.get(&keys::POOL_DEFERRED_BEGIN),
         optimistic: table.get(&keys::POOL_OPTIMISTIC),
+        currval: table.get(&keys::POOL_CURRVAL),
     };
     check_min(table, pool.min, pool.size);
     pool

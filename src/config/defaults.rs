@@ -22,6 +22,7 @@ impl Default for Pool {
             listen: default(&keys::POOL_LISTEN),
             deferred_begin: default(&keys::POOL_DEFERRED_BEGIN),
             optimistic: default(&keys::POOL_OPTIMISTIC),
+            currval: default(&keys::POOL_CURRVAL),
         }
     }
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use super::shape::{
     Bound, Choice, Count, Maybe, Names, PeerNumber, Place, Shape, Size, Text, TextOr, Time,
 };
-use super::{AuthMethod, Consistency, Hints, ListenPolicy, LogFormat, LogLevel, PoolMode, Route};
+use super::{
+    AuthMethod, Consistency, CurrvalPolicy, Hints, ListenPolicy, LogFormat, LogLevel, PoolMode,
+    Route,
+};
 
 /// One key of the file.
 pub(super) struct Key<S> {
@@ -124,6 +127,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &POOL_LISTEN,
     &POOL_DEFERRED_BEGIN,
     &POOL_OPTIMISTIC,
+    &POOL_CURRVAL,
     &USER_MAX_CONNECTIONS,
     &USER_MAX_CLIENTS,
     &USER_ROUTE,
@@ -134,6 +138,7 @@ pub(super) static KEYS: &[&dyn Described] = &[
     &USER_POOL_SIZE,
     &USER_POOL_MIN,
     &USER_POOL_RESERVE,
+    &USER_POOL_CURRVAL,
     &USER_CLIENT_IDLE,
     &USER_IDLE_IN_TRANSACTION,
     &USER_TRANSACTION,
@@ -468,6 +473,15 @@ pub(super) static DATABASE_MAX_LAG: Key<Maybe<Time>> = Key {
            a cluster's bound is kept from flapping.",
 };
 
+const CURRVAL: Choice<CurrvalPolicy> = Choice {
+    default: CurrvalPolicy::Pin,
+    names: &[
+        ("pin", CurrvalPolicy::Pin),
+        ("reject", CurrvalPolicy::Reject),
+        ("allow", CurrvalPolicy::Allow),
+    ],
+};
+
 const MODES: Choice<PoolMode> = Choice {
     default: PoolMode::Transaction,
     names: &[
@@ -666,6 +680,13 @@ pub(super) static USER_POOL_RESERVE: Key<Maybe<Count>> = Key {
     does: "The reserve of this user's pools, in place of the database's.",
 };
 
+pub(super) static USER_POOL_CURRVAL: Key<Maybe<Choice<CurrvalPolicy>>> = Key {
+    path: "user.<name>.pool.currval",
+    shape: Maybe(CURRVAL),
+    needed: Needed::No,
+    does: "What becomes of `currval` and `lastval` for this user, in place of what the database has.",
+};
+
 pub(super) static USER_CLIENT_IDLE: Key<Bound> = Key {
     path: "user.<name>.timeouts.client_idle",
     shape: BOUND,
@@ -738,6 +759,21 @@ pub(super) static POOL_OPTIMISTIC: Key<Choice<bool>> = Key {
            read: also for `SAVEPOINT`, `SET`, a cursor, or a row limit. A standby can be read only if the primary has been \
            asked for its position since the `BEGIN`, every `monitor.interval`, and the standby is known to have replayed it: \
            transactions whose first statement follows at once run on the primary.",
+};
+
+pub(super) static POOL_CURRVAL: Key<Choice<CurrvalPolicy>> = Key {
+    path: "database.<name>.pool.currval",
+    shape: CURRVAL,
+    needed: Needed::No,
+    does: "What becomes of `currval()` and `lastval()` in transaction and statement pooling: a server answers them from what \
+           `nextval()` gave last on the same connection. `\"pin\"`: behind a statement with `nextval` in its text a session \
+           keeps its connection, and behind any write once a client of this database and user has asked for such a value, \
+           so that it finds its own: up to its next statement that does not ask, outside of a transaction block, and for a \
+           second at most. Where it has no such connection, it is told `55000`, as in a session that has not called \
+           `nextval`: never another's value. So may be the first that asks after the start of the proxy. `\"reject\"`: outside of \
+           a transaction block they are refused with `0A000`. `\"allow\"`: they run on any connection, and may tell of another \
+           client's values; nothing is kept. A program that calls `nextval` and never `currval` holds fewer connections with `\"allow\"` or \
+           `\"reject\"`. What functions ask inside of them is not seen.",
 };
 
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {

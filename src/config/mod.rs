@@ -29,9 +29,10 @@ use toml::de::DeTable;
 pub use address::AddressError;
 pub use fault::{Fault, Faults};
 pub use model::{
-    Address, Admin, Auth, AuthMethod, Cluster, Config, Consistency, Database, Hints, Limits,
-    ListenPolicy, Listener, Log, LogFormat, LogLevel, Monitor, Node, Peer, PeerId, Peering, Pool,
-    PoolMode, Reads, Route, Routing, ScramVerifier, Secret, Timeouts, User, UserSecret, Users,
+    Address, Admin, Auth, AuthMethod, Cluster, Config, Consistency, CurrvalPolicy, Database, Hints,
+    Limits, ListenPolicy, Listener, Log, LogFormat, LogLevel, Monitor, Node, Peer, PeerId, Peering,
+    Pool, PoolMode, Reads, Route, Routing, ScramVerifier, Secret, Timeouts, User, UserSecret,
+    Users,
 };
 pub use reference::reference;
 pub use unit::{duration_text, parse_duration};

@@ -247,7 +247,7 @@ pub struct User {
     pub max_clients: Option<usize>,
     /// How its statements are routed, if otherwise than in the database.
     pub routing: Routing,
-    /// When a server connection goes back, if otherwise than the database has it; so the next three.
+    /// When a server connection goes back, if otherwise than the database has it; so the next four.
     pub mode: Option<PoolMode>,
     /// Most server connections of one pool.
     pub size: Option<usize>,
@@ -255,6 +255,8 @@ pub struct User {
     pub min: Option<usize>,
     /// Server connections beyond the size.
     pub reserve: Option<usize>,
+    /// What becomes of currval and lastval.
+    pub currval: Option<CurrvalPolicy>,
     /// Bounds on phases, in place of those of all; so the next three.
     pub client_idle: Option<Duration>,
     /// A client that sends nothing inside a transaction.
@@ -292,6 +294,19 @@ pub struct Pool {
     pub deferred_begin: bool,
     /// Transactions that may write read from standbys until they do something else.
     pub optimistic: bool,
+    /// What becomes of currval and lastval.
+    pub currval: CurrvalPolicy,
+}
+
+/// What becomes of `currval` and `lastval` outside of transaction blocks, where sessions share server connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CurrvalPolicy {
+    /// A session keeps its connection for them.
+    Pin,
+    /// They are refused.
+    Reject,
+    /// They tell of whatever connection they come to.
+    Allow,
 }
 
 /// What LISTEN does to its session, where that does not keep a server connection anyway.

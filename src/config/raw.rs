@@ -312,7 +312,7 @@ mod tests {
         check("cluster.<name>.nodes[]", "address name max_connections");
         check(
             "database.<name>.pool",
-            "mode size min reserve reserve_after wait_timeout max_prepared connect_query reset_query listen deferred_begin optimistic",
+            "mode size min reserve reserve_after wait_timeout max_prepared connect_query reset_query listen deferred_begin optimistic currval",
         );
         check("peering", "id peers");
         check("log", "level format");

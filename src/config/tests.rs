@@ -104,6 +104,7 @@ fn the_smallest_file_has_the_defaults() {
         listen: ListenPolicy::Shared,
         deferred_begin: true,
         optimistic: false,
+        currval: CurrvalPolicy::Pin,
     };
     assert_eq!(pool, Pool::default());
     let any = Database {

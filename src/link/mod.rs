@@ -98,6 +98,56 @@ pub struct Link {
     pub fatal: bool,
     /// Why the server refused one of the proxy's own statements.
     pub refusal: Option<String>,
+    /// Whose are the values that currval and lastval tell of here.
+    pub sequences: SequenceMark,
+}
+
+/// Who may have called nextval last on a connection: a session, by its number, and how often it had come to another
+/// connection for that. A connection that bears what the session does has its last values.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SequenceMark {
+    session: u64,
+    turn: u32,
+    /// What others had called before it is still there.
+    mixed: bool,
+}
+
+impl SequenceMark {
+    /// That of a session which has called nothing. Sessions count from 1.
+    pub fn new(session: u64) -> SequenceMark {
+        SequenceMark {
+            session,
+            ..SequenceMark::default()
+        }
+    }
+
+    /// Whether both are the same turn of the same session.
+    #[inline]
+    pub fn is(self, other: SequenceMark) -> bool {
+        self.session == other.session && self.turn == other.turn && self.is_used()
+    }
+
+    /// Whether nobody has called it.
+    pub fn is_nobodys(self) -> bool {
+        self.session == 0
+    }
+
+    /// Whether the session has come to any connection for it.
+    pub fn is_used(self) -> bool {
+        self.turn > 0
+    }
+
+    /// Whether values of others may be among them.
+    pub fn is_mixed(self) -> bool {
+        self.mixed
+    }
+
+    /// The session comes to another connection: what that bears.
+    pub fn renewed(&mut self, mixed: bool) -> SequenceMark {
+        // It begins at 1 again only after more connections than a session lives to see.
+        self.turn = self.turn.checked_add(1).unwrap_or(1);
+        SequenceMark { mixed, ..*self }
+    }
 }
 
 /// The rest of a message whose header has been read.
@@ -170,5 +220,6 @@ impl Link {
         self.params = Arc::default();
         self.dirty = false;
         self.stains = Pins::NONE;
+        self.sequences = SequenceMark::default();
     }
 }

@@ -346,6 +346,7 @@ async fn greet(
     if pools.is_optimistic {
         session = session.with_optimism();
     }
+    session = session.with_sequences(pools.currval, &pools.sequences);
     let home = match session.is_on_standbys() {
         true => None,
         false => home(&built.shared, &pools).await,

@@ -350,6 +350,7 @@ fn known_database(
             ground: Ground::default(),
             deferred_begin: pool.deferred_begin,
             optimistic: pool.optimistic,
+            currval: pool.currval,
             setup: Arc::new(Setup {
                 connect_query: sql(&pool.connect_query),
                 reset_query: sql(&pool.reset_query),
@@ -391,6 +392,7 @@ pub(super) fn for_user(known: &Database, name: &str, user: Option<&config::User>
     limits.size = user.size.unwrap_or(limits.size);
     limits.min = user.min.unwrap_or(limits.min).min(limits.size);
     limits.reserve = user.reserve.unwrap_or(limits.reserve);
+    template.currval = user.currval.unwrap_or(template.currval);
     template.timeouts = Arc::new(timeouts_for(&template.timeouts, user));
     template
 }
@@ -504,6 +506,17 @@ async fn sweep_every(pace: Duration, built: &Built, any: &SessionTimeouts) {
     loop {
         ticks.tick().await;
         relay::sweep(&built.shared.registry, any);
+    }
+}
+
+/// Looks for sessions that have kept a connection for their sequences for long enough.
+pub(super) async fn end_pins(built: Arc<Built>) {
+    let epoch = built.databases.epoch;
+    let mut ticks = tokio::time::interval(relay::PIN_PACE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        relay::sweep_pins(&built.shared, epoch);
     }
 }
 

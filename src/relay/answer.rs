@@ -84,7 +84,7 @@ impl Relay {
         }
         let node = &self.pools.cluster.nodes[held.node].name;
         let link = &held.server.link;
-        let pinned = self.session.pin().is_some();
+        let pinned = self.session.is_bound();
         let open = self.session.has_open_group();
         let dies = self.session.dies_with(link);
         let wrote = self.session.lost(link);
@@ -98,6 +98,7 @@ impl Relay {
         if wrote {
             self.session.floor.wrote(Instant::now());
         }
+        self.note_pins();
         if link.mid_message() {
             return Err(End::Cut);
         }

@@ -29,6 +29,10 @@ impl Relay {
             self.reject(cx, unit, &no_transactions(Severity::Error))?;
             return Ok(true);
         }
+        if let Some(notice) = self.session.refuses_currval(unit, class) {
+            self.reject(cx, unit, &notice)?;
+            return Ok(true);
+        }
         let mut placed = Unit {
             len: unit.len(),
             class,

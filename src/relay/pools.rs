@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use super::listen::Listeners;
 use super::{Cluster, SessionTimeouts, Welcome};
 use crate::catalog::Watched;
-use crate::config::ListenPolicy;
+use crate::config::{CurrvalPolicy, ListenPolicy};
 use crate::link::Params;
 use crate::pool::{self, Limits, Owner, Pool, Setup, Told};
 use crate::route::Ground;
 use crate::server::{Credentials, Endpoint};
+use crate::session::SequenceTalk;
 
 /// When a server connection goes back to its pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Template {
     pub deferred_begin: bool,
     /// Transactions that may write read from standbys until they do something else.
     pub optimistic: bool,
+    /// What becomes of currval and lastval.
+    pub currval: CurrvalPolicy,
     /// How long its sessions may be in a phase.
     pub timeouts: Arc<SessionTimeouts>,
 }
@@ -75,6 +78,7 @@ impl Template {
             ground,
             deferred_begin,
             optimistic,
+            currval,
             timeouts: _,
         } = self;
         Arc::ptr_eq(cluster, &other.cluster)
@@ -84,6 +88,7 @@ impl Template {
             && *ground == other.ground
             && *deferred_begin == other.deferred_begin
             && *optimistic == other.optimistic
+            && *currval == other.currval
     }
 }
 
@@ -121,6 +126,10 @@ pub struct PoolSet {
     pub defers_begin: bool,
     /// Transactions that may write read from standbys until they do something else.
     pub is_optimistic: bool,
+    /// What becomes of currval and lastval: anything, where sessions have connections of their own.
+    pub currval: CurrvalPolicy,
+    /// What sessions know of each other's sequences.
+    pub sequences: Arc<SequenceTalk>,
     pub(super) listeners: Listeners,
     /// Sessions that there are.
     pub(super) sessions: AtomicUsize,
@@ -173,6 +182,11 @@ impl PoolSet {
                 && template.mode != Mode::Session,
             defers_begin: template.deferred_begin && template.mode != Mode::Statement,
             is_optimistic: template.optimistic,
+            currval: match template.mode {
+                Mode::Session => CurrvalPolicy::Allow,
+                Mode::Transaction | Mode::Statement => template.currval,
+            },
+            sequences: Arc::default(),
             listeners: Listeners::default(),
             sessions: AtomicUsize::new(0),
             told: owner.told,

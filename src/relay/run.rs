@@ -108,6 +108,8 @@ pub(super) struct Flags {
     pub(super) cancel_again: bool,
     /// The pins that have been counted.
     pub(super) pins: Pins,
+    /// Since when its connection has been kept for its sequences has been noted.
+    pub(super) pin_noted: bool,
 }
 
 /// What goes before the bytes of a client.
@@ -200,7 +202,7 @@ impl Relay {
         self.note_pins_ended(self.flags.pins);
         self.flags.pins = Pins::NONE;
         // A group whose Sync has not come is a transaction that only the end of its connection rolls back.
-        let keep_state = self.session.pin().is_some() || self.session.mid_unit();
+        let keep_state = self.session.is_bound() || self.session.mid_unit();
         let cancelling = self.cancelling.is_some();
         for mut held in self
             .held
@@ -260,6 +262,7 @@ impl Relay {
         while let Some(next) = self.pools.successor().cloned() {
             self.pools = Present::new(&next);
         }
+        self.session.follow_sequences(&self.pools.sequences);
         self.slot.noted.begin(&self.pools.timeouts);
     }
 
@@ -760,6 +763,10 @@ impl Relay {
                         return Ok(at);
                     }
                     at += len;
+                }
+                Next::Release => {
+                    self.note_pins();
+                    self.release()?;
                 }
                 Next::Drain => {
                     self.flags.draining_link = true;

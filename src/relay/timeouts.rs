@@ -2,7 +2,8 @@
 //! unread what there is for it.
 //!
 //! No session has a timer of its own. Each notes when its phase began, which takes a clock reading where a timeout is set
-//! and nothing where none is; one task looks at all of them in a while and wakes those that are overdue.
+//! and nothing where none is; one task looks at all of them in a while and wakes those that are overdue. Another looks at
+//! sessions that keep their connection for what their sequences gave last, while there are any.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +12,16 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 
 use super::cancel::cancel_unless_done;
-use super::run::{End, Relay};
-use super::{Registry, Slot};
+use super::run::{End, Held, Relay};
+use super::{Registry, Shared, Slot};
+use crate::sql::PinReason;
 use crate::wire::{Notice, SqlState, Status};
+
+/// How long a session that sends nothing keeps its connection for what its sequences gave last (routing.md §2.4).
+const SEQUENCE_PIN: Duration = Duration::from_secs(1);
+
+/// How often such sessions are looked at, while there are any.
+pub const PIN_PACE: Duration = Duration::from_millis(100);
 
 /// Bounds on phases; `None` is no bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +84,20 @@ pub(super) struct Noted {
     transaction: AtomicU64,
     /// Since when the client has taken nothing of what there is for it; 0 if there is nothing.
     unread: AtomicU64,
+    /// Since when the session has been quiet on a connection that it keeps for its sequences; 0 if it keeps none.
+    pinned: AtomicU64,
 }
 
 impl Noted {
     /// The session begins, or goes on, under these bounds.
     pub(super) fn begin(&self, bounds: &Arc<SessionTimeouts>) {
         self.bounds.store(bounds.are_set().then(|| bounds.clone()));
+    }
+
+    /// Whether a connection has been kept for sequences for long enough.
+    fn is_pin_over(&self, now: u64) -> bool {
+        let since = self.pinned.load(Ordering::Relaxed);
+        since > 0 && u128::from(now.saturating_sub(since)) >= SEQUENCE_PIN.as_millis()
     }
 
     fn phase(&self) -> (Phase, u64) {
@@ -151,7 +167,7 @@ impl SessionTimeouts {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX >> 3) + 1
+        since(self.epoch)
     }
 
     fn overdue(&self, noted: &Noted, now: u64) -> Option<Overdue> {
@@ -188,13 +204,55 @@ pub fn sweep(registry: &Registry, any: &SessionTimeouts) {
     });
 }
 
+/// Wakes the sessions that have kept a connection for their sequences for long enough. `epoch` is that of all bounds.
+pub fn sweep_pins(shared: &Shared, epoch: Instant) {
+    let reason = PinReason::Sequence.index();
+    let metrics = &shared.metrics;
+    if metrics.pins.at(reason).get() == metrics.pins_ended.at(reason).get() {
+        return;
+    }
+    let now = since(epoch);
+    shared.registry.expire(|slot| slot.noted.is_pin_over(now));
+}
+
+fn since(epoch: Instant) -> u64 {
+    u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX >> 3) + 1
+}
+
 impl Relay {
     /// Notes the phase that the session has come to.
     #[inline]
     pub(super) fn note_phase(&mut self) {
+        if self.flags.pins.has(PinReason::Sequence) || self.flags.pin_noted {
+            self.note_sequence_pin();
+        }
         if self.pools.timeouts.are_set() {
             self.note_phase_now();
         }
+    }
+
+    /// Notes since when the session has been quiet on a connection that it keeps for its sequences.
+    #[cold]
+    fn note_sequence_pin(&mut self) {
+        let is_quiet = |held: &Held| {
+            held.server.link.status == Status::Idle && !held.server.link.owing.owes_client()
+        };
+        let counts = self.flags.pins.has(PinReason::Sequence)
+            && self.held.as_ref().is_some_and(is_quiet)
+            && !self.session.mid_unit();
+        let since = if counts { self.pools.timeouts.now() } else { 0 };
+        self.slot.noted.pinned.store(since, Ordering::Relaxed);
+        self.flags.pin_noted = counts;
+    }
+
+    /// The session has sent nothing for as long as it keeps a connection for its sequences.
+    fn lapse_pin(&mut self) -> Result<(), End> {
+        let now = self.pools.timeouts.now();
+        if self.slot.noted.is_pin_over(now) && self.session.lapse_sequence_pin() {
+            self.note_pins();
+            self.release()?;
+        }
+        Ok(())
     }
 
     fn note_phase_now(&mut self) {
@@ -231,6 +289,7 @@ impl Relay {
 
     /// The session has been woken because it is overdue, unless it has gone on in the meantime.
     pub(super) fn expire(&mut self) -> Result<(), End> {
+        self.lapse_pin()?;
         let timeouts = &self.pools.timeouts;
         let Some(overdue) = timeouts.overdue(&self.slot.noted, timeouts.now()) else {
             return Ok(());

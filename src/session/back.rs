@@ -204,6 +204,7 @@ impl Session {
             .or_else(|| said_instead(link, body))
             .or_else(|| steer::in_words(body))
             .or_else(|| self.in_own_words(body, refused))
+            .or_else(|| self.in_words_of_sequences(body))
     }
 
     /// What comes before the first of a result is held back while the unit may run elsewhere. The message at `at` ends that:
@@ -607,7 +608,7 @@ impl Session {
                 // The client has sent what does not belong there: as with the server, this is the end of its session.
                 link.status = Status::Failed;
                 link.committing = false;
-            } else if self.pins().is_empty() && !self.dies_with(link) {
+            } else if !self.is_bound() && !self.dies_with(link) {
                 return Verdict::Swallow;
             }
         }

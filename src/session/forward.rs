@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::front::Context;
 use super::listen::NO_TYPES;
 use super::named::{self, NOTHING};
+use super::sequence::DISCARD_SEQUENCES;
 use super::settings::MAX_SETTINGS;
 use super::{Group, NameChange, OWN_NAMES, Session, Stream, bounce, inject, steer};
 use crate::link::{Link, Local, Owed, Params, Statement, StatementId, name_tag, put_name};
@@ -249,6 +250,9 @@ impl Session {
             }
             b'F' => {
                 self.group = Group::default();
+                if self.note_sequences(super::front::FUNCTION_CALL, link) {
+                    discard_sequences_apart(at, link, writer);
+                }
                 link.dirty = true;
                 link.owing.push(Owed::Call);
             }
@@ -288,6 +292,9 @@ impl Session {
         let mut sets = self.group.sets;
         if !self.group.open && class.session != SessionEffect::None {
             self.align_names_apart(class, text, link, body.start - HEADER, writer);
+        }
+        if self.note_sequences(class, link) {
+            discard_sequences_apart(body.start - HEADER, link, writer);
         }
         if let Some(sql) = self.stand_in(class, text) {
             writer.replace(body.start - HEADER, |out| frontend::put_query(&sql, out));
@@ -389,6 +396,7 @@ impl Session {
         let statement = self.intern(parse, context);
         let id = statement.id;
         self.note_in_block(statement.class, statement.text(), false);
+        self.note_prepared(statement.class);
         self.align_names_here(&statement, link, at, writer);
         if parse.name.is_empty() {
             if let Cow::Owned(content) = self.content_of(&statement) {
@@ -482,6 +490,9 @@ impl Session {
             link.committing |= statement.class.tx == TxEffect::End;
             link.beginning |= may_begin(statement.class);
             stain(class, link, context);
+            if self.note_sequences(class, link) {
+                writer.replace(at, |out| named::run(DISCARD_SEQUENCES, link, out));
+            }
             if statement.class.session == SessionEffect::Deallocate
                 && let Some(target) = self
                     .deallocates(statement.text())
@@ -824,6 +835,20 @@ impl Session {
             }
         }
     }
+}
+
+/// Takes away what others' sequences have left, in a group of its own before the message at `at`.
+#[cold]
+fn discard_sequences_apart(at: usize, link: &mut Link, writer: &mut Writer<'_>) {
+    writer.replace(at, |out| {
+        named::run(DISCARD_SEQUENCES, link, out);
+        out.extend_from_slice(frontend::SYNC);
+    });
+    link.owing.push(Owed::Sync {
+        swallow: true,
+        write: false,
+        sets: 0,
+    });
 }
 
 /// A statement may run functions of which nobody knows what they leave behind: in what it calls, or in triggers.

@@ -58,6 +58,8 @@ pub enum Next {
         /// What it asks for.
         change: Listening,
     },
+    /// The held connection is not needed any more: give it back, ask again.
+    Release,
     /// The held connection is the wrong one: wait until it owes nothing, give it back, ask again.
     Drain,
     /// The group has executed nothing yet and must move, or the transaction must: end it where it is, then as
@@ -102,7 +104,8 @@ impl ClientFacing for Violation {
 }
 
 pub(super) const OPAQUE: Class = class(Access::Write, Reason::Unparsable, SessionEffect::Unknown);
-const FUNCTION_CALL: Class = class(Access::Write, Reason::Function, SessionEffect::Unknown);
+pub(super) const FUNCTION_CALL: Class =
+    class(Access::Write, Reason::Function, SessionEffect::Unknown);
 const NOTHING: Class = class(Access::Empty, Reason::Empty, SessionEffect::None);
 
 const fn class(access: Access, reason: Reason, session: SessionEffect) -> Class {
@@ -166,6 +169,9 @@ impl Session {
                     {
                         return Next::Drain;
                     }
+                    if let Some(next) = self.end_sequence_pin(class, held) {
+                        return next;
+                    }
                     let unit = &input[..len];
                     self.next_listening(unit, class, held)
                         .or_else(|| self.query_in_block(unit, class, held, context, replies))
@@ -184,6 +190,9 @@ impl Session {
                         Next::Drain
                     }
                     Survey::Group { len, class, .. } => {
+                        if let Some(next) = self.end_sequence_pin(class, held) {
+                            return next;
+                        }
                         let unit = &input[..len];
                         self.next_listening(unit, class, held)
                             .or_else(|| self.group_in_block(unit, class, held, context, replies))
@@ -192,6 +201,9 @@ impl Session {
                 }
             }
             b'F' => {
+                if let Some(next) = self.end_sequence_pin(FUNCTION_CALL, held) {
+                    return next;
+                }
                 let unit = &input[..input.len().min(header.total())];
                 self.call_in_block(unit, FUNCTION_CALL, held, replies)
                     .unwrap_or_else(|| self.place(unit, FUNCTION_CALL, held, context))
@@ -219,6 +231,10 @@ impl Session {
                 reason: Reason::Transaction,
                 ..class
             };
+        }
+        if self.may_refuse_currval(class) && held.is_some_and(|(link, _)| !link.settled()) {
+            // Whether that is a transaction block is known then.
+            return Next::Drain;
         }
         if let Some((link, true)) = held
             && self.is_in_sent_block()
@@ -687,6 +703,7 @@ fn merge(a: Class, b: Class) -> Class {
         session,
         hint,
         shape,
+        sequences: a.sequences.and(b.sequences),
         ..stronger
     }
 }

@@ -23,6 +23,7 @@ mod front;
 mod listen;
 mod named;
 mod pins;
+mod sequence;
 mod settings;
 mod steer;
 #[cfg(test)]
@@ -37,15 +38,17 @@ use hashbrown::HashMap;
 pub use back::{LinkError, Received};
 pub use front::{Context, Next};
 pub use listen::is_utf8;
+pub use sequence::SequenceTalk;
 pub use steer::{check_startup, own_settings};
 pub use transaction::TransactionDefaults;
 
 use crate::link::{Link, Owed, Params, Statement};
 use crate::route::Floor;
-use crate::sql::{Class, Lexing, PinReason};
+use crate::sql::{Class, Lexing, PinReason, Pins};
 use crate::wire::{Status, frame, frontend};
 use listen::{Hearing, Sharing};
 use pins::Pinned;
+use sequence::Sequences;
 use settings::Settings;
 use steer::Steering;
 use transaction::{Block, Lateness, Rest};
@@ -59,6 +62,8 @@ pub struct Session {
     pub floor: Floor,
     /// Why the session must keep its server connection.
     pinned: Pinned,
+    /// What currval and lastval may tell it.
+    sequences: Sequences,
     /// Whether LISTEN is the proxy's affair.
     sharing: Sharing,
     /// How the server lexes this session's statements.
@@ -175,6 +180,7 @@ impl Session {
             params,
             floor: Floor::default(),
             pinned: Pinned::default(),
+            sequences: Sequences::default(),
             sharing: Sharing::default(),
             steering: Steering::default(),
             lexing,
@@ -190,6 +196,12 @@ impl Session {
     /// Why the session must keep its server connection, the first reason; `None` if it need not.
     pub fn pin(&self) -> Option<PinReason> {
         self.pins().iter().next()
+    }
+
+    /// Whether anything of the session is lost with its server connection. What its sequences gave last is not worth the
+    /// session's end: it is then not defined yet, as in a new one.
+    pub fn is_bound(&self) -> bool {
+        self.pins() != Pins::NONE && self.pins() != Pins::NONE.with(PinReason::Sequence)
     }
 
     /// Whether a message or a group has been forwarded in part, so that the connection cannot be changed.
@@ -213,6 +225,7 @@ impl Session {
         unit: Option<(&[u8], Class)>,
         out: &mut Vec<u8>,
     ) -> bool {
+        self.sequences.placed();
         if !link.own_names.is_empty() {
             self.hide_names(link, out);
         }

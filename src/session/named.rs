@@ -142,6 +142,7 @@ impl Session {
             ..
         } = context;
         let text = text();
+        let class = self.with_sequences_of(class, text);
         self.execution(text, context)
             .filter(|_| class.statements == 1)
             .map_or(class, |(executed, statement)| {
@@ -151,6 +152,16 @@ impl Session {
                     executed.class(class, prepared, classifier, self.lexing, catalog)
                 })
             })
+    }
+
+    /// The class of an EXECUTE, with what is known of the sequences of what it runs.
+    fn with_sequences_of(&self, class: Class, text: &[u8]) -> Class {
+        let executed = sql::executed(text).filter(|_| class.statements == 1);
+        let statement = executed.and_then(|executed| self.prepared(&executed.name));
+        let sequences = statement.map_or(class.sequences, |statement| {
+            class.sequences.and(statement.class.sequences)
+        });
+        Class { sequences, ..class }
     }
 
     /// An EXECUTE, and what its name stands for. What the protocol has prepared must not be a write: its parameters have types

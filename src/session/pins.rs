@@ -40,6 +40,11 @@ impl Pinned {
         self.due |= !self.askable().is_empty();
     }
 
+    /// A reason is gone, and no server had to be asked.
+    pub(super) fn end(&mut self, reason: PinReason) {
+        self.reasons = self.reasons.without(Pins::NONE.with(reason));
+    }
+
     /// Whether any of them can end before the session.
     pub(super) fn askable(self) -> Pins {
         Pins::MAY_END.without(Pins::MAY_END.without(self.reasons))
@@ -137,7 +142,9 @@ fn source(reason: PinReason) -> &'static str {
         // The proxy's own come by the protocol.
         PinReason::Prepare => "pg_prepared_statements WHERE from_sql",
         // Not asked for: these stay. One row is enough to say so.
-        PinReason::Load | PinReason::Settings | PinReason::Function => "pg_database",
+        PinReason::Load | PinReason::Settings | PinReason::Function | PinReason::Sequence => {
+            "pg_database"
+        }
     }
 }
 

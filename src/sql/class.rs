@@ -117,6 +117,8 @@ labelled! {
         Settings = "settings",
         /// What a function has left on the connection: another one to elsewhere (dblink), the origin of what is replicated.
         Function = "function",
+        /// What sequences gave last, for currval and lastval. It ends with the next unit that does not ask for that.
+        Sequence = "sequence",
     }
 }
 
@@ -179,6 +181,32 @@ pub enum SessionEffect {
     Unknown,
 }
 
+/// Which functions over sequences a text calls. PostgreSQL manual, functions-sequence.html.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SequenceCalls {
+    /// `currval` or `lastval`: the answer is what nextval gave last in the same session.
+    pub values: bool,
+    /// `nextval`.
+    pub next: bool,
+}
+
+impl SequenceCalls {
+    /// None.
+    pub const NONE: SequenceCalls = SequenceCalls {
+        values: false,
+        next: false,
+    };
+
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: SequenceCalls) -> SequenceCalls {
+        SequenceCalls {
+            values: self.values || other.values,
+            next: self.next || other.next,
+        }
+    }
+}
+
 /// What a statement, or several that are sent as one, does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Class {
@@ -198,6 +226,8 @@ pub struct Class {
     pub hint: Hint,
     /// What it is counted as.
     pub shape: ShapeId,
+    /// What it asks of sequences by name.
+    pub sequences: SequenceCalls,
 }
 
 impl Class {
@@ -212,7 +242,21 @@ impl Class {
             uncertain: false,
             hint: Hint::NONE,
             shape: ShapeId::NONE,
+            sequences: SequenceCalls::NONE,
         }
+    }
+
+    /// Whether the primary is asked for what nextval gave last in the session.
+    #[inline]
+    pub fn uses_sequence(self) -> bool {
+        self.sequences.values
+            && matches!(self.access, Access::Primary | Access::Write)
+            && self.session != SessionEffect::Prepare
+    }
+
+    /// Whether nextval is called, as far as the text tells.
+    pub fn calls_nextval(self) -> bool {
+        self.sequences.next && self.access == Access::Write && self.reason != Reason::Ddl
     }
 
     /// The same for what a standby has refused: it may write.

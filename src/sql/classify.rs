@@ -12,7 +12,7 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::catalog::{Catalog, Look};
-use super::class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+use super::class::{Access, Class, PinReason, Reason, SequenceCalls, SessionEffect, TxEffect};
 use super::execute::{Call, call};
 use super::explain::{Basis, Explanation};
 use super::hint::{self, Hint};
@@ -200,14 +200,14 @@ impl Classifier {
         let explains = basis.is_some();
         if !lexing.is_alike(text) {
             let class = Class::plain(Access::Write, Reason::UnsafeText).with(unread(text));
-            return self.unlexed(class);
+            return self.unlexed(class, text);
         }
         if text.len() > MAX_LEXED {
             let class = Class::plain(Access::Write, Reason::TooLong);
-            return self.unlexed(class.with(SessionEffect::Unknown));
+            return self.unlexed(class.with(SessionEffect::Unknown), text);
         }
         if let Err(bail) = lexed.lex(text) {
-            return self.unlexed(bailed(bail, text.len()));
+            return self.unlexed(bailed(bail, text.len()), text);
         }
         let class = match lexed.starts.len() {
             0 => {
@@ -256,9 +256,14 @@ impl Classifier {
             .then_some(Class::plain(Access::Read, Reason::Read))
     }
 
-    fn unlexed(&self, class: Class) -> Class {
+    fn unlexed(&self, class: Class, text: &[u8]) -> Class {
         Class {
             shape: self.shapes.of_unlexed(),
+            // Wherever the words stand.
+            sequences: SequenceCalls {
+                values: mentions(text, b"currval") || mentions(text, b"lastval"),
+                next: mentions(text, b"nextval"),
+            },
             ..class
         }
     }
@@ -431,6 +436,7 @@ impl Classifier {
             uncertain: false,
             hint: Hint::NONE,
             shape: ShapeId::NONE,
+            sequences: SequenceCalls::NONE,
         }
     }
 }
@@ -722,7 +728,29 @@ fn flagged(class: Class, text: &[u8], lexed: &Lexed) -> Class {
     Class {
         session,
         access,
+        sequences: sequence_calls(lexed),
         ..class
+    }
+}
+
+/// Which functions over sequences a text calls: a column may have such a name, too.
+fn sequence_calls(lexed: &Lexed) -> SequenceCalls {
+    if !lexed.flags.sequence {
+        return SequenceCalls::NONE;
+    }
+    let key = lexed.key.as_slice();
+    let calls = |name: &[u8]| {
+        memchr::memmem::find_iter(key, name).any(|at| {
+            let rest = &key[at + name.len()..];
+            let rest = rest.strip_prefix(b"\"").unwrap_or(rest);
+            let rest = rest.strip_prefix(b" ").unwrap_or(rest);
+            let is_begun = at > 0 && continues_word(key[at - 1]);
+            !is_begun && rest.first() == Some(&b'(')
+        })
+    };
+    SequenceCalls {
+        values: calls(b"currval") || calls(b"lastval"),
+        next: calls(b"nextval"),
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) struct Flags {
     pub(super) settings_view: bool,
     /// A name that the server cuts off: it may be another's then.
     pub(super) long_name: bool,
+    /// `currval`, `lastval` or `nextval`.
+    pub(super) sequence: bool,
 }
 
 /// Longest name in bytes: NAMEDATALEN less one.
@@ -298,13 +300,14 @@ impl Flags {
     #[inline]
     fn note(&mut self, word: &[u8]) {
         if word.len() < 7
-            || !matches!(word[0], b's' | b'p' | b'e' | b'd')
-            || !matches!(word[1], b'e' | b'g' | b'x' | b'b')
+            || !matches!(word[0], b's' | b'p' | b'e' | b'd' | b'c' | b'l' | b'n')
+            || !matches!(word[1], b'e' | b'g' | b'x' | b'b' | b'u' | b'a')
         {
             return;
         }
         match word {
             b"execute" => self.execute = true,
+            b"currval" | b"lastval" | b"nextval" => self.sequence = true,
             b"set_config" | b"setseed" => self.setting = true,
             b"pg_replication_origin_session_setup" => self.lasting = true,
             _ if word.starts_with(b"dblink_connect") => self.lasting = true,

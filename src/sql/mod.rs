@@ -31,7 +31,7 @@ mod transaction;
 mod types;
 mod walk;
 
-pub use class::{Access, Class, PinReason, Reason, SessionEffect, TxEffect};
+pub use class::{Access, Class, PinReason, Reason, SequenceCalls, SessionEffect, TxEffect};
 pub use classify::{Classifier, Lexing, statements};
 pub use execute::{Executed, Prepared, executed, prepared};
 pub use explain::{Explanation, Place};

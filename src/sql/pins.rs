@@ -4,9 +4,9 @@ use super::class::PinReason;
 
 /// Some of the reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Pins(u8);
+pub struct Pins(u16);
 
-const _: () = assert!(PinReason::ALL.len() <= 8, "a reason has a bit");
+const _: () = assert!(PinReason::ALL.len() <= 16, "a reason has a bit");
 
 impl Pins {
     /// No reason.
@@ -104,7 +104,12 @@ mod tests {
             .filter(|reason| !Pins::MAY_END.has(**reason));
         assert_eq!(
             never.collect::<Vec<_>>(),
-            [&PinReason::Load, &PinReason::Settings, &PinReason::Function]
+            [
+                &PinReason::Load,
+                &PinReason::Settings,
+                &PinReason::Function,
+                &PinReason::Sequence
+            ]
         );
     }
 

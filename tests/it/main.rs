@@ -16,6 +16,7 @@ mod bad_input_costs_nobody_else;
 mod cancel_hits_its_own_query;
 mod cancels_find_their_process;
 mod cancels_never_hit_a_bystander;
+mod currval_is_a_sessions_own;
 mod drivers_see_no_difference;
 mod dumps_and_restores_pass_through;
 mod every_statement_goes_where_the_table_says;

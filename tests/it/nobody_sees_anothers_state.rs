@@ -116,6 +116,17 @@ fn portal_columns() -> Vec<Vec<u8>> {
 }
 
 const ROWS: &[Row] = &[
+    // ── sequences ────────────────────────────────────────────────────────────────────────────────────────────────
+    row(
+        &[Sql("SELECT nextval('counter') > 0")],
+        "SELECT lastval() > 0",
+        Kept,
+    ),
+    row(
+        &[Sql("SELECT \"nextval\" /* so */ ('counter') > 0")],
+        "SELECT pg_catalog.currval('counter') > 0",
+        Kept,
+    ),
     // ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────
     row(&[Sql("SET work_mem = '9MB'")], WORK_MEM, Follows),
     row(&[Sql("SET SESSION work_mem TO '9MB'")], WORK_MEM, Follows),
@@ -971,7 +982,7 @@ fn matrix(mode: PoolMode, size: usize) {
     rig.cluster
         .primary()
         .execute(
-            "CREATE ROLE helper; CREATE SCHEMA elsewhere; CREATE TABLE notes (note text); \
+            "CREATE ROLE helper; CREATE SCHEMA elsewhere; CREATE TABLE notes (note text); CREATE SEQUENCE counter; \
              CREATE PROCEDURE procedure_that_sets() LANGUAGE plpgsql AS $$BEGIN PERFORM set_config('work_mem', '9MB', false); END$$",
         )
         .unwrap();

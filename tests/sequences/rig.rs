@@ -332,6 +332,7 @@ impl Rig {
                 held.peer.feed(&out);
                 self.take(len);
             }
+            Next::Release => self.release(),
             Next::Drain => self.draining = true,
             Next::Rehome => {
                 let held = self.held.as_mut().expect("only a held connection is left");
