@@ -770,7 +770,7 @@ pub(super) static POOL_CURRVAL: Key<Choice<CurrvalPolicy>> = Key {
            keeps its connection, and behind any write once a client of this database and user has asked for such a value, \
            so that it finds its own: up to its next statement that does not ask, outside of a transaction block, and for a \
            second at most. Where it has no such connection, it is told `55000`, as in a session that has not called \
-           `nextval`: never another's value. So may be the first that asks after the start of the proxy. `\"reject\"`: outside of \
+           `nextval`: never another's value. So may be the first that asks after the start of the proxy; up to then at most half of a pool is kept. `\"reject\"`: outside of \
            a transaction block they are refused with `0A000`. `\"allow\"`: they run on any connection, and may tell of another \
            client's values; nothing is kept. A program that calls `nextval` and never `currval` holds fewer connections with `\"allow\"` or \
            `\"reject\"`. What functions ask inside of them is not seen.",

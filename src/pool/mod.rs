@@ -206,6 +206,11 @@ impl Pool {
         }
     }
 
+    /// Whether half of its connections could still be had: nobody waits then.
+    pub fn has_room(&self) -> bool {
+        self.0.admission.available_permits() * 2 >= self.0.limits.size
+    }
+
     /// Since when the client waits that has waited for longest.
     pub fn waiting_since(&self) -> Option<Instant> {
         let queue = lock(&self.0.queue);

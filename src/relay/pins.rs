@@ -3,6 +3,7 @@
 use super::pools::Mode;
 use super::run::Relay;
 use crate::sql::Pins;
+use crate::wire::Status;
 
 impl Relay {
     /// At a quiet moment of a pinned session: asks what is left of what it is pinned for. In session pooling it keeps its
@@ -16,6 +17,21 @@ impl Relay {
         let mut out = Vec::new();
         if self.session.ask_for_pins(&mut server.link, &mut out) {
             server.unsent.extend_from_slice(&out);
+        }
+    }
+
+    /// At a quiet moment: a connection that may never be asked is not kept from those who need one.
+    #[inline]
+    pub(super) fn give_up_hope(&mut self) {
+        if !self.session.is_pinned_in_hope() {
+            return;
+        }
+        let needed = self.held.as_ref().is_some_and(|held| {
+            held.server.link.status == Status::Idle && !self.pools.pools[held.node].has_room()
+        });
+        if needed {
+            self.session.lapse_sequence_pin();
+            self.note_pins();
         }
     }
 

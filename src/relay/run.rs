@@ -569,6 +569,7 @@ impl Relay {
 
     /// Gives the server connection back if nothing needs it any more.
     pub(super) fn release(&mut self) -> Result<(), End> {
+        self.give_up_hope();
         let Some(held) = &mut self.held else {
             return Ok(());
         };

@@ -15,7 +15,7 @@ use super::front::{Frames, Next};
 use super::{Session, between_units};
 use crate::config::CurrvalPolicy;
 use crate::link::{Link, SequenceMark};
-use crate::sql::{Access, Class, PinReason, Reason, TxEffect};
+use crate::sql::{Access, Class, PinReason, Pins, Reason, TxEffect};
 use crate::wire::{Notice, SqlState, Status, backend};
 
 /// The content of a Parse of what takes a connection's values away.
@@ -161,6 +161,14 @@ impl Session {
         self.pinned.end(PinReason::Sequence);
         let is_free = held.is_some_and(|(link, _)| between_units(link));
         is_free.then_some(Next::Release)
+    }
+
+    /// Whether all that the session keeps its connection for is a nextval, and nobody has ever asked what one gave.
+    #[inline]
+    pub fn is_pinned_in_hope(&self) -> bool {
+        let asked = |talk: &Arc<SequenceTalk>| talk.asked.load(Ordering::Relaxed);
+        self.pins() == Pins::NONE.with(PinReason::Sequence)
+            && !self.sequences.talk.as_ref().is_some_and(asked)
     }
 
     /// Nobody has asked for a while. True if there was such a pin.

@@ -201,6 +201,36 @@ fn a_nextval_is_remembered_before_anybody_has_asked() {
 }
 
 #[test]
+fn a_nextval_keeps_no_connection_that_others_need() {
+    let rig = rig(0, 4, CurrvalPolicy::Pin);
+    let mut clients: Vec<_> = (0..4).map(|_| rig.client("postgres")).collect();
+    let (mut patient, since) = (rig.client("postgres"), Instant::now());
+    for client in &mut clients {
+        gets(client, By::Query, "SELECT nextval('s')");
+    }
+    gets(&mut patient, By::Query, INSERT);
+    // Half of them, until somebody has asked: then it is known what they are kept for.
+    assert!(
+        since.elapsed() >= LAPSE || pinned(&rig) == 2.0,
+        "{}",
+        pinned(&rig)
+    );
+    let (first, others) = clients.split_first_mut().expect("four clients");
+    let own = gets(first, By::Query, "SELECT nextval('s')");
+    assert_eq!(gets(first, By::Query, LASTVAL), own);
+    let since = Instant::now();
+    for client in others.iter_mut().take(2) {
+        let own = gets(client, By::Query, "SELECT nextval('s')");
+        assert_eq!(gets(client, By::Query, LASTVAL), own);
+    }
+    assert!(
+        since.elapsed() >= LAPSE || pinned(&rig) == 3.0,
+        "{}",
+        pinned(&rig)
+    );
+}
+
+#[test]
 fn a_write_that_calls_nothing_brings_nobody_elses_value() {
     let rig = rig(0, 1, CurrvalPolicy::Pin);
     let (mut a, mut b) = (rig.client("postgres"), rig.client("postgres"));

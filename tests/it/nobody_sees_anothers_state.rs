@@ -116,17 +116,6 @@ fn portal_columns() -> Vec<Vec<u8>> {
 }
 
 const ROWS: &[Row] = &[
-    // ── sequences ────────────────────────────────────────────────────────────────────────────────────────────────
-    row(
-        &[Sql("SELECT nextval('counter') > 0")],
-        "SELECT lastval() > 0",
-        Kept,
-    ),
-    row(
-        &[Sql("SELECT \"nextval\" /* so */ ('counter') > 0")],
-        "SELECT pg_catalog.currval('counter') > 0",
-        Kept,
-    ),
     // ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────
     row(&[Sql("SET work_mem = '9MB'")], WORK_MEM, Follows),
     row(&[Sql("SET SESSION work_mem TO '9MB'")], WORK_MEM, Follows),
@@ -615,6 +604,17 @@ const ROWS: &[Row] = &[
         &[Sql("SET work_mem = '9MB'"), Sql("DISCARD SEQUENCES")],
         WORK_MEM,
         Follows,
+    ),
+    // ── sequences, last: once somebody has asked, all writes keep their connections for a while ─────────────────────
+    row(
+        &[Sql("SELECT nextval('counter') > 0")],
+        "SELECT lastval() > 0",
+        Kept,
+    ),
+    row(
+        &[Sql("SELECT \"nextval\" /* so */ ('counter') > 0")],
+        "SELECT pg_catalog.currval('counter') > 0",
+        Kept,
     ),
 ];
 
