@@ -113,6 +113,13 @@ pub struct SequenceMark {
 }
 
 impl SequenceMark {
+    /// That of somebody who is no session: what a connection has that was to lose its values, and may not have.
+    pub const UNKNOWN: SequenceMark = SequenceMark {
+        session: u64::MAX,
+        turn: 1,
+        mixed: false,
+    };
+
     /// That of a session which has called nothing. Sessions count from 1.
     pub fn new(session: u64) -> SequenceMark {
         SequenceMark {

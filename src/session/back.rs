@@ -6,8 +6,8 @@ use super::bounce;
 use super::settings::Settled;
 use super::{NameChange, Session, steer};
 use crate::link::{
-    Again, Body, CopyIn, Link, Local, Owed, Refusal, Replay, Statement, StatementId, name_tag,
-    put_name,
+    Again, Body, CopyIn, Link, Local, Owed, Refusal, Replay, SequenceMark, Statement, StatementId,
+    name_tag, put_name,
 };
 use crate::sql::catalog::Change;
 use crate::wire::backend::{self, PREFIX};
@@ -625,6 +625,7 @@ impl Session {
         let mut lost_unnamed = false;
         let mut skipped_names = 0;
         let (held, unnamed, doubtful) = (&mut link.held, &mut link.unnamed, &mut link.doubtful);
+        let sequences = &mut link.sequences;
         let unset = link.owing.fail(|owed| {
             skipped_names += usize::from(owed.changes_name());
             match owed {
@@ -635,7 +636,11 @@ impl Session {
                 } => lost_unnamed |= *unnamed == Some(id),
                 Owed::Parse { id: Some(id), .. } => _ = held.remove(id),
                 // The statement that was to make room is still there, or one that was to be there is not.
-                Owed::Close { swallow: true } | Owed::Own(_) => *doubtful = true,
+                Owed::Close { swallow: true } | Owed::Own(_) => {
+                    *doubtful = true;
+                    // It may have been to take others' values away.
+                    *sequences = SequenceMark::UNKNOWN;
+                }
                 _ => {}
             }
         });

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::front::Context;
+use super::front::{Context, FUNCTION_CALL};
 use super::listen::NO_TYPES;
 use super::named::{self, NOTHING};
 use super::sequence::DISCARD_SEQUENCES;
@@ -249,9 +249,10 @@ impl Session {
                 });
             }
             b'F' => {
+                let alone = !self.group.open;
                 self.group = Group::default();
-                if self.note_sequences(super::front::FUNCTION_CALL, link) {
-                    discard_sequences_apart(at, link, writer);
+                if self.note_sequences(FUNCTION_CALL, link) {
+                    discard_sequences(at, alone, link, writer);
                 }
                 link.dirty = true;
                 link.owing.push(Owed::Call);
@@ -294,7 +295,7 @@ impl Session {
             self.align_names_apart(class, text, link, body.start - HEADER, writer);
         }
         if self.note_sequences(class, link) {
-            discard_sequences_apart(body.start - HEADER, link, writer);
+            discard_sequences(body.start - HEADER, !self.group.open, link, writer);
         }
         if let Some(sql) = self.stand_in(class, text) {
             writer.replace(body.start - HEADER, |out| frontend::put_query(&sql, out));
@@ -491,7 +492,7 @@ impl Session {
             link.beginning |= may_begin(statement.class);
             stain(class, link, context);
             if self.note_sequences(class, link) {
-                writer.replace(at, |out| named::run(DISCARD_SEQUENCES, link, out));
+                discard_sequences(at, false, link, writer);
             }
             if statement.class.session == SessionEffect::Deallocate
                 && let Some(target) = self
@@ -837,17 +838,19 @@ impl Session {
     }
 }
 
-/// Takes away what others' sequences have left, in a group of its own before the message at `at`.
+/// Takes away what others' sequences have left, before the message at `at`: in a group of its own if that stands `alone`.
 #[cold]
-fn discard_sequences_apart(at: usize, link: &mut Link, writer: &mut Writer<'_>) {
+fn discard_sequences(at: usize, alone: bool, link: &mut Link, writer: &mut Writer<'_>) {
     writer.replace(at, |out| {
         named::run(DISCARD_SEQUENCES, link, out);
-        out.extend_from_slice(frontend::SYNC);
-    });
-    link.owing.push(Owed::Sync {
-        swallow: true,
-        write: false,
-        sets: 0,
+        if alone {
+            out.extend_from_slice(frontend::SYNC);
+            link.owing.push(Owed::Sync {
+                swallow: true,
+                write: false,
+                sets: 0,
+            });
+        }
     });
 }
 

@@ -232,8 +232,7 @@ impl Session {
                 ..class
             };
         }
-        if self.may_refuse_currval(class) && held.is_some_and(|(link, _)| !link.settled()) {
-            // Whether that is a transaction block is known then.
+        if self.waits_to_ask(class) && held.is_some_and(|(link, _)| !link.settled()) {
             return Next::Drain;
         }
         if let Some((link, true)) = held

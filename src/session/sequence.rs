@@ -178,16 +178,19 @@ impl Session {
         was_pinned
     }
 
-    /// Whether a unit has to wait for what is on its way, because it may have to be refused.
-    pub(super) fn may_refuse_currval(&self, class: Class) -> bool {
-        self.sequences.rejects && class.uses_sequence()
+    /// Whether a unit has to wait for what is on its way: it is known then whether it stands in a transaction block, and
+    /// whether others' values have been taken away, which fails in one that has failed.
+    #[inline]
+    pub(super) fn waits_to_ask(&self, class: Class) -> bool {
+        class.uses_sequence() && self.sequences.talk.is_some()
     }
 
     /// What the client is told whose unit, outside of a transaction block, asks for values that nobody keeps. What is only
     /// prepared may be executed inside of one.
     pub fn refuses_currval(&self, unit: &[u8], class: Class) -> Option<Notice> {
         let runs = || Frames(unit).any(|(header, _)| matches!(header.tag, b'Q' | b'B'));
-        let is_refused = self.may_refuse_currval(class)
+        let is_refused = self.sequences.rejects
+            && class.uses_sequence()
             && class.tx == TxEffect::None
             && class.reason != Reason::Ddl
             && !self.is_in_unsent_block()

@@ -889,3 +889,39 @@ fn types_among_arguments() {
         assert_eq!(classify(&text).access, access, "{text}");
     }
 }
+
+#[test]
+fn sequences_are_asked_by_calls() {
+    let check = |text: &str, uses: bool, next: bool| {
+        let class =
+            Classifier::new(1 << 16).classify(text.as_bytes(), Lexing::default(), &catalog::TABLES);
+        let found = (class.uses_sequence(), class.calls_nextval());
+        assert_eq!(found, (uses, next), "{text}");
+    };
+    check("select lastval()", true, false);
+    check("SELECT CurrVal('s')", true, false);
+    check("select \"lastval\" /* so */ ()", true, false);
+    check("select pg_catalog . currval ('s')", true, false);
+    check("insert into t values (currval('s'))", true, false);
+    check("insert into t values (1); select lastval()", true, false);
+    check("select nextval('s')", false, true);
+    check("select nextval('s'), currval('s')", true, true);
+    check("insert into t values (nextval('s'))", false, true);
+    // Not what has the name of one, nor what only prepares.
+    check("select lastval, currval from t", false, false);
+    check("select max(lastval) from t", false, false);
+    check(
+        "select my_lastval(), lastval_of(1), xnextval(1) from t",
+        false,
+        false,
+    );
+    check(
+        "select 'lastval()', $$currval('s')$$ -- nextval('s')",
+        false,
+        false,
+    );
+    check("prepare p as select lastval()", false, false);
+    check("create table t (n int default nextval('s'))", false, false);
+    // What is not lexed is looked through.
+    check("select lastval(), 'open", true, false);
+}
