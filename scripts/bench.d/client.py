@@ -102,8 +102,7 @@ def query(client, text):
 
 
 def until_ready(client):
-    """Reads up to ReadyForQuery, and counts. It is the last message of a turn, so it ends what has come; before it there
-    is no error in what the benchmark asks."""
+    """Reads up to ReadyForQuery, and counts. It is the last message of a turn, so it ends what has come."""
     count, end = 0, b""
     while not end.endswith(READY):
         size = client.recv_into(BUFFER)

@@ -108,11 +108,11 @@ def rate(m):
 
 def latency(m):
     direct, three, bouncer = (m.of(SELECT, "simple", 1, target, "p50") for target in (DIRECT, THREE, BOUNCER))
-    added = three - direct if direct and three else None
-    target = f"≤ PgBouncer's {bouncer - direct:.0f}" if direct and bouncer else "≤ PgBouncer's"
-    if not bouncer:
-        added = None
-    yield line("p50 added at one client, select-only, simple, µs", {"": added}, target, lambda _: three <= bouncer, ".0f")
+    what = "p50 added at one client, select-only, simple, µs"
+    if direct and three and bouncer:
+        yield at_most(what, {"": three - direct}, bouncer - direct, ".0f")
+    else:
+        yield line(what, {}, "≤ PgBouncer's", bool)
 
 
 def syscalls(m):

@@ -1,4 +1,4 @@
-"""The programs that are measured, and the machine's limits. Peers that are missing are installed where that is allowed."""
+"""The programs that are measured, and the machine's limits. Peers that are missing are installed, if the script may."""
 
 import contextlib
 import os

@@ -147,17 +147,17 @@ HEAD = """\
 
 Written by `make bench`; this run was `{command}`, {date}.
 
-- Machine: {model}, {cores} CPUs, {memory} GiB, Linux {kernel}; the load average over the 15 minutes before the end was
-  {load}. pgbench, the proxies and all of PostgreSQL share it, over loopback TCP, without TLS, which pgweir does not offer
-  yet.
+- Machine: {model}, {cores} CPUs, {memory} GiB, Linux {kernel}; the load average over the 15 minutes
+  before the end was {load}. pgbench, the proxies and all of PostgreSQL share it, over loopback TCP, without TLS, which
+  pgweir does not offer yet.
 - pgweir {pgweir}, `[process] workers = 1`; {peers}; PostgreSQL {postgres}: one primary, two standbys, fsync off.
 - "relay" is `benches/relay`: one thread that copies bytes between a client and a server connection of its own. It knows
   nothing and pools nothing, so it is the least that a proxy can cost. HAProxy, in TCP mode, has a server connection for
   each client too, and Pgpool-II a process.
-- PgBouncer and pgweir: transaction pooling, {pool} server connections (of each node), no log of connections. "One node"
-  knows the primary alone, which is pooling and nothing else. "Three nodes" classifies every statement, sends reads to the
-  standbys, and lets each session read what it has written; its metrics are on, its log is at info. The standbys ran
-  {share} of a run of reads through it. Pgpool-II splits, too; all else has only the primary.
+- PgBouncer and pgweir: transaction pooling, {pool} server connections (of each node), no log of connections. "One
+  node" knows the primary alone, which is pooling and nothing else. "Three nodes" classifies every statement, sends
+  reads to the standbys, and lets each session read what it has written; the standbys ran {share} of a run of
+  reads. Metrics are on, logs at info. Pgpool-II splits, too; all else has only the primary.
 - Every round of a cell runs each target once, in turn, so that a disturbance of the machine meets all of them. Figures
   are medians over {rounds} rounds, with [least–most].
 - CPU is the time of all processes of a target, user and system. It is the figure that holds on a machine that is not
@@ -174,9 +174,9 @@ What pgweir is to cost, from the medians below; it is "three nodes" that is judg
 TRANSACTIONS = f"""\
 ## Transactions
 
-`pgbench -n -M PROTOCOL -c CLIENTS -j 1 -T {{seconds}} --log`, scale {SCALE}; {{rounds}} rounds. The first {{settle}} s and the
-last {{tail}} s are left out, with the logins. "90/10" is nine SELECTs to one UPDATE by primary key, each a transaction;
-"pipeline of 10" is ten SELECTs in one pipeline, and counts as one transaction.
+`pgbench -n -M PROTOCOL -c CLIENTS -j 1 -T {{seconds}} --log`, scale {SCALE}; {{rounds}} rounds. The logins, {{settle}} s after
+them and the last {{tail}} s are left out, and the run is longer where logging in takes long. "90/10" is nine SELECTs to
+one UPDATE by primary key, each a transaction; "pipeline of 10" is ten SELECTs in one pipeline, and counts as one.
 
 """
 
@@ -185,7 +185,7 @@ OLD_BOUNCER = "PgBouncer {} has no prepared statements in transaction pooling; 1
 SYSCALLS = """\
 ## System calls
 
-Of one transaction, by `strace -f -c` for two seconds while pgbench runs; of a separate run, as it slows everything down.
+Of one transaction, by `strace -f -c` while pgbench runs; of a run of its own, as it slows everything down.
 
 """
 
@@ -199,9 +199,10 @@ BULK = """\
 CONNECTS = """\
 ## Connecting
 
-{connects} times connect, `SELECT 1`, disconnect, by four processes of Python at once, whose time is in the rate; a login
-is one of {logins}, one after the other, who all stay. Through the relay and HAProxy each makes a server connection as well. The proxies have
-a SCRAM verifier, and the clients derive their key once. TLS is not measured, as pgweir does not offer it yet.
+{connects} times connect, `SELECT 1`, disconnect, by four processes of Python at once, whose time is in the rate; a
+login is one of {logins}, one after the other, who all stay. Through the relay and HAProxy each makes a server
+connection as well. The proxies have a SCRAM verifier, and the clients derive their key once. TLS is not measured, as
+pgweir does not offer it yet.
 
 """
 

@@ -22,6 +22,7 @@ class Target:
     def __init__(self, name, port, processes=(), logs=()):
         self.name, self.port, self.processes, self.logs = name, port, processes, logs
         self.usage = Usage(processes)
+        self.connecting = {}  # number of clients → seconds that they need to connect, if that is much
 
     def condition(self):
         """What there is to say of it when something has failed."""
