@@ -41,6 +41,9 @@ def find_postgres():
 def find_peers(options):
     """Option → program, of those that are there."""
     given = {name: getattr(options, name) for name in PEERS}
+    for name, program in given.items():
+        if program and not program.is_file():
+            raise Failed(f"--{name}: there is no program at {program}")
     missing = [package for name, (package, _) in PEERS.items() if not given[name] and not in_path(name)]
     if missing:
         install(missing)
