@@ -145,7 +145,8 @@ def facts(site, options, plan):
 HEAD = """\
 # Benchmarks
 
-Written by `make bench`; this run was `{command}`, {date}.
+Written by `make bench`; this run was `{command}`, {date}. It has the cells that the targets need;
+`ARGS="--full"` has every combination.
 
 - Machine: {model}, {cores} CPUs, {memory} GiB, Linux {kernel}; the load average over the 15 minutes
   before the end was {load}. pgbench, the proxies and all of PostgreSQL share it, over loopback TCP, without TLS, which
@@ -174,9 +175,10 @@ What pgweir is to cost, from the medians below; it is "three nodes" that is judg
 TRANSACTIONS = f"""\
 ## Transactions
 
-`pgbench -n -M PROTOCOL -c CLIENTS -j 1 -T {{seconds}} --log`, scale {SCALE}; {{rounds}} rounds. The logins, {{settle}} s after
-them and the last {{tail}} s are left out, and the run is longer where logging in takes long. "90/10" is nine SELECTs to
-one UPDATE by primary key, each a transaction; "pipeline of 10" is ten SELECTs in one pipeline, and counts as one.
+`pgbench -n -M PROTOCOL -c CLIENTS -j 1 -T {{seconds}} --log`, scale {SCALE}; {{rounds}} rounds. The logins, {{settle}} s
+after them and the last {{tail}} s are left out, and the run is longer where logging in takes long. "90/10" is nine
+SELECTs to one UPDATE by primary key, each a transaction; "pipeline of 10" is ten SELECTs in one pipeline, and counts as
+one.
 
 """
 
