@@ -145,13 +145,14 @@ def facts(site, options, plan):
 HEAD = """\
 # Benchmarks
 
-Written by `make bench`; this run was `{command}`, {date}. It has the cells that the targets need;
-`ARGS="--full"` has every combination.
+Written by `make bench`; this run was `{command}`, {date}.
+By default it has the cells that the targets need; `ARGS="--full"` has every combination.
 
-- Machine: {model}, {cores} CPUs, {memory} GiB, Linux {kernel}; the load average over the 15 minutes
-  before the end was {load}. pgbench, the proxies and all of PostgreSQL share it, over loopback TCP, without TLS, which
-  pgweir does not offer yet.
-- pgweir {pgweir}, `[process] workers = 1`; {peers}; PostgreSQL {postgres}: one primary, two standbys, fsync off.
+- Machine: {model}, {cores} CPUs, {memory} GiB, Linux {kernel}; the load average over
+  the 15 minutes before the end was {load}. pgbench, the proxies and all of PostgreSQL share it, over loopback TCP,
+  without TLS, which pgweir does not offer yet.
+- pgweir {pgweir}, `[process] workers = 1`; {peers}.
+- PostgreSQL {postgres}: one primary, two standbys, fsync off.
 - "relay" is `benches/relay`: one thread that copies bytes between a client and a server connection of its own. It knows
   nothing and pools nothing, so it is the least that a proxy can cost. HAProxy, in TCP mode, has a server connection for
   each client too, and Pgpool-II a process.
@@ -203,8 +204,8 @@ CONNECTS = """\
 
 {connects} times connect, `SELECT 1`, disconnect, by four processes of Python at once, whose time is in the rate; a
 login is one of {logins}, one after the other, who all stay. Through the relay and HAProxy each makes a server
-connection as well. The proxies have a SCRAM verifier, and the clients derive their key once. TLS is not measured, as
-pgweir does not offer it yet.
+connection as well; these, PostgreSQL and Pgpool-II get an eighth of the clients. The proxies have a SCRAM verifier,
+and the clients derive their key once. TLS is not measured, as pgweir does not offer it yet.
 
 """
 
