@@ -181,6 +181,15 @@ impl Owing {
         self.skipping || self.queue.iter().any(|owed| !owed.is_own())
     }
 
+    /// Whether anything is owed that the client is to see.
+    pub fn owes_seen(&self) -> bool {
+        let is_seen = |owed: &Owed| {
+            let is_hidden = matches!(owed, Owed::Own(_) | Owed::Sync { swallow: true, .. });
+            !owed.is_own() && !is_hidden
+        };
+        self.skipping || self.queue.iter().any(is_seen)
+    }
+
     /// Settings that the unit in front changes; `None` while its end has not been forwarded. Looks at each entry of the
     /// unit.
     pub fn unit_sets(&self) -> Option<u32> {

@@ -76,16 +76,19 @@ impl Params {
     }
 
     /// Whether transactions are serializable unless they say otherwise, which no standby allows; `default` is the
-    /// server's own. PostgreSQL manual, hot-standby.html#HOT-STANDBY-CAVEATS.
+    /// server's own. What is not written plainly may be anything. PostgreSQL manual, hot-standby.html#HOT-STANDBY-CAVEATS.
     pub fn serializable(&self, default: bool) -> bool {
-        let names = |text: &[u8]| {
-            text.to_ascii_lowercase()
-                .windows(12)
-                .any(|word| word == b"serializable")
+        let other = |text: &[u8]| {
+            let bare = match text.trim_ascii() {
+                [b'\'', bare @ .., b'\''] | [b'"', bare @ .., b'"'] => bare,
+                bare => bare,
+            };
+            let levels: [&[u8]; 3] = [b"read committed", b"read uncommitted", b"repeatable read"];
+            levels.iter().any(|level| bare.eq_ignore_ascii_case(level))
         };
         match self.0.get("default_transaction_isolation") {
-            Some(Value::Plain(text)) => names(text.as_bytes()),
-            Some(Value::Sql(sql)) => names(sql),
+            Some(Value::Plain(text)) => !other(text.as_bytes()),
+            Some(Value::Sql(sql)) => !other(sql),
             None => default,
         }
     }
@@ -343,6 +346,28 @@ mod tests {
         assert!(refusable(&[], &[("role", sql("r"))]));
         assert!(refusable(&[], &[("default_tablespace", sql("t"))]));
         assert!(refusable(&[("statement_timeout", sql("1"))], &[]));
+    }
+
+    #[test]
+    fn what_is_serializable_or_may_be() {
+        let says =
+            |value: Value| params(&[("default_transaction_isolation", value)]).serializable(false);
+        for text in ["read committed", "Repeatable Read"] {
+            assert!(!says(plain(text)), "{text}");
+        }
+        for text in ["'read committed'", " \"READ UNCOMMITTED\" "] {
+            assert!(!says(sql(text)), "{text}");
+        }
+        assert!(says(plain("serializable")));
+        for text in [
+            "'SERIALIZABLE'",
+            "serializable",
+            "E'serializabl\\x65'",
+            "'read committed",
+        ] {
+            assert!(says(sql(text)), "{text}");
+        }
+        assert!(Params::default().serializable(true) && !Params::default().serializable(false));
     }
 
     #[test]

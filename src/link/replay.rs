@@ -89,6 +89,8 @@ pub struct Replay {
     bytes: Vec<u8>,
     /// Of those, the bytes of units that have been answered.
     answered: usize,
+    /// One of the units may leave a portal open.
+    leaves_open: bool,
     units: VecDeque<Unit>,
     /// The client has seen a part of the result of the unit in front.
     shown: bool,
@@ -125,15 +127,32 @@ impl Replay {
         self.bytes.len() - self.answered
     }
 
+    /// Whether any unit that is kept runs elsewhere if its standby refuses it.
+    pub fn may_bounce(&self) -> bool {
+        self.units.iter().any(|unit| unit.bounces)
+    }
+
+    /// Whether a unit that is kept may leave a portal open.
+    pub fn leaves_open(&self) -> bool {
+        self.leaves_open
+    }
+
+    /// Whether the unit that is being forwarded is kept for those behind it only.
+    pub fn stays_put(&self) -> bool {
+        self.units.back().is_some_and(|unit| !unit.bounces)
+    }
+
     /// Keeps a unit that is being forwarded behind those that are kept.
-    pub fn keep(&mut self, bytes: &[u8], bounces: bool) {
+    pub fn keep(&mut self, bytes: &[u8], bounces: bool, leaves_open: bool) {
         if self.units.is_empty() {
             self.clear();
             self.shown = false;
+            self.leaves_open = false;
         } else if self.answered > self.len() {
             self.bytes.drain(..self.answered);
             self.answered = 0;
         }
+        self.leaves_open |= leaves_open;
         self.bytes.extend_from_slice(bytes);
         self.units.push_back(Unit {
             len: bytes.len(),
@@ -268,11 +287,11 @@ mod tests {
     #[test]
     fn units_leave_in_order() {
         let mut replay = Replay::default();
-        replay.keep(b"one", true);
-        replay.keep(b"second", true);
+        replay.keep(b"one", true, false);
+        replay.keep(b"second", true, false);
         replay.answered();
         assert!(replay.holds() && replay.is_alone());
-        replay.keep(b"3", false);
+        replay.keep(b"3", false, false);
         assert_eq!(replay.len(), 7);
         assert_eq!(replay.take(), (b"second3".to_vec(), 6));
         assert!(replay.is_empty() && !replay.holds());
@@ -281,13 +300,13 @@ mod tests {
     #[test]
     fn memory_is_given_back() {
         let mut replay = Replay::default();
-        replay.keep(&[b'x'; 2 * SPARE], true);
+        replay.keep(&[b'x'; 2 * SPARE], true, false);
         replay.answered();
         assert_eq!(replay.bytes.capacity(), 0);
         // While something is always on its way, what has been answered goes, too.
-        replay.keep(&[b'x'; 100], true);
+        replay.keep(&[b'x'; 100], true, false);
         for _ in 0..100 {
-            replay.keep(&[b'x'; 100], true);
+            replay.keep(&[b'x'; 100], true, false);
             replay.answered();
         }
         assert!(replay.bytes.capacity() < 1000);
@@ -297,11 +316,11 @@ mod tests {
     #[test]
     fn what_has_been_shown_stays() {
         let mut replay = Replay::default();
-        replay.keep(b"one", true);
+        replay.keep(b"one", true, false);
         replay.show();
         assert_eq!(replay.lost(), None);
         replay.answered();
-        replay.keep(b"two", true);
+        replay.keep(b"two", true, false);
         replay.doomed(Bounce::Conflict);
         let bounce = replay.lost().map(|refusal| refusal.bounce);
         assert_eq!(bounce, Some(Bounce::Conflict));

@@ -205,9 +205,21 @@ impl Facts for Built {
             mode: "statement",
             ..PoolFact::default()
         };
-        let mut pools: Vec<PoolFact> = self.databases.all().iter().map(pool).collect();
+        let mut pools: Vec<PoolFact> = self.databases.everywhere().iter().map(pool).collect();
         pools.push(own);
+        // Stable: those that new clients get stand before those that a reload has replaced, and tell the mode.
         pools.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
+        pools.dedup_by(|old, now| {
+            let is_same = (&old.database, &old.user) == (&now.database, &now.user);
+            if is_same {
+                now.clients += old.clients;
+                now.waiting += old.waiting;
+                now.idle += old.idle;
+                now.active += old.active;
+                now.longest_wait = now.longest_wait.max(old.longest_wait);
+            }
+            is_same
+        });
         pools
     }
 

@@ -1,5 +1,6 @@
 //! What the proxy tells over HTTP.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,12 +33,8 @@ impl ProxyStatus {
         }));
         let source = built.clone();
         metrics.set_pool_source(Box::new(move || {
-            source
-                .databases
-                .all()
-                .iter()
-                .flat_map(|s| pools(s))
-                .collect()
+            let sets = source.databases.everywhere();
+            summed(sets.iter().flat_map(|set| pools(set)))
         }));
         let shared = built.shared.clone();
         metrics.set_cache_source(Box::new(move || CacheSample {
@@ -125,6 +122,31 @@ fn cluster(cluster: &Cluster) -> ClusterSample {
             .last()
             .map(|sample| now.saturating_duration_since(sample.sent)),
     }
+}
+
+/// One sample for each pool by name: what a reload has replaced, and its clients still have, counts with what new clients
+/// get, which comes first and tells the size.
+fn summed(samples: impl Iterator<Item = PoolSample>) -> Vec<PoolSample> {
+    let mut sums: Vec<PoolSample> = Vec::new();
+    let mut places = HashMap::new();
+    for sample in samples {
+        let name = (
+            sample.cluster.clone(),
+            sample.node.clone(),
+            sample.database.clone(),
+            sample.user.clone(),
+        );
+        let at = *places.entry(name).or_insert(sums.len());
+        match sums.get_mut(at) {
+            Some(sum) => {
+                sum.idle += sample.idle;
+                sum.active += sample.active;
+                sum.waiting += sample.waiting;
+            }
+            None => sums.push(sample),
+        }
+    }
+    sums
 }
 
 fn pools(set: &PoolSet) -> Vec<PoolSample> {

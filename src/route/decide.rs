@@ -192,9 +192,12 @@ fn standby(
     turn: u32,
     serves: impl Fn(&NodeView) -> bool,
 ) -> Option<usize> {
-    let (serves, may) = (&serves, |node: usize| outstanding(node) != u32::MAX);
-    let candidates = (0..view.nodes.len())
-        .filter(move |node| serves(&view.nodes[*node]) && view.is_fresh(*node, now) && may(*node));
+    let mut candidates = 0;
+    for (place, node) in view.nodes.iter().enumerate() {
+        if serves(node) && outstanding(place) != u32::MAX && view.is_fresh(place, now) {
+            candidates |= 1 << place;
+        }
+    }
     least_busy(candidates, outstanding, turn)
 }
 

@@ -153,7 +153,7 @@ impl Session {
                     return Err(error);
                 }
             };
-            let verdict = self.held_back(link, header, verdict, &mut pass, at);
+            let verdict = self.held_back(link, header, body, verdict, &mut pass, at);
             let end = end_of(header, at);
             let here = end.min(chunk.len());
             link.body = Body {
@@ -213,6 +213,7 @@ impl Session {
         &mut self,
         link: &mut Link,
         header: Header,
+        body: &[u8],
         verdict: Verdict,
         pass: &mut Pass<'_>,
         at: usize,
@@ -221,7 +222,7 @@ impl Session {
             pass.drop_held(at);
             return Verdict::Swallow;
         }
-        if pass.held.is_some() && verdict == Verdict::Pass && begins_result(header.tag) {
+        if pass.held.is_some() && verdict == Verdict::Pass && begins_result(header.tag, body) {
             self.show(link, pass);
         }
         if matches!(header.tag, b'S' | b'A') && pass.held.is_some() && verdict == Verdict::Pass {
@@ -518,7 +519,7 @@ impl Session {
             link.doubtful = true;
             self.remember_taken();
         }
-        self.unit_ended(link, sets);
+        self.unit_ended(link, sets, is_own);
         received.unlistened |= self.unlisten_at_rest(link);
         if verdict == Verdict::Pass {
             if !draining {
@@ -542,11 +543,15 @@ impl Session {
                 .is_some_and(|hearing| hearing.carry_out(link.failed))
     }
 
-    fn unit_ended(&mut self, link: &mut Link, sets: u32) {
+    fn unit_ended(&mut self, link: &mut Link, sets: u32, is_own: bool) {
         let Some(cold) = &mut self.cold else { return };
         // Not those of a group behind it, whose Execute may still come.
         if link.status == Status::Idle && link.owing.is_empty() && !self.group.open {
             cold.portals.clear();
+        }
+        if is_own {
+            // A transaction that has moved goes on behind it, and what it has set is still open.
+            return;
         }
         if let Some(settled) = cold.settings.unit_ended(sets, link, &self.params) {
             self.settle_settings(link, settled);
@@ -897,13 +902,17 @@ const MAX_NAMING_ERROR: usize = 2048;
 /// the most columns that one may have, but for the longest names.
 const MAX_UNSEEN: usize = 64 * 1024;
 
-/// Whether this message is the first of a result, or ends the unit without one. An error that passes does, too.
+/// Whether this message is the first of a result, or ends the unit without one. An error that passes does, too. That a
+/// transaction has begun is no result: it may begin again elsewhere.
 #[inline]
-fn begins_result(tag: u8) -> bool {
-    matches!(
-        tag,
-        b'D' | b'C' | b'Z' | b'E' | b'I' | b's' | b'H' | b'G' | b'd' | b'W'
-    )
+fn begins_result(tag: u8, body: &[u8]) -> bool {
+    match tag {
+        b'C' => !matches!(body, b"BEGIN\0" | b"START TRANSACTION\0"),
+        tag => matches!(
+            tag,
+            b'D' | b'Z' | b'E' | b'I' | b's' | b'H' | b'G' | b'd' | b'W'
+        ),
+    }
 }
 
 /// Whether what comes next belongs to a unit that may run elsewhere, and not to what the proxy has put before it.

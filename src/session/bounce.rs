@@ -22,10 +22,12 @@ impl Session {
         context: Context<'_>,
     ) -> bool {
         link.bounces
-            && class.is_some_and(only_reads)
+            && class.is_some_and(|class| {
+                only_reads(class) || (class.tx == TxEffect::Begin && self.begins_itself())
+            })
             && (match self.is_in_sent_block() {
                 false => link.status == Status::Idle,
-                true => self.may_begin_again(class, link),
+                true => self.may_begin_again(unit, class, link),
             })
             && !self.group.open
             && !link.copy_in
@@ -73,7 +75,7 @@ impl Session {
             }
             learn_text(statement.text());
         };
-        let mut parsed = Vec::new();
+        let (mut parsed, mut is_blamed) = (Vec::new(), false);
         for (header, body) in Frames(unit) {
             match header.tag {
                 b'Q' => {
@@ -90,10 +92,15 @@ impl Session {
                     let name = frontend::bind(body).map(|bind| bind.statement);
                     let own = parsed.iter().rev().find(|(own, _)| Some(*own) == name);
                     if let Some(statement) = own.map(|(_, own)| own).or_else(|| self.bound(body)) {
+                        if statement.class.tx != TxEffect::None {
+                            // Its own BEGIN is no read, and its answer is no result.
+                            continue;
+                        }
                         learn(statement);
                     }
+                    is_blamed = true;
                 }
-                b'E' if !shown => return,
+                b'E' if !shown && is_blamed => return,
                 _ => {}
             }
         }

@@ -26,7 +26,6 @@ pub(super) const MAX_REPLAY: usize = 16 * 1024;
 const STAND_IN: &[u8] = b"pgw_deallocated";
 /// Name of the statement that deallocates it, among the messages of a group.
 const DEALLOCATING: &[u8] = b"pgw_deallocating";
-const DEALLOCATE_STAND_IN: &[u8] = b"DEALLOCATE pgw_deallocated\0\0\0";
 
 impl Session {
     /// Writes `bytes`, which [`Session::next`] has measured, for the connection. Returns true if they can go as they
@@ -102,14 +101,50 @@ impl Session {
             cold.confirmed.clear();
         }
         // What is on its way must be kept, too, or its order would be lost.
-        let is_next = !link.replay.is_empty() || !link.owing.owes_client();
+        let is_next = !link.replay.is_empty() || !link.owing.owes_seen();
         let bounces = is_next && self.may_bounce(bytes, class, link, context);
-        if is_next && (bounces || link.replans || link.guarded) {
-            link.replay.keep(bytes, bounces);
+        let follows = is_next && !bounces && self.follows_kept(bytes, class, link, context);
+        if is_next && (bounces || follows || link.replans || link.guarded) {
+            let leaves_open = self.is_in_sent_block() && !self.leaves_nothing_open(bytes);
+            link.replay.keep(bytes, bounces, leaves_open);
         } else if !link.replay.is_empty() {
             link.replay.give_up();
         }
         bounces
+    }
+
+    /// Whether a unit of a block on a standby is kept only for those around it, which may run elsewhere.
+    fn follows_kept(
+        &self,
+        unit: &[u8],
+        class: Option<Class>,
+        link: &Link,
+        context: Context<'_>,
+    ) -> bool {
+        link.bounces
+            && self.is_in_sent_block()
+            && !self.group.open
+            && unit.len() + link.replay.len() <= context.pipeline_buffer
+            && (class.is_some_and(|class| self.only_ends(unit, class))
+                || (link.status != Status::Failed
+                    && (self.may_follow_kept(unit, class, link)
+                        || class.is_some_and(|class| self.is_repeated(unit, class)))))
+    }
+
+    /// A statement of the unit that is being forwarded turns out to be of this class.
+    fn judged(&self, class: Class, link: &mut Link) {
+        let is_kept = match class.tx {
+            TxEffect::Begin => self.begins_itself(),
+            TxEffect::End => self.is_in_sent_block() && link.replay.stays_put(),
+            _ => {
+                class.session == SessionEffect::Set
+                    && self.is_in_sent_block()
+                    && link.replay.stays_put()
+            }
+        };
+        if !bounce::only_reads(class) && !is_kept {
+            Session::bounces_no_more(link);
+        }
     }
 
     /// Whether these bytes are a group that runs one prepared statement and asks for the description of its rows, as libpq
@@ -283,9 +318,7 @@ impl Session {
         } else {
             sets += self.effect(class, text, link, context);
         }
-        if !bounce::only_reads(class) {
-            Session::bounces_no_more(link);
-        }
+        self.judged(class, link);
         self.group = Group::default();
         self.set_unnamed(None, link);
         link.unnamed = None;
@@ -390,7 +423,7 @@ impl Session {
             link.owing.push(Owed::Local(Local::ParseComplete));
         } else {
             writer.replace(at, |out| {
-                if link.held.remove(id) {
+                if link.held.remove(id) || link.doubtful {
                     // The server is to refuse the Parse, unless the transaction ends before it.
                     put_close(id, link, out);
                 }
@@ -443,9 +476,7 @@ impl Session {
             let class = self.class_of(&statement, context);
             self.note_in_block(class, statement.text(), false);
             self.group.write |= class.access == Access::Write;
-            if !bounce::only_reads(class) {
-                Session::bounces_no_more(link);
-            }
+            self.judged(class, link);
             let change = change(statement.class, statement.text());
             link.changes_catalog = link.changes_catalog.max(change);
             link.committing |= statement.class.tx == TxEffect::End;
@@ -454,17 +485,20 @@ impl Session {
             if statement.class.session == SessionEffect::Deallocate
                 && let Some(target) = self
                     .deallocates(statement.text())
-                    .filter(|_| link.status != Status::Failed)
+                    .filter(|_| link.status != Status::Failed || link.committing)
             {
                 self.take(&target, link);
                 let front = &bytes[at + HEADER..at + HEADER + bind.portal.len() + 1];
+                // One for each name: other portals may be bound before this one is executed.
+                let stand_in = format!("pgw_deallocated_{:08x}", name_tag(&target)).into_bytes();
+                let deallocate = [b"DEALLOCATE ", &stand_in[..], b"\0\0\0"].concat();
                 writer.replace(at, |out| {
                     Session::close_own(&target, link, out);
                     // In a transaction it may be there from one that failed.
-                    put_own_close(STAND_IN, link, out);
-                    put_own_parse(STAND_IN, NOTHING, link, out);
+                    put_own_close(&stand_in, link, out);
+                    put_own_parse(&stand_in, NOTHING, link, out);
                     put_own_close(DEALLOCATING, link, out);
-                    put_own_parse(DEALLOCATING, DEALLOCATE_STAND_IN, link, out);
+                    put_own_parse(DEALLOCATING, &deallocate, link, out);
                     let put_other = |out: &mut Vec<u8>| out.extend_from_slice(DEALLOCATING);
                     put_renamed(header, front, bind.statement, put_other, out);
                 });
@@ -556,6 +590,10 @@ impl Session {
         let bytes = writer.bytes;
         writer.replace(at, |out| {
             if !link.has(statement.id) {
+                if link.doubtful {
+                    // A Close may have been skipped.
+                    put_close(statement.id, link, out);
+                }
                 make_room(link, statement.id, out);
                 put_parse_as(statement.id, &self.content_of(&statement), out);
                 let owed = Owed::Parse {

@@ -220,6 +220,14 @@ impl Session {
                 ..class
             };
         }
+        if let Some((link, true)) = held
+            && self.is_in_sent_block()
+            && link.replay.may_bounce()
+            && !self.may_follow_kept(unit, Some(class), link)
+        {
+            // What is before it could not be taken back any more.
+            return Next::Drain;
+        }
         place_class(unit.len(), class, held)
     }
 
@@ -722,7 +730,7 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
             Next::Drain
         }
         // It must not be sent twice, as what is before it may have to be.
-        Some((link, true)) if !link.replay.is_empty() && !bounce::only_reads(class) => Next::Drain,
+        Some((link, true)) if link.replay.may_bounce() && !bounce::only_reads(class) => Next::Drain,
         Some(_) => Next::Forward {
             len,
             class: Some(class),

@@ -32,8 +32,9 @@ impl Session {
         link: &mut Link,
         out: &mut Vec<u8>,
     ) {
-        // A transaction that has failed refuses all of it.
-        if link.status == Status::Failed || link.owing.skipping() {
+        // A transaction that has failed refuses all of it, unless it ends before.
+        let is_failed = link.status == Status::Failed && !link.committing;
+        if is_failed || link.owing.skipping() {
             return;
         }
         if class.session == SessionEffect::SetSeveral {

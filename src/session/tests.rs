@@ -1571,7 +1571,7 @@ fn deallocate() {
          server: 1 / Z I / C DEALLOCATE / Z I
          told: C DEALLOCATE / Z I",
         "client: P - deallocate s1 / B - / E / S
-         primary: P - deallocate s1 / C pgw_deallocated / P pgw_deallocated - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated / B pgw_deallocating / E / S
+         primary: P - deallocate s1 / C pgw_deallocated_0851b8c9 / P pgw_deallocated_0851b8c9 - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated_0851b8c9 / B pgw_deallocating / E / S
          server: 1 / 3 / 1 / 3 / 1 / 2 / C DEALLOCATE / Z I
          told: 1 / 2 / C DEALLOCATE / Z I",
     ] {
@@ -2410,8 +2410,8 @@ fn names_come_back_when_what_takes_them_away_fails() {
          primary: Q discard all
          server: E 25001 / Z E
          told: E 25001 / Z E
-         primary: P pgw_1 select 1 / B pgw_1 / E / S
-         server: E 25P02 / Z E
+         primary: C pgw_1 / P pgw_1 select 1 / B pgw_1 / E / S
+         server: 3 / E 25P02 / Z E
          told: E 25P02 / Z E
          client: Q rollback
          primary: Q rollback
@@ -4059,15 +4059,60 @@ fn a_transaction_of_one_snapshot_that_its_client_has_seen_stays() {
          server: E 25006 / Z E
          told: E 25006 / Z E",
     );
-    // What is behind the first on its way cannot be put behind it again, so neither moves.
+}
+
+#[test]
+fn what_is_behind_a_refused_statement_on_its_way_moves_with_it() {
     late_bounce(
         "client: Q begin read only
          told: C BEGIN / Z T
          client: Q select a from v / Q select 1
          standby: Q BEGIN READ ONLY / Q select a from v / Q select 1
          server: C BEGIN / Z T / E 25006 / Z E / E 25P02 / Z E
-         told: E 25006 / Z E / E 25P02 / Z E",
+         bounced: read_only
+         standby: Q ROLLBACK
+         server: C ROLLBACK / Z I
+         primary: Q BEGIN READ ONLY / Q select a from v / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T / T / C SELECT 0 / Z T
+         told: T / D 1 / C SELECT 1 / Z T / T / C SELECT 0 / Z T",
     );
+}
+
+#[test]
+fn a_transaction_that_stays_shows_what_it_is() {
+    let begin = "client: Q begin isolation level repeatable read read only
+         told: C BEGIN / Z T
+         client: Q select 1
+         standby: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select 1
+         server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
+         told: T / D 1 / C SELECT 1 / Z T";
+    let refused = "P - pgweir has refused a statement of this transaction";
+    let check = |then: &str| _ = late(false).play(begin).play(then);
+    check(
+        "client: Q show transaction isolation level
+         standby: Q show transaction isolation level
+         server: T / D 1 / C SHOW / Z T
+         told: T / D 1 / C SHOW / Z T",
+    );
+    check(
+        "client: P - show transaction_isolation / B - / D - / E / S
+         standby: P - show transaction_isolation / B - / D - / E / S
+         server: 1 / 2 / T / D 1 / C SHOW / Z T
+         told: 1 / 2 / T / D 1 / C SHOW / Z T",
+    );
+    for text in [
+        "show in_hot_standby",
+        "show all",
+        "show work_mem",
+        "show default_transaction_read_only",
+    ] {
+        check(&format!(
+            "client: Q {text}
+             standby: {refused} / S
+             server: E 42601 / Z E
+             told: E 25006 / Z E"
+        ));
+    }
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub(super) struct Begun {
     tied: bool,
     /// It may read from a standby until it does something else (routing.md §2.3.5).
     hopeful: bool,
+    /// The client's own BEGIN begins it, in the group that is on its way.
+    begins_itself: bool,
 }
 
 impl Begun {
@@ -261,7 +263,11 @@ impl Session {
     /// What was sent has not been taken by the server: the block has not begun.
     pub(super) fn unsend_block(&mut self) {
         if let Block::Sent(begun) = self.block {
-            self.block = Block::Unsent(begun.elsewhere());
+            self.block = match begun.begins_itself {
+                // Its BEGIN is among what is sent again.
+                true => Block::None,
+                false => Block::Unsent(begun.elsewhere()),
+            };
         }
     }
 
@@ -269,7 +275,13 @@ impl Session {
     pub(super) fn answer_block(&mut self) {
         if let Block::Sent(begun) = &mut self.block {
             begun.answered = true;
+            begun.begins_itself = false;
         }
+    }
+
+    /// Whether the unit that is being forwarded has the BEGIN of its block in it.
+    pub(super) fn begins_itself(&self) -> bool {
+        matches!(self.block, Block::Sent(begun) if begun.begins_itself)
     }
 
     /// A unit has ended outside of any transaction block.
@@ -307,6 +319,7 @@ impl Session {
             answered: false,
             tied: false,
             hopeful: self.lateness.optimistic,
+            begins_itself: false,
         }
     }
 
@@ -582,7 +595,10 @@ impl Session {
             && class.is_some_and(late)
             && let Some(begun) = self.late_group(unit, context)
         {
-            self.block = Block::Sent(begun);
+            self.block = Block::Sent(Begun {
+                begins_itself: true,
+                ..begun
+            });
         }
     }
 
@@ -633,6 +649,13 @@ impl Session {
             return Some(Next::Drain);
         }
         match verdict {
+            // What is before it may have to be sent again.
+            Verdict::Stays
+                if link.replay.may_bounce()
+                    && matches!(class.access, Access::Primary | Access::Write) =>
+            {
+                Some(Next::Drain)
+            }
             Verdict::Stays if matches!(class.access, Access::Primary | Access::Write) => {
                 Some(Next::Forward {
                     len: unit.len(),
@@ -752,7 +775,7 @@ impl Session {
             // It refuses all of it, and says whether that was a statement at all.
             let is_unread = class.reason == Reason::Unparsable
                 || (class.reason == Reason::Utility && class.session == SessionEffect::Unknown);
-            if class.tx == TxEffect::None && is_unread {
+            if matches!(class.tx, TxEffect::None | TxEffect::Begin) && is_unread {
                 return Verdict::Stays;
             }
             // A text that begins with ROLLBACK is given something to roll back, where all of it may run.
@@ -783,38 +806,72 @@ impl Session {
         }
         if begun.is_movable() && !self.changes_transaction(unit) {
             Verdict::Moves
+        } else if self.shows_alike(unit) {
+            Verdict::Stays
         } else {
             Verdict::Refused
         }
     }
 
+    /// Whether a unit does nothing but show what every server says alike of this transaction: what it is, and what the
+    /// session has set.
+    fn shows_alike(&self, unit: &[u8]) -> bool {
+        let alike = |text: &[u8]| {
+            setting::shown(text).is_some_and(|name| {
+                name.starts_with("transaction_")
+                    || (self.params.get(&name).is_some()
+                        && !name.starts_with("default_transaction_"))
+            })
+        };
+        let mut unnamed = false;
+        Frames(unit).all(|(header, body)| match header.tag {
+            b'Q' => frontend::query(body).is_some_and(alike),
+            b'P' => frontend::parse(body).is_some_and(|parse| {
+                unnamed |= parse.name.is_empty();
+                alike(parse.text)
+            }),
+            b'B' => frontend::bind(body).is_some_and(|bind| {
+                (bind.statement.is_empty() && unnamed)
+                    || self
+                        .bound(body)
+                        .is_some_and(|statement| alike(statement.text()))
+            }),
+            b'D' | b'E' | b'S' => true,
+            _ => false,
+        })
+    }
+
     /// Whether a unit reads, leaves nothing behind on its connection, and is answered before anything else comes: nothing of a
     /// portal stays open.
     fn is_plain_read(&self, unit: &[u8], class: Class) -> bool {
+        bounce::only_reads(class) && self.leaves_nothing_open(unit)
+    }
+
+    /// Whether a unit ends with its last message, and leaves no portal open.
+    pub(super) fn leaves_nothing_open(&self, unit: &[u8]) -> bool {
         let mut last = 0;
         let opens_cursor = |text: &[u8]| mentions(text, b"declare");
-        let plain = bounce::only_reads(class)
-            && Frames(unit).all(|(header, body)| {
-                last = header.tag;
-                match header.tag {
-                    b'Q' => frontend::query(body).is_some_and(|text| !opens_cursor(text)),
-                    b'P' => frontend::parse(body).is_some_and(|parse| !opens_cursor(parse.text)),
-                    b'B' => {
-                        let bound = self.bound(body);
-                        frontend::bind(body).is_some_and(|bind| bind.portal.is_empty())
-                            && bound.is_none_or(|statement| !opens_cursor(statement.text()))
-                    }
-                    // Without a limit on its rows.
-                    b'E' => split_cstr(body).is_some_and(|(_, most)| most == [0; 4]),
-                    b'D' | b'C' | b'S' => true,
-                    _ => false,
+        let plain = Frames(unit).all(|(header, body)| {
+            last = header.tag;
+            match header.tag {
+                b'Q' => frontend::query(body).is_some_and(|text| !opens_cursor(text)),
+                b'P' => frontend::parse(body).is_some_and(|parse| !opens_cursor(parse.text)),
+                b'B' => {
+                    let bound = self.bound(body);
+                    frontend::bind(body).is_some_and(|bind| bind.portal.is_empty())
+                        && bound.is_none_or(|statement| !opens_cursor(statement.text()))
                 }
-            });
+                // Without a limit on its rows.
+                b'E' => split_cstr(body).is_some_and(|(_, most)| most == [0; 4]),
+                b'D' | b'C' | b'S' => true,
+                _ => false,
+            }
+        });
         plain && matches!(last, b'Q' | b'S')
     }
 
     /// Whether a unit ends its transaction and does nothing else.
-    fn only_ends(&self, unit: &[u8], class: Class) -> bool {
+    pub(super) fn only_ends(&self, unit: &[u8], class: Class) -> bool {
         let ends = |control| matches!(control, Some(Control::End { chain: false, .. }));
         let mut unnamed = false;
         class.access == Access::Neutral
@@ -868,30 +925,48 @@ impl Session {
 
     /// Whether the block may begin again elsewhere if the unit that is being forwarded is refused: the client has seen
     /// nothing of it, or it may move.
-    pub(super) fn may_begin_again(&self, class: Option<Class>, link: &Link) -> bool {
+    pub(super) fn may_begin_again(&self, unit: &[u8], class: Option<Class>, link: &Link) -> bool {
         let Block::Sent(begun) = self.block else {
             return false;
         };
         match link.status {
-            Status::Idle => !begun.has_read && !begun.tied,
-            // A portal of before is on this connection only.
-            Status::Transaction => {
-                begun.is_movable()
-                    && class.is_some_and(|class| class.access == Access::Read)
-                    && !link.owing.owes_client()
-            }
             Status::Failed => false,
+            _ if link.owing.owes_seen() => {
+                begun.is_movable() && self.may_follow_kept(unit, class, link)
+            }
+            Status::Idle => !begun.has_read && !begun.tied,
+            Status::Transaction => {
+                begun.is_movable() && class.is_some_and(|class| class.access == Access::Read)
+            }
         }
+    }
+
+    /// Whether a unit of a block on a standby may be sent again with those before it that are on their way. A portal of
+    /// before would be on this connection only.
+    pub(super) fn may_follow_kept(&self, unit: &[u8], class: Option<Class>, link: &Link) -> bool {
+        !link.replay.is_empty()
+            && !link.replay.leaves_open()
+            && class.is_some_and(|class| self.is_plain_read(unit, class))
+    }
+
+    /// Whether a unit sets what its block is given again wherever it begins again, and does nothing else.
+    pub(super) fn is_repeated(&self, unit: &[u8], class: Class) -> bool {
+        matches!(self.block, Block::Sent(begun) if begun.is_movable())
+            && is_repeatable_set(unit, class)
     }
 
     /// A unit of a block has been taken back from the standby that refused it: the block ends there, to begin again
     /// elsewhere. The bytes are a ROLLBACK; its replies are swallowed. False if there is no block.
     pub fn leave_refused(&mut self, link: &mut Link, out: &mut Vec<u8>) -> bool {
-        let Block::Sent(begun) = self.block else {
+        if !self.is_in_sent_block() {
             return false;
-        };
+        }
         inject(b"ROLLBACK", link, out);
-        self.block = Block::Unsent(begun.elsewhere());
+        if self.begins_itself() {
+            // The session has nothing here any more, even if the connection is lost now.
+            link.status = Status::Idle;
+        }
+        self.unsend_block();
         true
     }
 

@@ -111,6 +111,8 @@ fn set(second: &[u8], third: &[u8]) -> Class {
     };
     match name {
         b"constraints" => primary(Reason::Session),
+        // What random() returns from here on only this connection knows, as behind setseed.
+        b"seed" => primary(Reason::Session).with(SessionEffect::Pin(PinReason::Settings)),
         b"transaction" | b"characteristics" => primary(Reason::Session).with(SessionEffect::Set),
         name if name.starts_with(b"default_transaction_") || name.starts_with(b"transaction_") => {
             primary(Reason::Session).with(SessionEffect::Set)
@@ -120,6 +122,9 @@ fn set(second: &[u8], third: &[u8]) -> Class {
 }
 
 fn reset(second: &[u8]) -> Class {
+    if second == b"seed" {
+        return set(second, b"");
+    }
     if second.starts_with(b"default_transaction_") {
         return primary(Reason::Session).with(SessionEffect::Set);
     }

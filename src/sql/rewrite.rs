@@ -5,6 +5,8 @@
 //! Each rule rests on a word that PostgreSQL reserves, or on a sequence that no other statement of PostgreSQL's has. A
 //! text that PostgreSQL refuses may become anything. PostgreSQL manual, "SQL Key Words", sql-keywords-appendix.html.
 
+use std::collections::HashMap;
+
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 
@@ -25,6 +27,7 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>, alone: bool) -> Vec<TokenWithS
         words,
         at: 0,
         subscripts: Vec::new(),
+        edits: HashMap::new(),
         alone,
     };
     // White space stays where it is: it joins strings, and parts `@` from what follows.
@@ -68,7 +71,11 @@ fn may_apply(tokens: &[TokenWithSpan]) -> bool {
                             | Keyword::ROLLUP
                             | Keyword::CUBE
                             | Keyword::DECLARE
+                            | Keyword::WINDOW
+                            | Keyword::FOR
                     )
+                    || is_xml(word)
+                    || (word.keyword == Keyword::FROM && may_begin_trim(before))
                     || is_document(before, word)
                     || is_array_suffix(before, word)
                     || (is_quantifier(word) && takes_quantifier(before))
@@ -97,6 +104,8 @@ struct Rewriter {
     at: usize,
     /// Where subscripts end that have been put into parentheses, the innermost last.
     subscripts: Vec<usize>,
+    /// Tokens further on that are to be others, by the place in `words`: how many, and by what.
+    edits: HashMap<usize, (usize, Option<Token>)>,
     /// There is one statement.
     alone: bool,
 }
@@ -104,6 +113,10 @@ struct Rewriter {
 impl Rewriter {
     /// Applies the rule that begins here, if one does, and tells how many tokens it has taken.
     fn rule(&mut self) -> usize {
+        if let Some((length, token)) = self.edits.remove(&self.at) {
+            self.write(token);
+            return length;
+        }
         let Some(token) = self.token(0) else {
             return 0;
         };
@@ -134,7 +147,12 @@ impl Rewriter {
                     Keyword::ROLLUP | Keyword::CUBE => self.grouped(),
                     Keyword::VALUES => self.values(),
                     Keyword::SYMMETRIC | Keyword::ASYMMETRIC => self.symmetric(),
+                    Keyword::WINDOW => self.window(),
+                    Keyword::FROM => self.trim_from(),
+                    Keyword::FOR => self.for_read_only(),
+                    Keyword::AS => self.join_alias(),
                     _ if self.is_word(0, &["document"]) => self.document(),
+                    _ if is_xml(word) => self.xml(),
                     Keyword::DECLARE => self.cursor(),
                     _ => self.constant(),
                 }
@@ -609,6 +627,204 @@ impl Rewriter {
         1
     }
 
+    /// `SELECT f() OVER w WINDOW w AS (…)`: without FROM the parser takes WINDOW for the name of a column, unless that has one.
+    fn window(&mut self) -> usize {
+        let defines = self.is_plain_name(1)
+            && self.is_keyword(2, Keyword::AS)
+            && self.token(3) == Some(&Token::LParen);
+        let is_named = self.before(2).is_some_and(|token| is(token, Keyword::AS));
+        if !defines || is_named || !self.is_in_select_list() {
+            return 0;
+        }
+        self.write([
+            word("AS", Keyword::AS),
+            word("x", Keyword::NoKeyword),
+            word("WINDOW", Keyword::WINDOW),
+        ]);
+        1
+    }
+
+    /// Whether what stands before belongs to the columns of a SELECT, as far as can be seen from here.
+    fn is_in_select_list(&self) -> bool {
+        let mut depth = 0_usize;
+        for back in 1..=MAX_ARGUMENTS {
+            match self.before(back) {
+                None => return false,
+                Some(Token::RParen | Token::RBracket) => depth += 1,
+                Some(Token::LParen | Token::LBracket) if depth == 0 => return false,
+                Some(Token::LParen | Token::LBracket) => depth -= 1,
+                Some(Token::Word(word)) if depth == 0 && word.quote_style.is_none() => {
+                    match word.keyword {
+                        Keyword::SELECT => return true,
+                        Keyword::FROM | Keyword::WHERE | Keyword::GROUP | Keyword::HAVING => {
+                            return false;
+                        }
+                        _ => {}
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        false
+    }
+
+    /// `trim(BOTH FROM a)` and `trim(FROM a)` trim what `trim(a)` does.
+    fn trim_from(&self) -> usize {
+        let side = usize::from(self.after_keyword(&TRIM_SIDES));
+        let begins = self.before(1 + side) == Some(&Token::LParen)
+            && self
+                .before(2 + side)
+                .is_some_and(|token| is(token, Keyword::TRIM));
+        usize::from(begins)
+    }
+
+    /// `FOR READ ONLY` locks nothing.
+    fn for_read_only(&self) -> usize {
+        if self.is_word(1, &["read"]) && self.is_word(2, &["only"]) {
+            3
+        } else {
+            0
+        }
+    }
+
+    /// `JOIN u USING (a, b) AS j` gives a name to what is there without it.
+    fn join_alias(&self) -> usize {
+        if self.before(1) != Some(&Token::RParen) || !self.is_plain_name(1) {
+            return 0;
+        }
+        for back in 2..=MAX_SUBSCRIPT {
+            match self.before(back) {
+                Some(Token::Word(_) | Token::Comma) => {}
+                Some(Token::LParen) => {
+                    let using = self.before(back + 1);
+                    return if using.is_some_and(|token| is(token, Keyword::USING)) {
+                        2
+                    } else {
+                        0
+                    };
+                }
+                _ => return 0,
+            }
+        }
+        0
+    }
+
+    /// The functions over XML that have a grammar of their own become rows of what they are made of, and XMLSERIALIZE
+    /// the cast that it is. Without quotes these words name nothing else before a parenthesis.
+    fn xml(&mut self) -> usize {
+        let Some(end) = self.end_of_arguments() else {
+            return 0;
+        };
+        let mut call = word("ROW", Keyword::ROW);
+        let mut taken = 2;
+        let is_content = self.is_word(2, &["document", "content"]);
+        let mut first = None;
+        if self.is_word(0, &["xmlelement", "xmlpi"]) {
+            let named = self.is_word(2, &["name"])
+                && matches!(self.token(3), Some(Token::Word(_)))
+                && matches!(self.token(4), Some(Token::Comma | Token::RParen));
+            if !named {
+                return 0;
+            }
+            taken = 4;
+            first = Some(word("NULL", Keyword::NULL));
+        } else if self.is_word(0, &["xmlparse"]) && is_content {
+            taken = 3;
+            if self.is_word(end - 2, &["preserve", "strip"])
+                && self.is_word(end - 1, &["whitespace"])
+            {
+                self.edit(end - 2, 2, None);
+            }
+        } else if self.is_word(0, &["xmlserialize"]) && is_content {
+            taken = 3;
+            call = word("CAST", Keyword::CAST);
+            if self.is_word(end - 1, &["indent"]) {
+                let length = 1 + usize::from(self.is_word(end - 2, &["no"]));
+                self.edit(end - length, length, None);
+            }
+        } else if self.is_word(0, &["xmlroot"]) {
+            self.root(end);
+        } else if self.is_word(0, &["xmlexists"]) {
+            self.passing(end);
+        } else if !self.is_word(0, &["xmlattributes"]) {
+            return 0;
+        }
+        self.write([call, Token::LParen]);
+        self.write(first);
+        taken
+    }
+
+    /// `XMLROOT(a, VERSION b, STANDALONE YES)` is made of `a` and `b`.
+    fn root(&mut self, end: usize) {
+        for at in self.top_level(end) {
+            if self.token(at - 1) != Some(&Token::Comma) {
+                continue;
+            }
+            let no_value = self.is_word(at + 1, &["no"]) && self.is_word(at + 2, &["value"]);
+            let null = Some(word("NULL", Keyword::NULL));
+            if self.is_word(at, &["version", "standalone"]) && no_value {
+                self.edit(at, 3, null);
+            } else if self.is_word(at, &["standalone"]) && self.is_word(at + 1, &["yes", "no"]) {
+                self.edit(at, 2, null);
+            } else if self.is_word(at, &["version"]) {
+                self.edit(at, 1, None);
+            }
+        }
+    }
+
+    /// `XMLEXISTS(a PASSING BY VALUE b BY REF)` is made of `a` and `b`.
+    fn passing(&mut self, end: usize) {
+        let by = |rewriter: &Self, at| {
+            rewriter.is_word(at, &["by"]) && rewriter.is_word(at + 1, &["ref", "value"])
+        };
+        for at in self.top_level(end) {
+            if self.is_word(at, &["passing"]) {
+                let length = if by(self, at + 1) { 3 } else { 1 };
+                self.edit(at, length, Some(Token::Comma));
+            }
+        }
+        if by(self, end - 2) && !self.is_word(end - 3, &["passing"]) {
+            self.edit(end - 2, 2, None);
+        }
+    }
+
+    /// What stands further on becomes something else when it is reached.
+    fn edit(&mut self, ahead: usize, length: usize, token: Option<Token>) {
+        self.edits.insert(self.at + ahead, (length, token));
+    }
+
+    /// Where the parenthesis behind this word is closed, if that is near, and something stands before it.
+    fn end_of_arguments(&self) -> Option<usize> {
+        if self.token(1) != Some(&Token::LParen) {
+            return None;
+        }
+        let mut depth = 0_usize;
+        for ahead in 2..MAX_ARGUMENTS {
+            match self.token(ahead)? {
+                Token::LParen => depth += 1,
+                Token::RParen if depth == 0 => return (ahead > 3).then_some(ahead),
+                Token::RParen => depth -= 1,
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The places of words among the arguments up to `end` that stand in no further parentheses.
+    fn top_level(&self, end: usize) -> Vec<usize> {
+        let mut depth = 0_usize;
+        let mut places = Vec::new();
+        for ahead in 2..end {
+            match self.token(ahead) {
+                Some(Token::LParen) => depth += 1,
+                Some(Token::RParen) => depth = depth.saturating_sub(1),
+                Some(Token::Word(_)) if depth == 0 => places.push(ahead),
+                _ => {}
+            }
+        }
+        places
+    }
+
     /// The last token that has been written.
     fn written(&self) -> Option<&Token> {
         let mut written = self.to.iter().rev().map(|token| &token.token);
@@ -651,6 +867,31 @@ impl Rewriter {
         ]);
         2
     }
+}
+
+/// Most tokens that are looked through for the end of arguments, or the beginning of a SELECT.
+const MAX_ARGUMENTS: usize = 256;
+
+/// What `trim` may begin with.
+const TRIM_SIDES: [Keyword; 3] = [Keyword::BOTH, Keyword::LEADING, Keyword::TRAILING];
+
+fn may_begin_trim(before: &Token) -> bool {
+    *before == Token::LParen || TRIM_SIDES.iter().any(|side| is(before, *side))
+}
+
+/// Functions with a grammar of their own.
+fn is_xml(word: &Word) -> bool {
+    let is = |name: &str| word.value.eq_ignore_ascii_case(name);
+    word.quote_style.is_none()
+        && word.value.len() > 4
+        && word.value.as_bytes()[..3].eq_ignore_ascii_case(b"xml")
+        && (is("xmlelement")
+            || is("xmlattributes")
+            || is("xmlpi")
+            || is("xmlparse")
+            || is("xmlserialize")
+            || is("xmlroot")
+            || is("xmlexists"))
 }
 
 /// Words before an expression, wherever else they stand.
@@ -835,6 +1076,19 @@ mod tests {
                 "select a[b & 1], (c)[d is null], e[(f[g + 1] - 1) % 2][h], a[1:2], array[array[1 + 1]] from t",
                 "select a is document, (b)::xml is not document from t",
                 "select xmlforest(a, lower(b) as c) from t",
+                "select xmlelement(name a), xmlelement(name \"B c\", xmlattributes(a as b, lower(c)), 'd', xmlelement(name e)) from t",
+                "select xmlpi(name php), xmlpi(name php, 'echo' || lower(a)) from t",
+                "select xmlparse(document '<a/>'), xmlparse(content a::text preserve whitespace), xmlparse(content lower(a) strip whitespace) from t",
+                "select xmlserialize(content a as text), xmlserialize(document a as varchar(10) no indent), xmlserialize(content a as text indent) from t",
+                "select xmlroot(a, version '1.0'), xmlroot(xmlparse(document b), version no value, standalone no value) from t",
+                "select xmlroot(a, version lower(b), standalone yes), xmlroot(a, version no value, standalone no) from t",
+                "select xmlexists('//a' passing a), xmlexists(lower(b) passing by ref a by value) from t where xmlexists('//b' passing by value c)",
+                "select row_number() over w window w as (order by 1)",
+                "select 1 as a, sum(1) over w as b window w as (), v as (order by lower('a'))",
+                "select (select sum(1) over w window w as ()) from t window w as (order by a)",
+                "select trim(both from a), trim(from b), trim(leading from lower(c)) from t",
+                "select a from t for read only",
+                "select j.a from t join u using (a, b) as j where j.a > 1",
             ],
         );
     }
@@ -887,6 +1141,29 @@ mod tests {
                 "select a is document(b)",
                 "select xmlforest(f() as a)",
                 "select xmlforest(a as b, mytype 'x' as c)",
+                "select xmlelement(name a, f())",
+                "select xmlelement(name a, xmlattributes(f() as b))",
+                "select xmlelement(name a, xmlelement(name b, xmlpi(name c, f())))",
+                "select xmlparse(document f())",
+                "select xmlparse(content f() preserve whitespace)",
+                "select xmlserialize(content f() as text)",
+                "select xmlserialize(content a as mytype) from t",
+                "select xmlserialize(content a as mytype no indent) from t",
+                "select xmlroot(f(), version '1.0')",
+                "select xmlroot(a, version f(), standalone yes) from t",
+                "select xmlexists(f() passing a) from t",
+                "select xmlexists('//a' passing by ref f())",
+                "select \"xmlelement\"(a) from t",
+                "select public.xmlparse(a) from t",
+                "select xmlelement(name a, (select preserve from f() whitespace))",
+                "select (select 1 from f() preserve)",
+                "select sum(1) over w window w as (order by f())",
+                "select f() over w window w as ()",
+                "select trim(both from f())",
+                "select trim(f() from a) from t",
+                "select a from t for update for read only",
+                "select a from t for read only for update",
+                "select j.a from t join f() using (a) as j",
             ],
         );
         access(

@@ -160,6 +160,30 @@ fn isolation_level(scanner: &mut Scanner<'_>) -> Option<&'static str> {
     }
 }
 
+/// The setting that a SHOW is about, if there is one.
+pub fn shown(text: &[u8]) -> Option<String> {
+    let mut scanner = Scanner { text, at: 0 };
+    scanner.keyword("show")?;
+    let mut name = scanner.name()?;
+    match name.as_str() {
+        "transaction" => {
+            scanner.keyword("isolation")?;
+            scanner.keyword("level")?;
+            "transaction_isolation".clone_into(&mut name);
+        }
+        "time" => {
+            scanner.keyword("zone")?;
+            "timezone".clone_into(&mut name);
+        }
+        "session" => {
+            scanner.keyword("authorization")?;
+            "session_authorization".clone_into(&mut name);
+        }
+        _ => {}
+    }
+    scanner.is_at_end().then_some(name)
+}
+
 fn parse_reset<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
     let name = scanner.name()?;
     let (name, change) = match name.as_str() {
@@ -201,8 +225,9 @@ pub fn set_config(text: &[u8]) -> Option<(String, String)> {
     scanner.keyword("false")?;
     scanner.symbol(b')')?;
     let name = name.to_ascii_lowercase();
-    // The schema of temporary objects is another one on each connection.
+    // The schema of temporary objects is another one on each connection, and so is what random() returns.
     let followed = scanner.is_at_end()
+        && name != "seed"
         && !OF_TRANSACTION.contains(&name.as_str())
         && !(name == "search_path" && value.to_ascii_lowercase().contains("pg_temp"));
     followed.then_some((name, value))
@@ -453,6 +478,27 @@ fn trimmed(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown() {
+        for (text, expected) in [
+            ("show work_mem", Some("work_mem")),
+            ("/* a */ SHOW \"App\".Tenant;", Some("app.tenant")),
+            (
+                "show transaction isolation level",
+                Some("transaction_isolation"),
+            ),
+            ("show time zone", Some("timezone")),
+            ("show session authorization", Some("session_authorization")),
+            ("show all", Some("all")),
+            ("show a; show b", None),
+            ("show", None),
+            ("showing", None),
+            ("select 1", None),
+        ] {
+            assert_eq!(shown(text.as_bytes()).as_deref(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn settings() {

@@ -586,6 +586,11 @@ impl Visitor for Walk<'_> {
             None if ident.value.eq_ignore_ascii_case("into") => {
                 self.write(Reason::SelectInto, "SELECT INTO")
             }
+            // Commands of a transaction are not counted in what standbys replay.
+            None | Some('"') if matches!(folded(ident).as_str(), "cmin" | "cmax") => {
+                let what = format!("column {ident}");
+                self.find(Access::Primary, Reason::Relation, what)
+            }
             None | Some('"') => ControlFlow::Continue(()),
             Some(_) => {
                 let step = self.write(Reason::Type, format!("constant of a type before {ident}"));

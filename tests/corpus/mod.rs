@@ -6,6 +6,7 @@ pub const OBJECTS: &str = include_str!("objects.sql");
 /// Databases with objects of their own.
 pub const DATABASES: &[(&str, &str)] = &[
     ("casts", include_str!("casts.sql")),
+    ("indexes", include_str!("indexes.sql")),
     ("operators", include_str!("operators.sql")),
     ("plain", include_str!("plain.sql")),
 ];

@@ -84,3 +84,6 @@ CREATE VIEW v_locking AS SELECT a FROM t FOR UPDATE;
 CREATE VIEW v_locking_deep AS SELECT a FROM (SELECT a FROM v_locking) AS s;
 CREATE VIEW v_record AS SELECT a FROM json_to_record('{"a": 1}') AS r(a d_bad);
 CREATE VIEW v_populate AS SELECT r.a FROM with_domain AS x, jsonb_populate_record(x, '{"a": 7}') AS r;
+CREATE TABLE rows_of (a int, b int); INSERT INTO rows_of VALUES (1, 2);
+CREATE DOMAIN d_row AS rows_of CHECK (bad() > 0);
+CREATE DOMAIN d_row_good AS rows_of CHECK (good(1) > 0);

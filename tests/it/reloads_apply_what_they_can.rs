@@ -239,6 +239,42 @@ fn another_pool_mode_is_for_new_clients() {
     assert_eq!(sqlstate(&mut after, "BEGIN"), "0A000");
 }
 
+/// What clients still have of pools that new clients do not get is shown with those.
+#[test]
+fn pools_that_are_replaced_are_shown_while_they_are_used() {
+    let rig = rig(|_| ());
+    let mut before = rig.client("postgres");
+    before.query("BEGIN; SELECT 1").unwrap();
+    let change = |config: &mut Config| config.databases[0].pool.mode = PoolMode::Statement;
+    assert_eq!(reload(&rig, change), DONE);
+    let shown = || {
+        let mut console = rig.client("pgweir");
+        console.send(&request::query("SHOW POOLS")).unwrap();
+        let messages = console.recv_until_ready().unwrap();
+        let columns = messages[0].column_names().unwrap();
+        let wanted = ["cl_active", "sv_active", "pool_mode"];
+        let places = wanted.map(|name| columns.iter().position(|column| column == name).unwrap());
+        let rows = messages.iter().filter(|message| message.tag == b'D');
+        let rows = rows.map(|row| row.text_row().unwrap());
+        let of_it = rows.filter(|row| row[0].as_deref() == Some("postgres"));
+        let told = of_it.map(|row| places.map(|at| row[at].clone().unwrap()).join(" "));
+        told.collect::<Vec<_>>()
+    };
+    let active = || rig.metric("pgweir_pool_connections", &[("state", "active")]);
+    assert_eq!(shown(), ["1 1 statement"]);
+    assert_eq!(active(), 1.0);
+    let mut after = rig.client("postgres");
+    after.query("SELECT 1").unwrap();
+    assert_eq!(shown(), ["2 1 statement"]);
+    assert_eq!(active(), 1.0);
+    before.query("COMMIT").unwrap();
+    rig.wait("the connection to be given back", || active() == 0.0);
+    drop(before);
+    rig.wait("the old pools to be forgotten", || {
+        shown() == ["1 0 statement"]
+    });
+}
+
 #[test]
 fn bounds_on_clients_and_connections_are_those_of_now() {
     let rig = rig(|_| ());

@@ -72,6 +72,35 @@ fn sessions_keep_their_settings() {
     assert_eq!(value(&mut plain, SETTINGS), initial);
 }
 
+#[test]
+fn a_seed_is_its_sessions_own() {
+    let rig = Rig::start(1, |_| {});
+    let primary = rig.cluster.primary();
+    let numbers = |client: &mut RawClient, sql: &str| -> Vec<String> {
+        client.query(sql).unwrap();
+        rig.cluster.wait_caught_up().unwrap();
+        (0..3).map(|_| value(client, "SELECT random()")).collect()
+    };
+    let mut straight = primary.connect("postgres").unwrap();
+    let expected = numbers(&mut straight, "SET seed = 0.5");
+    let mut other = rig.client("postgres");
+    for sql in [
+        "SELECT setseed(0.5)",
+        "SET seed = 0.5",
+        "SET SESSION \"Seed\" TO 0.5",
+        "SET extra_float_digits = 1; SET seed = 0.5",
+        "SELECT set_config('seed', '0.5', false)",
+        "BEGIN; SET LOCAL seed = 0.5; COMMIT",
+    ] {
+        let mut client = rig.client("postgres");
+        let pins = || rig.metric("pgweir_pins_total", &[("reason", "settings")]);
+        let before = pins();
+        assert_eq!(numbers(&mut client, sql), expected, "{sql}");
+        assert_eq!(pins(), before + 1.0, "{sql}");
+        value(&mut other, "SELECT random()");
+    }
+}
+
 /// One client's way through statements that set and take back: script, and `work_mem` afterwards.
 const WAY: [(&str, &str); 20] = [
     ("SELECT 1", "5MB"),

@@ -426,6 +426,73 @@ fn refusals_are_met() {
     assert_eq!((0..12).map(ask).sum::<usize>(), 2);
 }
 
+/// Groups and pipelines that begin, set and end transactions on standbys which refuse their reads.
+#[test]
+fn refusals_in_pipelines() {
+    let queries = |texts: &[&'static str]| texts.iter().map(|text| Turn::Query(text)).collect();
+    let group = |steps: &[Step]| Turn::Group(steps.to_vec());
+    let begin = Step::Once("begin read only");
+    let cases: Vec<Vec<Turn>> = vec![
+        queries(&["begin read only", "set work_mem = '1MB'", "select 1/0"]),
+        queries(&[
+            "begin read only",
+            "set work_mem = '1MB'",
+            "select 1",
+            "select 2",
+        ]),
+        queries(&[
+            "begin read only",
+            "select 1",
+            "select 2",
+            "select a from t",
+            "commit",
+        ]),
+        vec![group(&[Step::Once("select 1"), begin.clone()])],
+        vec![group(&[
+            begin.clone(),
+            Step::Once("select 1"),
+            Step::Once("select 2"),
+        ])],
+        vec![group(&[
+            Step::Parse("s1", "begin read only"),
+            Step::Parse("s1", "select 1"),
+        ])],
+        vec![group(&[begin.clone(), Step::Execute("", 0)])],
+        vec![
+            group(&[Step::Parse("s1", "begin read only"), Step::ClosePortal("")]),
+            Turn::Query("select 1"),
+        ],
+        vec![
+            group(&[
+                Step::Run("s1"),
+                Step::Parse("s1", "begin read only"),
+                Step::Run("s1"),
+            ]),
+            group(&[Step::Once("select 1")]),
+            Turn::Query("begin"),
+        ],
+        vec![
+            group(&[Step::Parse("s3", "begin read only"), Step::Run("s3")]),
+            Turn::Query("commit"),
+            group(&[Step::Parse("s1", "select 1")]),
+        ],
+        vec![
+            group(&[begin.clone(), Step::Bind("", "s1")]),
+            group(&[Step::Once("bad"), Step::Once("begin")]),
+        ],
+    ];
+    for turns in &cases {
+        // From its first answer on, a standby refuses one in three.
+        let site = Site::refusing();
+        for _ in 0..12 {
+            faithful([turns, &[]], &[], &site);
+        }
+        // Each of its refusals, met by somebody else's connection.
+        let turns = [&turns[..], &queries(&["prepare p as select 1", "rollback"])].concat();
+        faithful([&turns, &turns], &[], &Site::refusing());
+    }
+}
+
 /// Some seconds' worth of cases, the same each time; PROPTEST_CASES asks for so many others.
 fn config() -> ProptestConfig {
     let said = std::env::var("PROPTEST_CASES").ok();

@@ -427,6 +427,7 @@ impl Peer {
     fn refuses(&self, text: &[u8]) -> Result<(), Failure> {
         let failed = self.transaction.as_ref().is_some_and(|now| now.failed);
         let ends = [&b"rollback"[..], b"commit"];
+        let text = text.to_ascii_lowercase();
         if failed && !text.is_empty() && !ends.iter().any(|end| text.starts_with(end)) {
             return fails(
                 "25P02",

@@ -25,7 +25,12 @@ pub fn change(class: Class, text: &[u8]) -> Change {
     match class.session {
         // DO and CALL may do anything.
         SessionEffect::Unknown => Change::Plans,
-        _ if class.statements == 1 && !matches!(class.reason, Reason::Ddl | Reason::Function) => {
+        _ if class.statements == 1
+            && !matches!(
+                class.reason,
+                Reason::Ddl | Reason::Function | Reason::Transaction
+            ) =>
+        {
             Change::None
         }
         _ => {
@@ -44,6 +49,8 @@ fn of_one(statement: &[u8]) -> Change {
     match words.next() {
         Some("alter" | "drop" | "do" | "call") => Change::Plans,
         Some("import") => Change::Names,
+        // Whatever has been prepared, by whichever session.
+        Some("commit") if words.next() == Some("prepared") => Change::Plans,
         Some("create") => created(words),
         _ => Change::None,
     }
@@ -124,6 +131,10 @@ mod tests {
                 Change::Plans,
             ),
             ("call p()", Change::Plans),
+            ("commit prepared 'x'", Change::Plans),
+            ("rollback prepared 'x'", Change::None),
+            ("prepare transaction 'x'", Change::None),
+            ("commit", Change::None),
         ] {
             let class = classifier.classify(text.as_bytes(), Default::default(), &TABLES);
             assert_eq!(change(class, text.as_bytes()), expected, "{text}");

@@ -79,6 +79,14 @@ WITH trees(kind, owner, tree) AS MATERIALIZED (
   SELECT 'x', 0, 'f', amproc
     FROM pg_amproc JOIN pg_opfamily f ON f.oid = amprocfamily JOIN pg_am a ON a.oid = opfmethod
    WHERE amname IN ('btree', 'hash') AND amproc >= 16384
+  UNION
+  -- Other indexes compare by themselves, too. What is written in C for them is not always declared with care.
+  SELECT 'x', 0, 'f', part
+    FROM pg_opfamily f JOIN pg_am a ON a.oid = opfmethod,
+         LATERAL (SELECT amproc::oid FROM pg_amproc WHERE amprocfamily = f.oid
+                  UNION SELECT oprcode::oid FROM pg_amop JOIN pg_operator o ON o.oid = amopopr WHERE amopfamily = f.oid)
+           AS used(part) JOIN pg_proc p ON p.oid = part
+   WHERE amname NOT IN ('btree', 'hash') AND part >= 16384 AND prolang NOT IN (12, 13)
 )
 SELECT 'e', kind || target_kind, owner::text, target::text, NULL
   FROM edges

@@ -358,13 +358,12 @@ impl Catalog {
     /// The last part of `a.b`, which may be a function of a row.
     pub(super) fn attribute(&self, name: &str) -> Option<Taint> {
         let names = self.names()?;
-        if names.attributes.is_empty() {
-            return None;
-        }
-        match names.worst(&names.attributes, "", name) {
+        let worst = |placed| match names.worst(placed, "", name) {
             Look::Tainted(taint) => Some(taint),
             _ => None,
-        }
+        };
+        // The row is cast to a domain over its type.
+        worst(&names.attributes).or_else(|| worst(&names.types))
     }
 
     /// An operator by its name.
