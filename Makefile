@@ -21,10 +21,12 @@ check:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
 	cargo test --locked --quiet --test layers
 
-# CPU per transaction and memory per idle client, beside PgBouncer; writes docs/benchmarks.md.
+# Beside PostgreSQL itself, a relay of bytes, PgBouncer, HAProxy and Pgpool-II, with what it is to cost; writes
+# docs/benchmarks.md after 25 minutes. ARGS="--quick" takes two and writes nothing, "--full" over an hour.
 bench:
 	@scripts/install-postgresql
 	cargo build --release --locked
+	cargo build --release --locked --manifest-path benches/relay/Cargo.toml --target-dir target/relay
 	scripts/bench $(ARGS)
 
 # Mixed clients for SOAK_MINUTES (default 30); fails if memory grows or a client fails. PGWEIR_BIN chooses the program.

@@ -73,6 +73,20 @@ fn classify_seen(bencher: Bencher, statement: &Statement) {
     bencher.bench_local(|| classify(&classifier, &catalog, statement));
 }
 
+/// The same with another number in it, as clients send it that write their literals.
+#[divan::bench]
+fn classify_alike(bencher: Bencher) {
+    let (classifier, catalog) = (Classifier::new(CACHE).with_shapes(SHAPES), catalog());
+    let select = |aid: u32| format!("SELECT abalance FROM pgbench_accounts WHERE aid = {aid};");
+    let texts: Vec<String> = (1..=100).map(|n| select(n * 4711)).collect();
+    let classify = |text: &String| {
+        classifier.classify(black_box(text).as_bytes(), Lexing::default(), &catalog)
+    };
+    let _: Vec<Class> = texts.iter().map(classify).collect();
+    let mut turn = texts.iter().cycle();
+    bencher.bench_local(|| turn.next().map(classify));
+}
+
 /// The same, and it is counted by its shape.
 #[divan::bench(args = OLTP)]
 fn classify_counted(bencher: Bencher, statement: &Statement) {

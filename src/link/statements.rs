@@ -39,6 +39,8 @@ pub struct Statement {
     text: usize,
     /// Before which change of the catalog it was prepared.
     epoch: u64,
+    /// Other sessions may have it, too.
+    shared: bool,
     accepted: AtomicBool,
     retired: AtomicBool,
     refused: AtomicBool,
@@ -162,17 +164,26 @@ impl Statements {
     /// The statement with this content; `classify` is asked only for content that is not in the map, or was prepared before
     /// the catalog changed: whoever prepares now must not get an old plan.
     pub fn intern(&self, content: &[u8], classify: impl FnOnce() -> Class) -> Arc<Statement> {
-        let epoch = self.epoch.load(Ordering::Relaxed);
-        let is_good = |known: &Arc<Statement>| !known.is_retired() && known.epoch == epoch;
-        if let Some(statement) = self.cache.get(content).filter(is_good) {
+        let is_current = |known: &Arc<Statement>| self.is_current(known);
+        if let Some(statement) = self.cache.get(content).filter(is_current) {
             return statement;
         }
-        let statement = self.unshared(content, classify());
+        let statement = Arc::new(Statement {
+            shared: true,
+            ..self.make(content, classify(), false)
+        });
         if content.len() <= MAX_SHARED {
             self.cache
                 .insert(Content(statement.clone()), statement.clone());
         }
         statement
+    }
+
+    /// Whether a statement may be what [`Statements::intern`] gives for its content.
+    pub fn is_current(&self, statement: &Statement) -> bool {
+        statement.shared
+            && !statement.is_retired()
+            && statement.epoch == self.epoch.load(Ordering::Relaxed)
     }
 
     /// A statement that no other session may share.
@@ -193,6 +204,7 @@ impl Statements {
             content: content.into(),
             text: split_cstr(content).map_or(0, |(text, _)| text.len()),
             epoch: self.epoch.load(Ordering::Relaxed),
+            shared: false,
             accepted: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -277,11 +289,13 @@ mod tests {
         let statements = Statements::new(1 << 20);
         let intern = || statements.intern(b"select 1\0\0\0", || class(b"select 1"));
         let old = intern();
+        assert!(statements.is_current(&old));
         old.retire();
         let new = intern();
         assert_ne!(old.id, new.id);
         assert_eq!(intern().id, new.id);
         assert_eq!(statements.len(), 1);
+        assert!(!statements.is_current(&old) && statements.is_current(&new));
     }
 
     #[test]
@@ -290,9 +304,13 @@ mod tests {
         let intern = || statements.intern(b"select 1\0\0\0", || class(b"select 1"));
         let old = intern();
         statements.catalog_changed();
+        assert!(!statements.is_current(&old));
         let new = intern();
         assert_ne!(old.id, new.id);
         assert_eq!(intern().id, new.id);
+        // Nor is one that is a session's own.
+        let own = statements.unshared(b"select 1\0\0\0", class(b"select 1"));
+        assert!(!statements.is_current(&own));
     }
 
     #[test]

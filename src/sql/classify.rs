@@ -19,6 +19,7 @@ use super::hint::{self, Hint};
 use super::keyword::{self, Verdict};
 use super::learned::Learned;
 use super::lexer::{Bail, Flags, Lexed, continues_word};
+use super::memo::{self, Kept, Memo};
 use super::pins::mentions;
 use super::rewrite::rewrite;
 use super::setting::set_config;
@@ -86,6 +87,8 @@ impl Default for Lexing {
 /// Classifies statements. Shared by all sessions.
 #[derive(Debug)]
 pub struct Classifier {
+    /// Tells it from others of the process, with which it shares what threads keep.
+    number: u64,
     cache: Cache<Box<[u8]>, Class, ByBytes, foldhash::fast::RandomState>,
     learned: Learned,
     hits: AtomicU64,
@@ -106,7 +109,11 @@ impl Weighter<Box<[u8]>, Class> for ByBytes {
 thread_local! {
     // The lexer's buffers stay warm with the thread: a statement is classified between two polls, never across one.
     static LEXED: RefCell<Lexed> = RefCell::default();
+    static MEMO: RefCell<Memo> = RefCell::default();
 }
+
+/// The number of the next classifier.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Classifier {
     /// A classifier that remembers verdicts in at most `bytes` bytes.
@@ -114,6 +121,7 @@ impl Classifier {
         let items = usize::try_from(bytes / 256).unwrap_or(usize::MAX).max(16);
         let hasher = foldhash::fast::RandomState::default();
         Classifier {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             cache: Cache::with(items, bytes, ByBytes, hasher, Default::default()),
             learned: Learned::new(),
             hits: AtomicU64::new(0),
@@ -139,7 +147,43 @@ impl Classifier {
     /// The class of a text, which may hold several statements. `text` has no terminator; it may be the beginning of a
     /// longer one if it is longer than what is parsed.
     pub fn classify(&self, text: &[u8], lexing: Lexing, catalog: &Catalog) -> Class {
-        let class = LEXED.with_borrow_mut(|lexed| self.judge(text, lexing, catalog, lexed, None));
+        // Others may lex it in another way.
+        if lexing != Lexing::default() || text.len() > memo::MAX_TEXT {
+            return LEXED.with_borrow_mut(|lexed| self.judge_all(text, lexing, catalog, lexed));
+        }
+        let basis = memo::Basis {
+            classifier: self.number,
+            epoch: catalog.epoch(),
+            learned: self.learned.times(),
+        };
+        if let Some(kept) = MEMO.with_borrow(|memo| memo.find(text, basis))
+            && self.shapes.has(kept.class)
+        {
+            if kept.parsed {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+            }
+            return kept.class;
+        }
+        LEXED.with_borrow_mut(|lexed| {
+            let class = self.judge_all(text, lexing, catalog, lexed);
+            if rests_on_key(class, lexed) {
+                let parsed = lexed.parsed;
+                let kept = Kept { class, parsed };
+                MEMO.with_borrow_mut(|memo| memo.keep(text, lexed, basis, kept));
+            }
+            class
+        })
+    }
+
+    /// The class with the hint before it.
+    fn judge_all(
+        &self,
+        text: &[u8],
+        lexing: Lexing,
+        catalog: &Catalog,
+        lexed: &mut Lexed,
+    ) -> Class {
+        let class = self.judge(text, lexing, catalog, lexed, None);
         Class {
             hint: hint::leading(text),
             ..class
@@ -170,6 +214,7 @@ impl Classifier {
                 // By this catalog; under others it is looked for among what has been learned.
                 lexed.key.extend_from_slice(&catalog.epoch().to_le_bytes());
                 self.cache.insert(lexed.key.as_slice().into(), class);
+                self.learned.note();
             }
         });
     }
@@ -305,6 +350,7 @@ impl Classifier {
                 ..Class::plain(Access::Write, Reason::UnsafeText)
             };
         }
+        lexed.parsed = true;
         // A verdict holds for what one catalog says.
         let length = lexed.key.len();
         let epoch = catalog.epoch().to_le_bytes();
@@ -439,6 +485,18 @@ impl Classifier {
             sequences: SequenceCalls::NONE,
         }
     }
+}
+
+/// Whether a class follows from the text's key alone: all texts with the same have it. What is left behind in a session is
+/// looked for in literals, too.
+fn rests_on_key(class: Class, lexed: &Lexed) -> bool {
+    lexed.starts.len() == 1
+        && lexed.flags == Flags::default()
+        && class.session == SessionEffect::None
+        && !matches!(
+            class.reason,
+            Reason::UnsafeText | Reason::Unparsable | Reason::TooLong
+        )
 }
 
 /// The class of a text that starts like a read and is none.

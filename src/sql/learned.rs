@@ -3,6 +3,8 @@
 //! The classifier's cache says so, too, and is asked first. What is here outlives the entry there. Another database may have
 //! something else by the same names.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -15,7 +17,10 @@ const ENTRY: u64 = 64;
 
 /// The shapes, as the classifier's keys, each with the number of its database.
 #[derive(Debug)]
-pub(super) struct Learned(Cache<Box<[u8]>, (), ByBytes, foldhash::fast::RandomState>);
+pub(super) struct Learned {
+    shapes: Cache<Box<[u8]>, (), ByBytes, foldhash::fast::RandomState>,
+    times: AtomicU64,
+}
 
 #[derive(Clone, Debug)]
 struct ByBytes;
@@ -29,25 +34,33 @@ impl Weighter<Box<[u8]>, ()> for ByBytes {
 impl Learned {
     pub(super) fn new() -> Learned {
         let hasher = foldhash::fast::RandomState::default();
-        Learned(Cache::with(
-            4096,
-            MAX_BYTES,
-            ByBytes,
-            hasher,
-            Default::default(),
-        ))
+        Learned {
+            shapes: Cache::with(4096, MAX_BYTES, ByBytes, hasher, Default::default()),
+            times: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn insert(&self, key: &[u8], database: u64) {
-        self.0.insert(within(key, database).into(), ());
+        self.shapes.insert(within(key, database).into(), ());
+    }
+
+    /// Something has been learned, and whoever asks from now on is to see it.
+    pub(super) fn note(&self) {
+        self.times.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often something has been learned: what was seen before is told by it from what holds now.
+    #[inline]
+    pub(super) fn times(&self) -> u64 {
+        self.times.load(Ordering::Acquire)
     }
 
     pub(super) fn contains(&self, key: &[u8], database: u64) -> bool {
-        !self.0.is_empty() && self.0.get(within(key, database).as_slice()).is_some()
+        !self.shapes.is_empty() && self.shapes.get(within(key, database).as_slice()).is_some()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.shapes.len()
     }
 }
 

@@ -28,10 +28,14 @@ pub(super) struct Lexed {
     pub(super) operators: Vec<(u32, u32)>,
     /// Comments that directly follow an operator, or another of these: where each begins and ends in the text.
     pub(super) comments: Vec<(u32, u32)>,
+    /// Numbers, and strings in plain quotes: where each begins and ends in the text.
+    pub(super) literals: Vec<(u32, u32)>,
     /// Tokens in all.
     pub(super) tokens: usize,
     /// Calls or names that matter to the session.
     pub(super) flags: Flags,
+    /// Its verdict is the parser's, or in the cache of the parser's verdicts.
+    pub(super) parsed: bool,
 }
 
 /// Words that leave something behind wherever they stand, as identifiers.
@@ -81,8 +85,10 @@ impl Lexed {
         self.spans.clear();
         self.operators.clear();
         self.comments.clear();
+        self.literals.clear();
         self.tokens = 0;
         self.flags = Flags::default();
+        self.parsed = false;
         // A key is never longer than its text: bytes are put where there is room, which costs less than to append them.
         let mut room = std::mem::take(&mut self.key);
         room.clear();
@@ -173,11 +179,15 @@ impl Lexed {
         match byte {
             b'0'..=b'9' => {
                 key.put(NUMBER);
-                Ok(number(text, at))
+                let end = number(text, at);
+                self.literals.push(place(at, end)?);
+                Ok(end)
             }
             b'\'' => {
                 key.put(STRING);
-                quoted(text, at + 1, b'\'')
+                let end = quoted(text, at + 1, b'\'')?;
+                self.literals.push(place(at, end)?);
+                Ok(end)
             }
             b'"' => {
                 let end = quoted(text, at + 1, b'"')?;

@@ -4,7 +4,8 @@
 //! read sent to the primary costs a little, a write sent to a standby is a bug.
 //!
 //! ```text
-//!   text ──lexer──▶ normalised key, keywords, flags ──keywords──▶ Class      for everything but reads
+//!   text ──memo──▶ Class                                                    for one like another but for its literals
+//!     └───lexer──▶ normalised key, keywords, flags ──keywords──▶ Class      for everything but reads
 //!                                     └──cache──▶ Class                      for what starts like a read
 //!                                          └─miss──▶ sqlparser ──walk──▶ Class
 //! ```
@@ -20,6 +21,7 @@ mod keyword;
 mod learned;
 mod lexer;
 mod listen;
+mod memo;
 mod pins;
 mod rewrite;
 pub mod setting;

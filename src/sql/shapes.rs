@@ -181,6 +181,14 @@ impl Shapes {
         }
     }
 
+    /// Whether a statement is still counted as what its class says.
+    #[inline]
+    pub(super) fn has(&self, class: Class) -> bool {
+        !self.counts()
+            || !is_counted(class)
+            || (class.shape != ShapeId::NONE && self.has_slot(class.shape))
+    }
+
     fn has_slot(&self, id: ShapeId) -> bool {
         let slot = self.slots.get(id.slot());
         slot.is_some_and(|slot| slot.tenant.load(Ordering::Relaxed) == id.tenant())
