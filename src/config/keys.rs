@@ -773,7 +773,8 @@ pub(super) static POOL_CURRVAL: Key<Choice<CurrvalPolicy>> = Key {
            `nextval`: never another's value. So may be the first that asks after the start of the proxy; up to then at most half of a pool is kept. `\"reject\"`: outside of \
            a transaction block they are refused with `0A000`. `\"allow\"`: they run on any connection, and may tell of another \
            client's values; nothing is kept. A program that calls `nextval` and never `currval` holds fewer connections with `\"allow\"` or \
-           `\"reject\"`. What functions ask inside of them is not seen.",
+           `\"reject\"`. What functions ask inside of them is not seen, nor whether a transaction block that writes, and asks before \
+           anybody else has, has called `nextval` at all.",
 };
 
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {
