@@ -549,6 +549,7 @@ impl Peer {
                 self.left.clear();
                 tag("DISCARD ALL")
             }
+            ["discard", "sequences"] => tag("DISCARD SEQUENCES"),
             ["prepare", name, "as", ..] => {
                 let body = &text[text.find(" as ").map_or(0, |at| at + 4)..];
                 let body = body.as_bytes().to_vec();

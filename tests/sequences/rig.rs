@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use pgweir::config::CurrvalPolicy;
 use pgweir::link::{Again, Link, Owed, Params, Refusal, Statements};
-use pgweir::session::{Context, LinkError, Next, Session, TransactionDefaults};
+use pgweir::session::{Context, LinkError, Next, SequenceTalk, Session, TransactionDefaults};
 use pgweir::sql::catalog::Change;
 use pgweir::sql::{Access, Class, Classifier, Isolation, Lexing, SessionEffect};
 use pgweir::wire::frame;
@@ -55,6 +56,7 @@ pub struct Site {
     standbys: bool,
     /// It refuses them now and then.
     refusing: bool,
+    sequences: Arc<SequenceTalk>,
     idle: RefCell<Vec<Server>>,
 }
 
@@ -67,6 +69,7 @@ impl Site {
             pipeline_buffer,
             standbys,
             refusing: false,
+            sequences: Arc::default(),
             idle: RefCell::default(),
         })
     }
@@ -80,6 +83,7 @@ impl Site {
             pipeline_buffer: 1 << 16,
             standbys: true,
             refusing: true,
+            sequences: Arc::default(),
             idle: RefCell::default(),
         })
     }
@@ -159,6 +163,7 @@ impl Rig {
             site: site.clone(),
             session: Session::new(Arc::new(Params::default()), Lexing::default(), false)
                 .with_shared_listen(true)
+                .with_sequences(CurrvalPolicy::Pin, &site.sequences)
                 .with_deferred_begin(TransactionDefaults {
                     isolation: Some(Isolation::ReadCommitted),
                     read_only: false,
