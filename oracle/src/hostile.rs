@@ -228,6 +228,8 @@ const TABLE: &[Row] = &[
     ("select ", "case when ", "a", " then 1 end", ""),
     ("select ", "case a when 1 then ", "a", " end", ""),
     ("select ", "f(", "1", ")", ""),
+    ("select ", "convert(", "1", ")", ""),
+    ("select ", "array[array[array[array[1+1+", "1", "]]]]", ""),
     ("select ", "a.b.f(", "1", ")", ""),
     ("select ", "cast(", "1", " as int)", ""),
     ("select ", "coalesce(1, ", "1", ")", ""),

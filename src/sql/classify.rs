@@ -9,7 +9,7 @@ use quick_cache::sync::Cache;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::catalog::{Catalog, Look};
 use super::class::{Access, Class, PinReason, Reason, SequenceCalls, SessionEffect, TxEffect};
@@ -651,7 +651,7 @@ fn parse_apart(
 ) -> Result<Option<Finding>, (Reason, String)> {
     let parse = || {
         stacker::maybe_grow(stack_for(lexed.tokens), PARSER_STACK, || {
-            parse_text(text, lexed.starts.len(), catalog)
+            parse_text(text, lexed, catalog)
         })
     };
     match std::panic::catch_unwind(parse) {
@@ -662,24 +662,29 @@ fn parse_apart(
 
 fn parse_text(
     text: &[u8],
-    statements: usize,
+    lexed: &Lexed,
     catalog: &Catalog,
 ) -> Result<Option<Finding>, (Reason, String)> {
+    let statements = lexed.starts.len();
     let text =
         std::str::from_utf8(text).map_err(|_| (Reason::UnsafeText, "not UTF-8".to_owned()))?;
     let unparsable = |error: ParserError| (Reason::Unparsable, error.to_string());
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
         .tokenize_with_location()
         .map_err(|error| unparsable(error.into()))?;
-    let tokens = rewrite(tokens, statements == 1);
+    let mut tokens = rewrite(tokens, statements == 1);
+    tokens.iter_mut().for_each(unspecial);
+    let too_much = |what: String| Err((Reason::TooLong, what));
     if tokens
         .iter()
         .filter(|token| begins_part(&token.token))
         .count()
         > MAX_PARTS
     {
-        let what = format!("more than {MAX_PARTS} sub-queries and joins");
-        return Err((Reason::TooLong, what));
+        return too_much(format!("more than {MAX_PARTS} sub-queries and joins"));
+    }
+    if nested_arrays(&tokens) * lexed.tokens > MAX_TOKENS {
+        return too_much("arrays nested too deep for their length".to_owned());
     }
     let parsed = Parser::new(&PostgreSqlDialect {})
         .with_tokens_with_locations(tokens)
@@ -692,6 +697,37 @@ fn parse_text(
         ));
     }
     Ok(walk::judge(&parsed, catalog))
+}
+
+/// CONVERT is any function's name to PostgreSQL. The parser knows other systems' forms of it, and tries one after the other
+/// at each level of a nest.
+fn unspecial(token: &mut TokenWithSpan) {
+    if let Token::Word(word) = &mut token.token
+        && word.keyword == Keyword::CONVERT
+    {
+        word.keyword = Keyword::NoKeyword;
+    }
+}
+
+/// How deep ARRAY[…] are nested. The parser goes through what such a one holds once more for each that it stands in, if
+/// there is a mistake in it.
+fn nested_arrays(tokens: &[TokenWithSpan]) -> usize {
+    let (mut open, mut depth, mut most) = (Vec::new(), 0, 0);
+    let mut is_array = false;
+    for TokenWithSpan { token, .. } in tokens {
+        match token {
+            Token::Whitespace(_) => continue,
+            Token::LBracket => {
+                open.push(is_array);
+                depth += usize::from(is_array);
+                most = most.max(depth);
+            }
+            Token::RBracket => depth -= usize::from(open.pop().unwrap_or(false)),
+            _ => {}
+        }
+        is_array = matches!(token, Token::Word(word) if word.keyword == Keyword::ARRAY && word.quote_style.is_none());
+    }
+    most
 }
 
 fn begins_part(token: &Token) -> bool {

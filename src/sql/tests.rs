@@ -558,6 +558,35 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
                 format!("select {}", "(select ".repeat(1_500)),
                 Reason::TooLong,
             ),
+            (
+                format!("select {}1{}", "array[".repeat(32), "+1".repeat(800)),
+                Reason::TooLong,
+            ),
+            (
+                format!(
+                    "select {}1{}{}",
+                    "array[".repeat(9),
+                    ",1".repeat(200),
+                    "]".repeat(9)
+                ),
+                Reason::Read,
+            ),
+            (
+                format!("select array[1{}]", ", array[1, 2][1]".repeat(400)),
+                Reason::TooLong,
+            ),
+            (
+                format!("select array[1{}]", ", array[1, 2][1]".repeat(150)),
+                Reason::Read,
+            ),
+            (
+                format!(
+                    "select {}'1'{}",
+                    "convert(".repeat(32),
+                    ", 'a', 'b')".repeat(32)
+                ),
+                Reason::Read,
+            ),
             // Many tokens for its length; and few.
             (
                 format!("insert into t values (1{}", ",1".repeat(40_000)),
