@@ -74,6 +74,8 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Entry {
     database: Box<str>,
+    /// Its name on the node.
+    on_node: Box<str>,
     user: Box<str>,
     pool: WeakPool<Manager>,
 }
@@ -99,14 +101,24 @@ impl Ledger {
     }
 
     /// Enters a pool, so that others may take its idle connections.
-    pub(super) fn enter(&self, database: &str, user: &str, pool: WeakPool<Manager>) {
+    pub(super) fn enter(&self, [database, on_node, user]: [&str; 3], pool: WeakPool<Manager>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.retain(|entry| entry.pool.upgrade().is_some());
         pools.push(Entry {
             database: database.into(),
+            on_node: on_node.into(),
             user: user.into(),
             pool,
         });
+    }
+
+    /// Closes all connections to a database of the node that nobody uses.
+    pub(super) fn vacate(&self, on_node: &str) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = pools.iter().filter(|entry| *entry.on_node == *on_node);
+        for pool in all.filter_map(|entry| entry.pool.upgrade()) {
+            pool.retain(|_, _| false);
+        }
     }
 
     fn cap(&self, shared: &Shared, most: usize) -> Arc<Cap> {

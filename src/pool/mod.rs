@@ -143,7 +143,7 @@ impl Pool {
             connects,
             failed_connects,
         } = node;
-        let (name, user) = (owner.name, owner.user);
+        let names = [owner.name, owner.database, owner.user];
         let manager = Manager::new(
             endpoint,
             owner,
@@ -163,7 +163,7 @@ impl Pool {
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .expect("a runtime is given, which is all that building can fail for");
-        ledger.enter(name, user, members.weak());
+        ledger.enter(names, members.weak());
         Pool(Arc::new(Inner {
             members,
             limits,
@@ -220,6 +220,12 @@ impl Pool {
     /// Closes all connections that nobody uses.
     pub fn close_idle(&self) {
         self.0.members.retain(|_, _| false);
+    }
+
+    /// Closes all connections to a database of this node that nobody uses, whichever pool has them. The database goes by its
+    /// name on the node.
+    pub fn vacate(&self, database: &str) {
+        self.0.ledger.vacate(database);
     }
 
     /// Closes connections that live for too long, and those that have been idle for too long but for the pool's minimum

@@ -28,12 +28,13 @@ use super::{Node, PoolSet, Seat, Shared};
 use crate::cluster::NodeState;
 use crate::link::Owed;
 use crate::net::{Stream, scratch};
-use crate::pool::{Pooled, Setup};
+use crate::pool::{Pool, Pooled, Setup};
 use crate::route::Role;
 use crate::session::{LinkError, Next, Session};
 use crate::sql::catalog::{Catalog, Change};
-use crate::sql::{Class, Pins};
-use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status};
+use crate::sql::{self, Class, Pins, Reason};
+use crate::wire::frame::HEADER;
+use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status, frontend};
 
 /// Replies of the proxy's own that a client may leave unread before its messages are no longer read.
 const MAX_OUTPUT: usize = 64 * 1024;
@@ -824,6 +825,9 @@ impl Relay {
             return Ok(true);
         };
         let unit = bytes;
+        if class.is_some_and(|class| class.reason == Reason::Ddl) {
+            vacate(unit, &self.pools.pools[held.node]);
+        }
         let shared = &*self.shared;
         if let Some(class) = class.filter(|_| begin == Begin::No) {
             unit::count_held(shared, &self.pools.cluster, class, held.node, held.standby);
@@ -966,6 +970,23 @@ fn shutting_down() -> Notice {
         "terminating connection due to administrator command",
     )
     .hint("The proxy is shutting down. Connect again.")
+}
+
+/// Closes idle connections that would be in the way of a unit: nobody may be connected to a database that it drops, renames
+/// or copies. The server waits for some seconds for those who leave.
+#[cold]
+fn vacate(unit: &[u8], pool: &Pool) {
+    let Some((tag, body)) = unit.first().zip(unit.get(HEADER..)) else {
+        return;
+    };
+    let text = match tag {
+        b'Q' => frontend::query(body),
+        b'P' => frontend::parse(body).map(|parse| parse.text),
+        _ => None,
+    };
+    if let Some(database) = text.and_then(sql::vacated) {
+        pool.vacate(&database);
+    }
 }
 
 /// Sends what the socket takes, and keeps the rest. A socket that takes nothing any more is met again when the rest is sent.

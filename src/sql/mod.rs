@@ -31,6 +31,7 @@ mod system;
 mod tests;
 mod transaction;
 mod types;
+mod vacate;
 mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SequenceCalls, SessionEffect, TxEffect};
@@ -43,3 +44,4 @@ pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{Savepoint, deallocate_target, prepare_target, savepoint, set_config};
 pub use shapes::{Call, MAX_SHAPES, MAX_SHOWN, ShapeId, ShapeReport, Shapes, without_literals};
 pub use transaction::{Control, Isolation, Modes, control};
+pub use vacate::vacated;

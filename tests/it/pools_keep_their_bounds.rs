@@ -47,6 +47,42 @@ fn user(name: &str) -> User {
     }
 }
 
+/// What keeps a database from being dropped, renamed or copied is nobody's connection.
+#[test]
+fn idle_connections_are_in_nobodys_way() {
+    let rig = rig(|_| {});
+    let mut admin = client(&rig, "postgres", "postgres");
+    let mut execute = |sql: &str| {
+        let begun = Instant::now();
+        admin
+            .query(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        // The server waits for five seconds for others to leave, and does not have to.
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{sql}: {:?}",
+            begun.elapsed()
+        );
+    };
+    let visit = |database: &str| {
+        let mut client = client(&rig, "postgres", database);
+        assert_eq!(value(&mut client, "SELECT 1"), "1");
+    };
+    execute("CREATE DATABASE a");
+    visit("a");
+    visit("template1");
+    execute("CREATE DATABASE \"B\"");
+    execute("CREATE DATABASE c TEMPLATE a");
+    visit("a");
+    execute("ALTER DATABASE a RENAME TO d");
+    visit("B");
+    visit("c");
+    visit("d");
+    for database in ["\"B\"", "IF EXISTS c", "d"] {
+        execute(&format!("DROP DATABASE {database}"));
+    }
+}
+
 #[test]
 fn an_idle_connection_of_another_pool_makes_room() {
     let rig = rig(|config| config.clusters[0].nodes[0].max_connections = Some(2));
