@@ -3422,7 +3422,7 @@ fn a_transaction_that_cannot_move_fails() {
              server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
              told: T / D 1 / C SELECT 1 / Z T
              {ties}
-             client: Q show work_mem
+             client: Q select f()
              standby: {refused} / S
              server: E 42601 / Z E
              told: E 25006 / Z E
@@ -3491,7 +3491,7 @@ fn a_savepoint_brings_a_refused_transaction_back() {
          standby: Q savepoint a
          server: C SAVEPOINT / Z T
          told: C SAVEPOINT / Z T
-         client: P - select 2 / B - / E / P - show work_mem / B - / E / H
+         client: P - select 2 / B - / E / P - select f() / B - / E / H
          standby: P - select 2 / B - / E / {refused}
          server: 1 / 2 / D 1 / C SELECT 1 / E 42601
          told: 1 / 2 / D 1 / C SELECT 1 / E 25006
@@ -4086,14 +4086,20 @@ fn a_transaction_that_stays_shows_what_it_is() {
          standby: Q BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY / Q select 1
          server: C BEGIN / Z T / T / D 1 / C SELECT 1 / Z T
          told: T / D 1 / C SELECT 1 / Z T";
-    let refused = "P - pgweir has refused a statement of this transaction";
     let check = |then: &str| _ = late(false).play(begin).play(then);
-    check(
-        "client: Q show transaction isolation level
-         standby: Q show transaction isolation level
-         server: T / D 1 / C SHOW / Z T
-         told: T / D 1 / C SHOW / Z T",
-    );
+    for text in [
+        "show transaction isolation level",
+        "show all",
+        "select current_setting('work_mem')",
+        "select 1 from pg_class",
+    ] {
+        check(&format!(
+            "client: Q {text}
+             standby: Q {text}
+             server: T / D 1 / C SELECT 1 / Z T
+             told: T / D 1 / C SELECT 1 / Z T"
+        ));
+    }
     check(
         "client: P - show transaction_isolation / B - / D - / E / S
          standby: P - show transaction_isolation / B - / D - / E / S
@@ -4101,14 +4107,13 @@ fn a_transaction_that_stays_shows_what_it_is() {
          told: 1 / 2 / T / D 1 / C SHOW / Z T",
     );
     for text in [
-        "show in_hot_standby",
-        "show all",
-        "show work_mem",
-        "show default_transaction_read_only",
+        "select f()",
+        "select nextval('s')",
+        "select pg_advisory_lock(1)",
     ] {
         check(&format!(
             "client: Q {text}
-             standby: {refused} / S
+             standby: P - pgweir has refused a statement of this transaction / S
              server: E 42601 / Z E
              told: E 25006 / Z E"
         ));

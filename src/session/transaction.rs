@@ -806,39 +806,11 @@ impl Session {
         }
         if begun.is_movable() && !self.changes_transaction(unit) {
             Verdict::Moves
-        } else if self.shows_alike(unit) {
+        } else if looks_at_server(class) {
             Verdict::Stays
         } else {
             Verdict::Refused
         }
-    }
-
-    /// Whether a unit does nothing but show what every server says alike of this transaction: what it is, and what the
-    /// session has set.
-    fn shows_alike(&self, unit: &[u8]) -> bool {
-        let alike = |text: &[u8]| {
-            setting::shown(text).is_some_and(|name| {
-                name.starts_with("transaction_")
-                    || (self.params.get(&name).is_some()
-                        && !name.starts_with("default_transaction_"))
-            })
-        };
-        let mut unnamed = false;
-        Frames(unit).all(|(header, body)| match header.tag {
-            b'Q' => frontend::query(body).is_some_and(alike),
-            b'P' => frontend::parse(body).is_some_and(|parse| {
-                unnamed |= parse.name.is_empty();
-                alike(parse.text)
-            }),
-            b'B' => frontend::bind(body).is_some_and(|bind| {
-                (bind.statement.is_empty() && unnamed)
-                    || self
-                        .bound(body)
-                        .is_some_and(|statement| alike(statement.text()))
-            }),
-            b'D' | b'E' | b'S' => true,
-            _ => false,
-        })
     }
 
     /// Whether a unit reads, leaves nothing behind on its connection, and is answered before anything else comes: nothing of a
@@ -1309,6 +1281,15 @@ fn is_plain_bind(body: &[u8]) -> bool {
 fn whole_query(unit: &[u8]) -> Option<&[u8]> {
     let (header, body) = Frames(unit).next()?;
     frontend::query(body).filter(|_| header.tag == b'Q')
+}
+
+/// Whether a statement looks at nothing but its server: catalogs, which are replicated, settings, and what functions tell of
+/// it. It goes to the primary where it can; a transaction that has to stay on its standby is told of that.
+fn looks_at_server(class: Class) -> bool {
+    class.access == Access::Primary
+        && matches!(class.reason, Reason::Catalog | Reason::Session)
+        && class.session == SessionEffect::None
+        && class.tx == TxEffect::None
 }
 
 /// Whether a unit is a SET that can be repeated, and nothing else.

@@ -160,30 +160,6 @@ fn isolation_level(scanner: &mut Scanner<'_>) -> Option<&'static str> {
     }
 }
 
-/// The setting that a SHOW is about, if there is one.
-pub fn shown(text: &[u8]) -> Option<String> {
-    let mut scanner = Scanner { text, at: 0 };
-    scanner.keyword("show")?;
-    let mut name = scanner.name()?;
-    match name.as_str() {
-        "transaction" => {
-            scanner.keyword("isolation")?;
-            scanner.keyword("level")?;
-            "transaction_isolation".clone_into(&mut name);
-        }
-        "time" => {
-            scanner.keyword("zone")?;
-            "timezone".clone_into(&mut name);
-        }
-        "session" => {
-            scanner.keyword("authorization")?;
-            "session_authorization".clone_into(&mut name);
-        }
-        _ => {}
-    }
-    scanner.is_at_end().then_some(name)
-}
-
 fn parse_reset<'a>(scanner: &mut Scanner<'a>) -> Option<Setting<'a>> {
     let name = scanner.name()?;
     let (name, change) = match name.as_str() {
@@ -478,27 +454,6 @@ fn trimmed(text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_shown() {
-        for (text, expected) in [
-            ("show work_mem", Some("work_mem")),
-            ("/* a */ SHOW \"App\".Tenant;", Some("app.tenant")),
-            (
-                "show transaction isolation level",
-                Some("transaction_isolation"),
-            ),
-            ("show time zone", Some("timezone")),
-            ("show session authorization", Some("session_authorization")),
-            ("show all", Some("all")),
-            ("show a; show b", None),
-            ("show", None),
-            ("showing", None),
-            ("select 1", None),
-        ] {
-            assert_eq!(shown(text.as_bytes()).as_deref(), expected, "{text}");
-        }
-    }
 
     #[test]
     fn settings() {
