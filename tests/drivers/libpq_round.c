@@ -745,9 +745,10 @@ static void cancel(PGconn *conn)
     send_one(conn, "SELECT pg_sleep(60)", NULL);
     send_one(conn, "SELECT 'skipped'", NULL);
     must(conn, PQpipelineSync(conn));
+    cancel_until_over(conn);
+    /* Not before: a server that is late with a cancel request ends what it finds then. */
     send_one(conn, "SELECT 'alive'", NULL);
     must(conn, PQpipelineSync(conn));
-    cancel_until_over(conn);
     tell_to_sync(conn);
     tell_to_sync(conn);
     must(conn, PQexitPipelineMode(conn));
