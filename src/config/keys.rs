@@ -767,14 +767,14 @@ pub(super) static POOL_CURRVAL: Key<Choice<CurrvalPolicy>> = Key {
     needed: Needed::No,
     does: "What becomes of `currval()` and `lastval()` in transaction and statement pooling: a server answers them from what \
            `nextval()` gave last on the same connection. `\"pin\"`: behind a statement with `nextval` in its text a session \
-           keeps its connection, and behind any write once a client of this database and user that had written has asked for such a value, \
+           keeps its connection, and behind any write once a client of this database and user has asked for such a value, \
            so that it finds its own: up to its next statement that does not ask, outside of a transaction block, and for a \
            second at most. Where it has no such connection, it is told `55000`, as in a session that has not called \
            `nextval`: never another's value. So may be the first that asks after the start of the proxy; up to then at most half of a pool is kept. `\"reject\"`: outside of \
            a transaction block they are refused with `0A000`. `\"allow\"`: they run on any connection, and may tell of another \
            client's values; nothing is kept. A program that calls `nextval` and never `currval` holds fewer connections with `\"allow\"` or \
-           `\"reject\"`. What functions ask inside of them is not seen, nor whether a transaction block that writes, and asks before \
-           anybody else has, has called `nextval` at all.",
+           `\"reject\"`. What functions ask inside of them is not seen, nor what stands behind the first 256 KiB of a text, nor whether a \
+           transaction block that writes, and asks before anybody else has, has called `nextval` at all.",
 };
 
 pub(super) static AUTH_METHOD: Key<Choice<AuthMethod>> = Key {

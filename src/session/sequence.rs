@@ -29,7 +29,7 @@ const GIVEN_BACK: &str = "The server connection on which this session called nex
 /// What the sessions of a database and user share about it.
 #[derive(Debug, Default)]
 pub struct SequenceTalk {
-    /// One of them that had written has asked for what nextval gave last.
+    /// One of them has asked for what nextval gave last.
     asked: AtomicBool,
     /// Sessions that have been numbered.
     sessions: AtomicU64,
@@ -101,11 +101,10 @@ impl Session {
             return false;
         }
         let uses = class.uses_sequence();
-        // Who has written nothing has nothing to be told: an administrator who looks does not change it for all.
-        if uses && mark.is_used() {
+        if uses {
             talk.asked.store(true, Ordering::Relaxed);
         }
-        let matters = uses || class.calls_nextval() || talk.asked.load(Ordering::Relaxed);
+        let matters = class.calls_nextval() || talk.asked.load(Ordering::Relaxed);
         let is_own = link.sequences.is(*mark);
         if uses {
             *given_back = !is_own && mark.is_used();

@@ -302,6 +302,8 @@ impl Classifier {
     }
 
     fn unlexed(&self, class: Class, text: &[u8]) -> Class {
+        // To look through megabytes would take its time from others.
+        let text = &text[..text.len().min(MAX_LEXED)];
         Class {
             shape: self.shapes.of_unlexed(),
             // Wherever the words stand.
