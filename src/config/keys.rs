@@ -498,8 +498,8 @@ pub(super) static POOL_MODE: Key<Choice<PoolMode>> = Key {
     does: "When a server connection goes back to its pool: after each transaction, when the \
            client leaves, or after each statement. In session pooling a client keeps one server connection of the primary; \
            reads that may go to a standby use one there for as long as they run. In statement \
-           pooling transaction blocks are refused with `0A000`, so that no client can hold a \
-           connection of the pool by leaving one open.",
+           pooling transaction blocks are refused with `0A000`, and one that is left open among other statements of a Query ends its \
+           session, so that no client can hold a connection of the pool by leaving one open.",
 };
 
 const SIZE: Count = Count {

@@ -151,7 +151,7 @@ impl ClientFacing for CheckoutError {
                 "query_wait_timeout: no server connection became free",
             )
             .hint(
-                "All connections of the pool are in use. Shorten transactions, or raise pool.size.",
+                "All connections that it may have are in use. Shorten transactions, or raise pool.size, or whichever max_connections has been reached.",
             ),
             CheckoutError::Server(error) => match error.refusal() {
                 Some(refusal) => Notice::error(

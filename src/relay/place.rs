@@ -209,7 +209,7 @@ impl Relay {
 fn queued() -> Notice {
     let text = "no server connection is free, the client is being queued";
     Notice::remark(SqlState::InsufficientResources, text)
-        .hint("All connections of the pool are in use. Shorten transactions, or raise pool.size.")
+        .hint("All connections that it may have are in use. Shorten transactions, or raise pool.size, or whichever max_connections has been reached.")
 }
 
 /// What a client of statement pooling is told that asks for a transaction block.
