@@ -616,6 +616,23 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
         .expect("no statement overflows the stack");
 }
 
+/// A transaction that has to stay on its standby is answered there what catalogs alone keep from it.
+#[test]
+fn catalogs_are_the_least_of_reasons() {
+    for text in [
+        "select version(), cmin from t",
+        "select cmin, version() from t",
+    ] {
+        let class = classify(text);
+        assert_eq!(
+            (class.access, class.reason),
+            (Access::Primary, Reason::Relation),
+            "{text}"
+        );
+    }
+    assert_eq!(classify("select version() from t").reason, Reason::Catalog);
+}
+
 #[test]
 fn the_cache_knows_statements_by_their_shape() {
     let classifier = Classifier::new(1 << 20);

@@ -116,9 +116,14 @@ fn is_uncertain(statements: &[Statement], catalog: &Catalog) -> bool {
 }
 
 fn worse(a: Option<Finding>, b: Option<Finding>) -> Option<Finding> {
+    // What is for the primary because of catalogs alone may be answered by a standby where a transaction has to stay.
+    let weight = |finding: &Finding| match (finding.access, finding.reason) {
+        (Access::Write, _) => 2,
+        (_, Reason::Catalog) => 0,
+        _ => 1,
+    };
     match (a, b) {
-        (Some(a), Some(b)) if a.access == Access::Write || b.access != Access::Write => Some(a),
-        (Some(_), Some(b)) => Some(b),
+        (Some(a), Some(b)) if weight(&b) > weight(&a) => Some(b),
         (a, b) => a.or(b),
     }
 }
