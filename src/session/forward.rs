@@ -9,7 +9,7 @@ use super::listen::NO_TYPES;
 use super::named::{self, NOTHING};
 use super::sequence::DISCARD_SEQUENCES;
 use super::settings::MAX_SETTINGS;
-use super::{Group, NameChange, OWN_NAMES, Session, Stream, bounce, inject, steer};
+use super::{Cold, Group, NameChange, OWN_NAMES, Session, Stream, bounce, inject, steer};
 use crate::link::{Link, Local, Owed, Params, Statement, StatementId, name_tag, put_name};
 use crate::sql::catalog::change;
 use crate::sql::{
@@ -39,6 +39,12 @@ impl Session {
         context: Context<'_>,
         out: &mut Vec<u8>,
     ) -> bool {
+        link.plain = false;
+        let plain = class.filter(|class| is_plain_ground(link) && self.is_plain(*class));
+        if let Some(class) = plain.filter(|_| is_one_query(bytes)) {
+            self.forward_plain(bytes, class, link, context);
+            return true;
+        }
         if self.stream.left > 0 {
             self.stream.left -= bytes.len();
             return true;
@@ -81,7 +87,46 @@ impl Session {
         if bounces && !(is_whole && self.stream.left == 0) {
             Session::bounces_no_more(link);
         }
-        writer.finish()
+        let verbatim = writer.finish();
+        link.plain = plain.is_some()
+            && link.owing.is_plain_group()
+            && self.cold.as_deref().is_none_or(Cold::is_quiet);
+        verbatim
+    }
+
+    /// Whether a unit of this class reads, does nothing else that concerns its session or its connection, and finds the
+    /// session outside of any transaction and waiting for nothing.
+    #[inline]
+    pub(super) fn is_plain(&self, class: Class) -> bool {
+        let reads = class.access == Access::Read
+            && class.tx == TxEffect::None
+            && class.session == SessionEffect::None
+            && class.reason != Reason::Ddl
+            && !class.uses_sequence();
+        reads
+            && self.stream.left == 0
+            && !self.group.open
+            && !self.has_block()
+            && self.pins().is_empty()
+            && self.cold.as_deref().is_none_or(Cold::is_quiet)
+    }
+
+    /// [`Session::forward`] for a Query that only reads, on plain ground: what is left of it then.
+    fn forward_plain(&mut self, bytes: &[u8], class: Class, link: &mut Link, context: Context<'_>) {
+        link.plain = true;
+        link.replans = false;
+        if self.may_bounce(bytes, Some(class), link, context) {
+            link.replay.keep(bytes, true, false);
+        }
+        self.group = Group::default();
+        if self.unnamed.is_some() {
+            self.set_unnamed(None, link);
+        }
+        link.unnamed = None;
+        link.owing.push(Owed::Query {
+            write: false,
+            sets: 0,
+        });
     }
 
     /// Keeps the bytes if they may have to be sent again. True if that may be on another connection.
@@ -836,6 +881,17 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether a connection owes nothing and is outside of any transaction, so that a unit that only reads finds nothing that it
+/// could concern.
+fn is_plain_ground(link: &Link) -> bool {
+    link.owing.is_empty() && link.status == Status::Idle && link.replay.is_empty() && !link.doubtful
+}
+
+/// Whether these bytes are one Query, the whole of it.
+fn is_one_query(bytes: &[u8]) -> bool {
+    matches!(frame::header(bytes, usize::MAX), Ok(Some(header)) if header.tag == b'Q' && header.total() == bytes.len())
 }
 
 /// Takes away what others' sequences have left, before the message at `at`: in a group of its own if that stands `alone`.
