@@ -291,25 +291,6 @@ impl Owing {
         owed
     }
 
-    /// Whether all that is owed are the client's own messages for one read, none of which changes a name.
-    pub fn is_plain_group(&self) -> bool {
-        let mut owed = self.queue.iter();
-        let end = owed.next_back();
-        !self.skipping
-            && matches!(
-                end,
-                Some(Owed::Sync {
-                    swallow: false,
-                    write: false,
-                    sets: 0
-                })
-            )
-            && owed.all(|owed| match owed {
-                Owed::Parse { swallow, named, .. } => !swallow && !named,
-                owed => matches!(owed, Owed::Bind { .. } | Owed::Describe | Owed::Execute),
-            })
-    }
-
     /// All that was owed has been answered.
     pub fn answered(&mut self) {
         self.queue.clear();
