@@ -623,10 +623,9 @@ impl Session {
     /// Whether what a name stands for, or whether the connection has it, hangs on a group that has not been answered: if
     /// that fails, it will not have happened.
     fn is_open(&self, name: &[u8], held: Option<(&Link, bool)>) -> bool {
+        let is_on_its_way = |statement: &Arc<Statement>| is_on_its_way(statement, held);
         self.is_unconfirmed(name)
-            || self
-                .prepared(name)
-                .is_some_and(|statement| is_on_its_way(statement, held))
+            || (held.is_some() && self.prepared(name).is_some_and(is_on_its_way))
     }
 
     /// The same for what SQL may name.
