@@ -111,6 +111,8 @@ pub(super) struct Flags {
     pub(super) pins: Pins,
     /// Since when its connection has been kept for its sequences has been noted.
     pub(super) pin_noted: bool,
+    /// The session's own bound on idleness that is watched; 0 if there is none.
+    pub(super) idle_limit: u32,
 }
 
 /// What goes before the bytes of a client.
@@ -171,7 +173,8 @@ impl Relay {
         session: Session,
         home: Option<(Pooled, usize)>,
     ) -> Relay {
-        slot.noted.begin(&pools.timeouts);
+        let idle_limit = session.idle_limit();
+        slot.bound_by(pools.timeouts.with_idle_limit(idle_limit));
         Relay {
             shared,
             pools: Present::new(&pools),
@@ -193,7 +196,10 @@ impl Relay {
             ending: None,
             calls: Calls::default(),
             detour: Detour::default(),
-            flags: Flags::default(),
+            flags: Flags {
+                idle_limit,
+                ..Flags::default()
+            },
         }
     }
 
@@ -264,7 +270,7 @@ impl Relay {
             self.pools = Present::new(&next);
         }
         self.session.follow_sequences(&self.pools.sequences);
-        self.slot.noted.begin(&self.pools.timeouts);
+        self.note_bounds();
     }
 
     /// Writes what the client is still to read, for a bounded time.
@@ -608,6 +614,16 @@ impl Relay {
             held.server.unsent.extend_from_slice(&out);
             return Ok(());
         }
+        if stays || !link.dirty {
+            let server = &mut *held.server;
+            let mut out = Vec::new();
+            self.session.leave_at_leisure(&mut server.link, &mut out);
+            if server.link.wiping {
+                server.unsent.extend_from_slice(&out);
+                return Ok(());
+            }
+        }
+        let link = &mut held.server.link;
         if stays {
             if pinned {
                 self.ask_for_pins();

@@ -442,10 +442,10 @@ impl Session {
                 if discard {
                     link.discarded();
                 }
-                link.wiping = false;
+                let wiped = std::mem::take(&mut link.wiping);
                 link.guarded &= matches!(link.owing.front(), Some(Owed::Injected { .. }));
                 link.status = status;
-                if let Some(cold) = self.cold.as_mut().filter(|_| !discard) {
+                if let Some(cold) = self.cold.as_mut().filter(|_| !discard && !wiped) {
                     cold.restate = false;
                 }
                 return Ok(Verdict::Swallow);
@@ -602,6 +602,8 @@ impl Session {
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
         if backend::is_fatal(body) {
             link.fatal = true;
+            let code = backend::error_field(body, b'C');
+            link.idled_out = link.owing.is_empty() && code == Some(b"57P05");
             link.replay.doomed(bounce::doom(body));
             // A session that has nothing on this connection outlives it: `relay` words the error then.
             if link.copy_failed {
@@ -669,14 +671,14 @@ impl Session {
     }
 
     /// Whether the session ends with its connection: it is in a transaction block there that is not about to end, and cannot
-    /// begin again elsewhere.
+    /// begin again elsewhere; or it has been idle on it for longer than its server lets it.
     pub fn dies_with(&self, link: &Link) -> bool {
         let in_block = match link.status {
             Status::Idle => self.is_in_sent_block(),
             // It is being left.
             _ => !self.is_in_unsent_block(),
         };
-        in_block && !link.committing && link.replay.lost().is_none()
+        link.idled_out || (in_block && !link.committing && link.replay.lost().is_none())
     }
 
     /// "cached plan must not change result type": wherever the statement has been planned it will fail.

@@ -71,6 +71,8 @@ pub struct Session {
     /// Reads are serializable transactions: no standby takes them.
     serializable: Serializable,
     steering: Steering,
+    /// For how many milliseconds it may idle outside of a transaction, by its own setting; 0 if there is no bound.
+    idle_limit: u32,
     /// Whether transaction blocks begin with their first statement.
     lateness: Lateness,
     block: Block,
@@ -177,6 +179,7 @@ impl Session {
         });
         Session {
             serializable,
+            idle_limit: params.idle_limit(),
             params,
             floor: Floor::default(),
             pinned: Pinned::default(),
@@ -288,6 +291,16 @@ impl Session {
         frontend::put_query(b"DISCARD ALL", out);
         link.owing.push(Owed::Injected { discard: true });
         inject(behind.unwrap_or_default().as_bytes(), link, out);
+    }
+
+    /// After the last reply of a unit: takes the session's `idle_session_timeout` from the connection, if it is there. The
+    /// proxy counts that time, for clients: a connection idles in its pool, or while its session reads elsewhere, and its
+    /// server would end it just when it is used again. [`Session::begin`] brings the setting back. The reply is swallowed.
+    #[inline]
+    pub fn leave_at_leisure(&self, link: &mut Link, out: &mut Vec<u8>) {
+        if !Arc::ptr_eq(&self.params, &link.params) || self.idle_limit > 0 {
+            take_idle_limit(link, out);
+        }
     }
 
     /// After the last reply of a unit: takes away what functions may have left behind, and nothing else. Where that is more
@@ -418,7 +431,15 @@ impl Session {
         self.serializable.now = params.serializable(self.serializable.default);
         self.steering.follow(&params);
         self.lateness.follow(&params);
+        self.idle_limit = params.idle_limit();
         self.params = params;
+    }
+
+    /// For how many milliseconds the client may idle outside of a transaction, by the session's own `idle_session_timeout`; 0 if
+    /// there is no bound.
+    #[inline]
+    pub fn idle_limit(&self) -> u32 {
+        self.idle_limit
     }
 
     fn cold(&mut self) -> &mut Cold {
@@ -480,6 +501,16 @@ fn inject(sql: &[u8], link: &mut Link, out: &mut Vec<u8>) {
     link.owing.push(Owed::Injected { discard: false });
     // A simple Query destroys the unnamed statement.
     link.unnamed = None;
+}
+
+#[cold]
+fn take_idle_limit(link: &mut Link, out: &mut Vec<u8>) {
+    if link.params.idle_limit() > 0 {
+        // Whatever role is in force.
+        inject(b"RESET idle_session_timeout", link, out);
+        link.params = Arc::new(link.params.at_leisure());
+        link.wiping = true;
+    }
 }
 
 /// Whether a connection is between units: everything answered, no transaction open.

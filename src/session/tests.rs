@@ -197,6 +197,14 @@ impl Script {
         if link.status != Status::Idle || self.session.mid_unit() || link.copy_in {
             return;
         }
+        let pinned = self.session.pin().is_some();
+        if !self.placed && !link.doubtful && (pinned || !link.dirty) {
+            let out = &mut self.sent[node as usize];
+            self.session.leave_at_leisure(link, out);
+            if link.wiping {
+                return;
+            }
+        }
         if self.placed {
             // Settings are there now: the unit follows.
         } else if self.session.pin().is_some() {
@@ -1917,6 +1925,98 @@ fn questions_wait_for_the_end_of_the_transaction() {
     ));
 }
 
+// ── idleness ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn no_connection_idles_with_its_sessions_bound() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q set idle_session_timeout = '1s'
+         primary: Q set idle_session_timeout = '1s'
+         server: C SET / Z I
+         told: C SET / Z I
+         primary: Q RESET idle_session_timeout
+         held: primary
+         client: Q select 1
+         server: C RESET / Z I
+         standby: Q SET idle_session_timeout TO '1s' / Q select 1
+         server: C SET / Z I / T / C SELECT 0 / Z I
+         told: T / C SELECT 0 / Z I
+         standby: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         held: nothing",
+    );
+    assert_eq!(script.session.idle_limit(), 1000);
+    // Not inside of a transaction, and what is undone there has not been.
+    script.play(
+        "client: Q begin
+         primary: Q SET idle_session_timeout TO '1s' / Q begin
+         server: C SET / Z I / C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q set idle_session_timeout = 0
+         primary: Q set idle_session_timeout = 0
+         server: C SET / Z T
+         told: C SET / Z T",
+    );
+    assert_eq!(script.session.idle_limit(), 1000);
+    script.play(
+        "client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         primary: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         held: nothing
+         client: Q set idle_session_timeout = 0
+         primary: Q SET idle_session_timeout TO '1s' / Q set idle_session_timeout = 0
+         server: C SET / Z I / C SET / Z I
+         told: C SET / Z I
+         held: nothing",
+    );
+    assert_eq!(script.session.idle_limit(), 0);
+    // What cannot be told is the server's to count, on a connection of the session's own.
+    script.play(
+        "client: Q set idle_session_timeout = E'1s'
+         primary: Q set idle_session_timeout = E'1s'
+         server: C SET / Z I
+         told: C SET / Z I
+         held: primary
+         server: F 57P05
+         told: F 57P05",
+    );
+}
+
+/// The setting is taken away between a RESET and what follows it: the client hears of the values of its startup packet all
+/// the same.
+#[test]
+fn a_bound_taken_away_hides_no_news() {
+    let mut params = Params::default();
+    for (name, value) in [("idle_session_timeout", "1s"), ("application_name", "a")] {
+        params.set(name, Value::Plain(value.into()));
+    }
+    Script::with(params, 100).play(
+        "client: Q set application_name = b
+         primary: Q SELECT pg_catalog.set_config('application_name', 'a', false)⏎;SELECT pg_catalog.set_config('idle_session_timeout', '1s', false) / Q set application_name = b
+         server: C SELECT 1 / C SELECT 1 / Z I / S application_name b / C SET / Z I
+         told: S application_name b / C SET / Z I
+         primary: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         held: nothing
+         client: Q reset application_name
+         primary: Q SELECT pg_catalog.set_config('idle_session_timeout', '1s', false) / Q reset application_name
+         server: C SELECT 1 / Z I / S application_name x / C RESET / Z I
+         told: C RESET / Z I
+         primary: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         held: nothing
+         client: Q update t
+         primary: Q SELECT pg_catalog.set_config('application_name', 'a', false)⏎;SELECT pg_catalog.set_config('idle_session_timeout', '1s', false) / Q update t
+         server: S application_name a / C SELECT 1 / C SELECT 1 / Z I / C UPDATE 0 / Z I
+         told: S application_name a / C UPDATE 0 / Z I
+         primary: Q RESET idle_session_timeout",
+    );
+}
+
 // ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
@@ -1937,6 +2037,37 @@ fn a_fatal_error_between_units_is_not_the_clients() {
          told: F 57P01
          lost: no",
     );
+}
+
+#[test]
+fn a_server_that_ends_an_idle_session_is_heard() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q select 1
+         standby: Q select 1
+         server: T / D 1 / C SELECT 1
+         told: T / D 1 / C SELECT 1",
+    );
+    // As the relay does while it keeps a connection: nothing is owed, and no transaction is open.
+    let link = &mut script.links[1];
+    let mut out = Vec::new();
+    let mut hear = |session: &mut Session, bytes: &[u8]| {
+        out.clear();
+        let received = session.receive(link, bytes, true, &mut out);
+        let passed = received.expect("a message").verbatim;
+        (
+            passed.is_some_and(|range| !range.is_empty()),
+            session.dies_with(link),
+        )
+    };
+    let session = &mut script.session;
+    assert_eq!(hear(session, &write("Z I", SERVER)), (true, false));
+    assert_eq!(hear(session, &write("F 57P05", SERVER)), (true, true));
+    // Any other end of an idle connection is nobody's.
+    script.links[1] = Link::default();
+    let (link, session) = (&mut script.links[1], &mut script.session);
+    let received = session.receive(link, &write("F 57P01", SERVER), true, &mut out);
+    assert!(received.is_ok() && !session.dies_with(link) && out.is_empty());
 }
 
 #[test]
