@@ -98,6 +98,8 @@ pub struct Link {
     pub fatal: bool,
     /// It did so because the session has been idle for too long.
     pub idled_out: bool,
+    /// What runs is being cancelled because it takes longer than the proxy lets it.
+    pub overdue: bool,
     /// Why the server refused one of the proxy's own statements.
     pub refusal: Option<String>,
     /// Whose are the values that currval and lastval tell of here.

@@ -91,10 +91,7 @@ impl Relay {
         self.put_back(units);
         if std::mem::take(&mut self.flags.cancelled) {
             // What the standby was asked to cancel had failed already; for the client it was still running.
-            self.reject_front(&Notice::error(
-                SqlState::QueryCanceled,
-                "canceling statement due to user request",
-            ));
+            self.reject_front(&self.cancelled());
         }
     }
 

@@ -30,7 +30,7 @@ use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pool, Pooled, Setup};
 use crate::route::Role;
-use crate::session::{LinkError, Next, Session};
+use crate::session::{LinkError, Next, OVERDUE, Session};
 use crate::sql::catalog::{Catalog, Change};
 use crate::sql::{self, Class, Pins, Reason};
 use crate::wire::frame::HEADER;
@@ -337,14 +337,20 @@ impl Relay {
     /// A cancel request has come: for a statement that waits, for one that runs, or too late.
     pub(super) fn cancel(&mut self) {
         if self.waiting.take().is_some() || self.stop_listening() {
-            let notice = Notice::error(
-                SqlState::QueryCanceled,
-                "canceling statement due to user request",
-            );
-            self.reject_front(&notice);
+            self.reject_front(&self.cancelled());
             return;
         }
         self.cancel_running(|shared, node, server| cancel::cancel(shared, node, server));
+    }
+
+    /// What a client hears whose statement has been cancelled before a server could say so.
+    pub(super) fn cancelled(&self) -> Notice {
+        let error = |text| Notice::error(SqlState::QueryCanceled, text);
+        if self.flags.timed_out {
+            let [text, hint] = OVERDUE;
+            return error(text).hint(hint);
+        }
+        error("canceling statement due to user request")
     }
 
     /// Has what runs cancelled, in this way, unless that is being done or nothing runs.

@@ -399,6 +399,9 @@ impl Relay {
             // It has run before, and waits to run elsewhere.
             return self.cancel();
         }
+        if let Some(held) = self.held.as_mut().filter(|_| self.cancelling.is_none()) {
+            held.server.link.overdue = true;
+        }
         self.cancel_running(cancel_unless_done);
     }
 }

@@ -70,6 +70,12 @@ impl ClientFacing for LinkError {
     }
 }
 
+/// PostgreSQL's words for a statement that takes too long, and whose bound it is.
+pub const OVERDUE: [&str; 2] = [
+    "canceling statement due to statement timeout",
+    "The bound is timeouts.query of the proxy.",
+];
+
 const DISCARD_ALL: &[u8] = b"DISCARD ALL\0";
 const DEALLOCATE: &[u8] = b"DEALLOCATE\0";
 /// Tags of the statements that take prepared statements away.
@@ -205,6 +211,7 @@ impl Session {
             .or_else(|| steer::in_words(body))
             .or_else(|| self.in_own_words(body, refused))
             .or_else(|| self.in_words_of_sequences(body))
+            .or_else(|| in_words_of_timeout(link, body))
     }
 
     /// What comes before the first of a result is held back while the unit may run elsewhere. The message at `at` ends that:
@@ -529,6 +536,7 @@ impl Session {
             link.unsaid = None;
             received.units += 1;
             link.own_words = None;
+            link.overdue = false;
         }
         link.failed = false;
         link.copy_failed = false;
@@ -875,6 +883,31 @@ fn refusal(body: &[u8]) -> String {
 /// The proxy's own error, in place of the one that it has had the server raise.
 fn refusal_of(link: &mut Link, in_own_place: bool) -> Option<Vec<u8>> {
     link.own_words.take_if(|_| in_own_place)
+}
+
+/// The server's error for a statement that the proxy has had cancelled: nobody has asked for that.
+fn in_words_of_timeout(link: &Link, body: &[u8]) -> Option<Vec<u8>> {
+    const BY_USER: &[u8] = b"\0Mcanceling statement due to user request\0";
+    if !link.overdue || backend::error_field(body, b'C') != Some(b"57014") {
+        return None;
+    }
+    // In another language the server's words stay.
+    let at = memchr::memmem::find(body, BY_USER)?;
+    let after = body[at + BY_USER.len()..].strip_suffix(b"\0")?;
+    let [text, hint] = OVERDUE;
+    Some(
+        [
+            &body[..at],
+            b"\0M",
+            text.as_bytes(),
+            b"\0",
+            after,
+            b"H",
+            hint.as_bytes(),
+            b"\0\0",
+        ]
+        .concat(),
+    )
 }
 
 /// A statement that the client has prepared could not be prepared again, and so it does not exist, or its transaction has

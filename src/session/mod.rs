@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-pub use back::{LinkError, Received};
+pub use back::{LinkError, OVERDUE, Received};
 pub use front::{Context, Next};
 pub use listen::is_utf8;
 pub use sequence::SequenceTalk;

@@ -2070,6 +2070,37 @@ fn a_server_that_ends_an_idle_session_is_heard() {
     assert!(received.is_ok() && !session.dies_with(link) && out.is_empty());
 }
 
+/// Nobody has asked for the cancel that `timeouts.query` sends.
+#[test]
+fn a_statement_that_took_too_long_is_told_so() {
+    let body = |text: &str| format!("SERROR\0VERROR\0C57014\0M{text}\0Fpostgres.c\0\0");
+    let said = |overdue: bool, body: String| {
+        let mut script = Script::new();
+        script.play("client: Q select 1\nstandby: Q select 1");
+        script.links[1].overdue = overdue;
+        let mut message = Vec::new();
+        put_header(&mut message, b'E', body.len());
+        message.extend_from_slice(body.as_bytes());
+        script.server(&message);
+        let told = std::mem::take(&mut script.told);
+        script.play("server: Z I\ntold: Z I\nheld: nothing");
+        assert!(!script.links[1].overdue);
+        String::from_utf8_lossy(&told[5..]).into_owned()
+    };
+    let by_user = "canceling statement due to user request";
+    let [text, hint] = OVERDUE;
+    assert_eq!(said(false, body(by_user)), body(by_user));
+    assert_eq!(
+        said(true, body(by_user)),
+        format!(
+            "{}H{hint}\0\0",
+            body(text).trim_end_matches('\0').to_owned() + "\0"
+        )
+    );
+    let other = "canceling statement due to lock timeout";
+    assert_eq!(said(true, body(other)), body(other));
+}
+
 #[test]
 fn whether_a_lost_server_may_have_written() {
     for (transcript, lost) in [
