@@ -1986,6 +1986,25 @@ fn no_connection_idles_with_its_sessions_bound() {
     );
 }
 
+/// What the server is asked about pins goes between a unit and its settings.
+#[test]
+fn a_bound_comes_back_behind_a_question() {
+    play(&format!(
+        "client: Q select pg_advisory_lock(1)
+         primary: Q select pg_advisory_lock(1)
+         client: Q set idle_session_timeout = '1s'
+         primary: Q set idle_session_timeout = '1s'
+         server: T / C SELECT 1 / Z I / C SET / Z I
+         told: T / C SELECT 1 / Z I / C SET / Z I
+         primary: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         primary: {LOCKED}
+         client: Q show idle_session_timeout
+         server: T / D t / C SELECT 1 / Z I
+         primary: Q SET idle_session_timeout TO '1s' / Q show idle_session_timeout"
+    ));
+}
+
 /// The setting is taken away between a RESET and what follows it: the client hears of the values of its startup packet all
 /// the same.
 #[test]
