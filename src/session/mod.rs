@@ -133,6 +133,15 @@ enum NameChange {
 /// A name, and what it is to stand for.
 type Preparing = (Box<[u8]>, Option<Arc<Statement>>);
 
+/// A portal whose statement changes the session when it is executed.
+#[derive(Debug)]
+struct Portal {
+    name: Box<[u8]>,
+    statement: Arc<Statement>,
+    /// It deallocates by a stand-in what the session has by this name.
+    takes: Option<Box<[u8]>>,
+}
+
 /// State that most sessions do not have.
 #[derive(Debug, Default)]
 struct Cold {
@@ -153,7 +162,7 @@ struct Cold {
     /// PREPAREs on their way, and a DEALLOCATE of what one of them prepares, which has none.
     preparing: VecDeque<Preparing>,
     /// Portals whose statements change the session when they are executed.
-    portals: Vec<(Box<[u8]>, Arc<Statement>)>,
+    portals: Vec<Portal>,
     /// The SETs of a transaction that may move, each behind a semicolon.
     repeat: Vec<u8>,
     /// Statements that wait for the end of a transaction.

@@ -1585,6 +1585,43 @@ fn deallocate() {
     ] {
         play(&format!("{prepared}\n{script}\n{unknown}"));
     }
+    // Bound again before it is executed.
+    let dance = "C pgw_deallocated_0851b8c9 / P pgw_deallocated_0851b8c9 - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated_0851b8c9 / B pgw_deallocating";
+    play(&format!(
+        "{prepared}
+         client: P s4 deallocate s1 / S
+         primary: P pgw_2 deallocate s1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B s4 / B s4 / E / S
+         primary: {dance} / {dance} / E / S
+         server: 3 / 1 / 3 / 1 / 2 / 3 / 1 / 3 / 1 / 2 / C DEALLOCATE / Z I
+         told: 2 / 2 / C DEALLOCATE / Z I
+         {unknown}"
+    ));
+    // Gone by then.
+    play(&format!(
+        "{prepared}
+         client: P s4 deallocate s1 / S
+         primary: P pgw_2 deallocate s1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B s4 / C s1 / E / D s4 / S
+         primary: {dance} / P - pgweir has refused a statement of this transaction / D pgw_2 / S
+         server: 3 / 1 / 3 / 1 / 2 / E 42601 / Z I
+         told: 2 / 3 / E 26000 / Z I"
+    ));
+    // Bound, and not executed: nothing has happened.
+    play(&format!(
+        "{prepared}
+         client: P s1x deallocate s1x / B s1x / B s1x / S
+         primary: P pgw_2 deallocate s1x / C pgw_deallocated_c9a5bea3 / P pgw_deallocated_c9a5bea3 - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated_c9a5bea3 / B pgw_deallocating / C pgw_deallocated_c9a5bea3 / P pgw_deallocated_c9a5bea3 - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated_c9a5bea3 / B pgw_deallocating / S
+         server: 1 / 3 / 1 / 3 / 1 / 2 / 3 / 1 / 3 / 1 / 2 / Z I
+         told: 1 / 2 / 2 / Z I
+         held: nothing
+         client: B s1 / E / S
+         standby: B pgw_1 / E / S"
+    ));
     play(
         "client: Q deallocate nobody
          primary: Q deallocate nobody
