@@ -281,6 +281,11 @@ impl Session {
                     self.confirm(&link.replay);
                     out.extend_from_slice(b"3\0\0\0\x04");
                 }
+                Local::NoData => {
+                    frame::put_header(out, b't', 2);
+                    out.extend_from_slice(&[0, 0]);
+                    frame::put_header(out, b'n', 0);
+                }
                 Local::MixedPipeline => mixed_pipeline().put(out),
             }
         }

@@ -14,8 +14,8 @@ use super::{Group, NameChange, OWN_NAMES, Portal, Session, Stream, bounce, injec
 use crate::link::{Link, Local, Owed, Params, Statement, StatementId, name_tag, put_name};
 use crate::sql::catalog::change;
 use crate::sql::{
-    self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, savepoint,
-    setting,
+    self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, mentions,
+    savepoint, setting,
 };
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
@@ -221,6 +221,12 @@ impl Session {
             b'D' => {
                 self.group.open = true;
                 if let Some(Target::Statement(name)) = frontend::target(&bytes[body.clone()]) {
+                    if self.is_described_here(name, link) {
+                        writer.replace(at, |_| ());
+                        writer.sent = body.end;
+                        link.owing.push(Owed::Local(Local::NoData));
+                        return;
+                    }
                     self.name_for(at, header, 1, name, body.end, link, writer);
                 }
                 link.owing.push(Owed::Describe);
@@ -632,6 +638,24 @@ impl Session {
         debug_assert!(writer.sent <= end);
     }
 
+    /// Whether a server would describe a statement where none can be prepared: in a transaction that has failed, on a
+    /// connection that lacks it. PostgreSQL describes there what returns no rows.
+    fn is_described_here(&self, name: &[u8], link: &mut Link) -> bool {
+        if link.status != Status::Failed || link.committing {
+            return false;
+        }
+        let Some(statement) = self.statement(name) else {
+            return false;
+        };
+        let has_it = match name {
+            // What it prepares may return rows.
+            _ if statement.by_sql => return false,
+            b"" => link.unnamed == Some(statement.id),
+            _ => link.has(statement.id),
+        };
+        !has_it && surely_returns_nothing(statement)
+    }
+
     fn forward_close(
         &mut self,
         header: Header,
@@ -926,6 +950,41 @@ fn first_word(statement: &[u8]) -> String {
         .take_while(|byte| byte.is_ascii_alphabetic());
     word.map(|byte| char::from(byte.to_ascii_lowercase()))
         .collect()
+}
+
+/// Whether a statement has neither parameters nor rows; only a few words are known.
+fn surely_returns_nothing(statement: &Statement) -> bool {
+    const WORDS: &[&str] = &[
+        "abort",
+        "alter",
+        "begin",
+        "commit",
+        "create",
+        "deallocate",
+        "delete",
+        "discard",
+        "drop",
+        "end",
+        "insert",
+        "listen",
+        "lock",
+        "notify",
+        "prepare",
+        "release",
+        "reset",
+        "rollback",
+        "savepoint",
+        "set",
+        "start",
+        "truncate",
+        "unlisten",
+        "update",
+    ];
+    let text = statement.text();
+    statement.content().ends_with(NO_TYPES)
+        && !text.contains(&b'$')
+        && !mentions(text, b"returning")
+        && WORDS.contains(&first_word(text).as_str())
 }
 
 fn make_room(link: &mut Link, id: StatementId, out: &mut Vec<u8>) {

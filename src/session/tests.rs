@@ -2126,6 +2126,60 @@ fn a_server_that_ends_an_idle_session_is_heard() {
     assert!(received.is_ok() && !session.dies_with(link) && out.is_empty());
 }
 
+/// PostgreSQL describes there what returns no rows; this server cannot be given it.
+#[test]
+fn a_statement_that_the_server_lacks_in_a_failed_transaction() {
+    let prepared = "client: P s1 savepoint a / P s2 select 1 / P s3 update t set a = 1 returning a / S
+         primary: P pgw_1 savepoint a / P pgw_2 select 1 / P pgw_3 update t set a = 1 returning a / S
+         server: 1 / 1 / 1 / Z I
+         told: 1 / 1 / 1 / Z I";
+    let failed = "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q bad
+         primary: Q bad
+         server: E 42601 / Z E
+         told: E 42601 / Z E";
+    let mut script = Script::new();
+    script.play(prepared);
+    script.links[0] = Link::new(100);
+    script.play(failed).pump();
+    script.play(
+        "client: D s1 / D s1 / S
+         primary: S
+         told: t / n / t / n
+         server: Z E
+         told: Z E
+         client: D s2 / S
+         primary: P pgw_2 select 1 / D pgw_2 / S
+         server: E 25P02 / Z E
+         told: E 25P02 / Z E
+         client: D s3 / D s1 / S
+         primary: P pgw_3 update t set a = 1 returning a / D pgw_3 / S
+         server: E 25P02 / Z E
+         told: E 25P02 / Z E
+         client: B s1 / D s1 / S
+         primary: P pgw_1 savepoint a / B pgw_1 / D pgw_1 / S
+         server: E 25P02 / Z E
+         told: E 25P02 / Z E",
+    );
+    // The server answers for what it has, and for what it may have again.
+    play(&format!(
+        "{prepared}\n{failed}\nclient: D s1 / S\nprimary: D pgw_1 / S"
+    ));
+    let mut script = Script::new();
+    script.play(prepared);
+    script.links[0] = Link::new(100);
+    script.play(failed).pump();
+    script.play(
+        "client: Q rollback
+         primary: Q rollback
+         client: D s1 / S
+         primary: P pgw_1 savepoint a / D pgw_1 / S",
+    );
+}
+
 /// Nobody has asked for the cancel that `timeouts.query` sends.
 #[test]
 fn a_statement_that_took_too_long_is_told_so() {
