@@ -786,7 +786,7 @@ impl Session {
         match link.forgetting.take() {
             Some(moment) if all => {
                 link.held.clear_before(moment);
-                link.own_names.clear();
+                link.own_names.clear_aged();
             }
             // It was one of several in a Query.
             None if all => {

@@ -874,6 +874,7 @@ impl Session {
                 let names = std::mem::take(&mut cold.prepared);
                 cold.taken.extend(names);
                 link.forgetting = Some(link.held.now());
+                link.own_names.age();
                 0
             }
             SessionEffect::Pin(reason) => {

@@ -2924,6 +2924,19 @@ fn a_name_stays_where_what_was_to_take_it_is_skipped() {
     );
 }
 
+/// What stands behind a DEALLOCATE ALL in its group is not what it takes away.
+#[test]
+fn a_name_stays_that_comes_behind_what_takes_all() {
+    play(
+        "client: P - deallocate all / B - / E / P a select 1 / P a select 2 / S
+         primary: P - deallocate all / B - / E / P pgw_2 select 1 / P a - / P a select 2 / S
+         server: 1 / 2 / C DEALLOCATE ALL / 1 / 1 / E 42P05 / Z I
+         told: 1 / 2 / C DEALLOCATE ALL / 1 / E 42P05 / Z I
+         client: P - update t / B - / E / C a / B a / S
+         primary: C a / S / P - update t / B - / E / B a / S",
+    );
+}
+
 /// The session has what a transaction could not be brought, because it had failed.
 #[test]
 fn a_prepared_name_survives_a_transaction_that_fails_on_its_way() {
