@@ -64,6 +64,9 @@ pub struct Link {
     pub bounces: bool,
     /// The node was a standby when the unit in progress was sent.
     pub on_standby: bool,
+    /// One unit is on its way, on a connection that owed nothing before, and all that it does is read: if it is answered as
+    /// reads are, there is nothing to note.
+    pub plain: bool,
     /// The unit in progress may be sent again on this connection after its Bind has failed.
     pub replans: bool,
     /// It follows settings that the server may refuse, and is refused with them. Nothing is sent behind it.

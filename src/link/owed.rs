@@ -293,6 +293,12 @@ impl Owing {
         owed
     }
 
+    /// All that was owed has been answered.
+    pub fn answered(&mut self) {
+        self.queue.clear();
+        (self.ends, self.parses, self.closes, self.owns) = (0, 0, 0, 0);
+    }
+
     /// The server reported an error: what it will skip is dropped, and given to `dropped`. Settings that dropped
     /// statements would have changed are counted with their group's Sync; those of a group whose Sync has not been
     /// forwarded yet are returned.

@@ -7,7 +7,6 @@ use super::log;
 use super::run::{Held, Relay};
 use crate::link::{Again, Refusal};
 use crate::sql::{Access, Class, Reason};
-use crate::wire::{Notice, SqlState};
 
 /// How often a unit is sent again; the last time to the primary.
 const MAX_RETRIES: u8 = 2;

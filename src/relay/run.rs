@@ -491,6 +491,18 @@ impl Relay {
         let link = &mut held.server.link;
         let sent = &self.shared.metrics.client_sent_bytes;
         let calls = &mut self.calls;
+        if session.answers_plainly(link, chunk) {
+            sent.inc_by(chunk.len() as u64);
+            calls.note_bytes(chunk.len());
+            Relay::to_client(client, output, cx, chunk)?;
+            self.flags.recheck |= !self.input.is_empty();
+            self.flags.ended = true;
+            self.flags.idle = true;
+            self.flags.cancelled = false;
+            self.detour = Detour::default();
+            self.count_call(standby);
+            return self.release();
+        }
         let result = compose(|out| {
             let result = session.receive(link, chunk, standby, out);
             let bytes = match &result {

@@ -400,7 +400,10 @@ impl Relay {
             return self.cancel();
         }
         if let Some(held) = self.held.as_mut().filter(|_| self.cancelling.is_none()) {
-            held.server.link.overdue = true;
+            let link = &mut held.server.link;
+            link.overdue = true;
+            // Its end is to be seen.
+            link.plain = false;
         }
         self.cancel_running(cancel_unless_done);
     }

@@ -76,12 +76,51 @@ pub const OVERDUE: [&str; 2] = [
     "The bound is timeouts.query of the proxy.",
 ];
 
+/// Whether these bytes are results of reads and the end of their unit, in whole messages.
+#[inline]
+fn is_plain_answer(chunk: &[u8]) -> bool {
+    let Some(mut rest) = chunk.strip_suffix(READY_IDLE) else {
+        return false;
+    };
+    while let Ok(Some(header)) = frame::header(rest, frame::MAX_SERVER_BODY) {
+        let is_known = match header.tag {
+            b'D' | b'T' | b'1' | b'2' | b'n' => true,
+            // Other tags may tell of changes to the session.
+            b'C' => rest[HEADER..].starts_with(b"SELECT "),
+            _ => false,
+        };
+        let Some(next) = rest.get(header.total()..).filter(|_| is_known) else {
+            return false;
+        };
+        rest = next;
+    }
+    rest.is_empty()
+}
+
 const DISCARD_ALL: &[u8] = b"DISCARD ALL\0";
 const DEALLOCATE: &[u8] = b"DEALLOCATE\0";
 /// Tags of the statements that take prepared statements away.
 const FORGETTING: [&[u8]; 3] = [DISCARD_ALL, b"DEALLOCATE ALL\0", DEALLOCATE];
 
+/// The end of a unit outside of any transaction.
+const READY_IDLE: &[u8] = b"Z\0\0\0\x05I";
+
 impl Session {
+    /// Whether a chunk of server bytes is the whole answer to a read that is alone on its way, as reads are answered: then
+    /// it passes as it is, the unit has ended, and there is nothing else to it. Otherwise it is for [`Session::receive`],
+    /// which looks for the same first: this spares those who ask what they would make of its result.
+    #[inline]
+    pub fn answers_plainly(&mut self, link: &mut Link, chunk: &[u8]) -> bool {
+        let is_plain = std::mem::take(&mut link.plain) && is_plain_answer(chunk);
+        if is_plain {
+            link.owing.answered();
+            if !link.replay.is_empty() {
+                link.replay.answered();
+            }
+        }
+        is_plain
+    }
+
     /// Reads a chunk of server bytes. Either the chunk, or part of it, passes as it is, or `out` gets what the client is
     /// to see. `standby` tells the role of the server's node.
     ///
@@ -94,6 +133,15 @@ impl Session {
         standby: bool,
         out: &mut Vec<u8>,
     ) -> Result<Received, LinkError> {
+        if self.answers_plainly(link, chunk) {
+            return Ok(Received {
+                verbatim: Some(0..chunk.len()),
+                ended: true,
+                units: 1,
+                idle: true,
+                ..Received::default()
+            });
+        }
         if link.partial.is_empty() {
             return self.read(link, chunk, standby, out);
         }

@@ -4,13 +4,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::front::{Context, FUNCTION_CALL};
+use super::front::{Context, FUNCTION_CALL, Frames};
 use super::listen::NO_TYPES;
 use super::named::{self, NOTHING};
 use super::sequence::DISCARD_SEQUENCES;
 use super::settings::MAX_SETTINGS;
 use super::transaction::put_refusal;
-use super::{Group, NameChange, OWN_NAMES, Portal, Session, Stream, bounce, inject, steer};
+use super::{Cold, Group, NameChange, OWN_NAMES, Portal, Session, Stream, bounce, inject, steer};
 use crate::link::{Link, Local, Owed, Params, Statement, StatementId, name_tag, put_name};
 use crate::sql::catalog::change;
 use crate::sql::{
@@ -40,6 +40,20 @@ impl Session {
         context: Context<'_>,
         out: &mut Vec<u8>,
     ) -> bool {
+        link.plain = false;
+        let plain = class.filter(|class| is_plain_ground(link) && self.is_plain(*class));
+        if let Some(class) = plain {
+            if is_one_query(bytes) {
+                self.forward_plain_query(bytes, class, link, context);
+                return true;
+            }
+            if let Some(run) = Run::of(bytes)
+                && let Some(verbatim) =
+                    self.forward_plain_run(&run, bytes, class, link, context, out)
+            {
+                return verbatim;
+            }
+        }
         if self.stream.left > 0 {
             self.stream.left -= bytes.len();
             return true;
@@ -83,6 +97,108 @@ impl Session {
             Session::bounces_no_more(link);
         }
         writer.finish()
+    }
+
+    /// Whether a unit of this class reads, does nothing else that concerns its session or its connection, and finds the
+    /// session outside of any transaction and waiting for nothing.
+    #[inline]
+    pub(super) fn is_plain(&self, class: Class) -> bool {
+        let reads = class.access == Access::Read
+            && class.tx == TxEffect::None
+            && class.session == SessionEffect::None
+            && class.reason != Reason::Ddl
+            && !class.uses_sequence();
+        reads
+            && self.stream.left == 0
+            && !self.group.open
+            && !self.has_block()
+            && self.pins().is_empty()
+            && self.cold.as_deref().is_none_or(Cold::is_quiet)
+    }
+
+    /// [`Session::forward`] for a Query that only reads, on plain ground: what is left of it then.
+    fn forward_plain_query(
+        &mut self,
+        bytes: &[u8],
+        class: Class,
+        link: &mut Link,
+        context: Context<'_>,
+    ) {
+        link.plain = true;
+        link.replans = false;
+        if self.may_bounce(bytes, Some(class), link, context) {
+            link.replay.keep(bytes, true, false);
+        }
+        if self.unnamed.is_some() {
+            self.set_unnamed(None, link);
+        }
+        link.unnamed = None;
+        link.owing.push(Owed::Query {
+            write: false,
+            sets: 0,
+        });
+    }
+
+    /// The same for a group that runs one statement, if the connection has that, or it is the unnamed one and comes with the
+    /// group. `None` for any other, and then nothing has been done.
+    fn forward_plain_run(
+        &mut self,
+        run: &Run<'_>,
+        bytes: &[u8],
+        class: Class,
+        link: &mut Link,
+        context: Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<bool> {
+        let statement = match run.parse {
+            Some(parse) => self.intern(parse, context),
+            None => self.statement(run.statement)?.clone(),
+        };
+        let id = statement.id;
+        let is_there = match run.statement {
+            b"" => run.parse.is_some() || link.unnamed == Some(id),
+            _ => !statement.by_sql && link.has(id),
+        };
+        if !is_there {
+            return None;
+        }
+        link.plain = true;
+        link.replans = run.describes && self.may_be_sent_again(bytes);
+        let bounces = self.may_bounce(bytes, Some(class), link, context);
+        if bounces || link.replans {
+            link.replay.keep(bytes, bounces, false);
+        }
+        if run.parse.is_some() {
+            self.note_prepared(statement.class);
+            self.set_unnamed(Some(statement), link);
+            link.unnamed = Some(id);
+            link.owing.push(Owed::Parse {
+                swallow: false,
+                named: false,
+                unnamed: true,
+                id: Some(id),
+            });
+        }
+        link.owing.push(Owed::Bind {
+            id: Some(id),
+            name: name_tag(run.statement),
+        });
+        if run.describes {
+            link.owing.push(Owed::Describe);
+        }
+        link.owing.push(Owed::Execute);
+        link.owing.push(Owed::Sync {
+            swallow: false,
+            write: false,
+            sets: 0,
+        });
+        if run.statement.is_empty() {
+            return Some(true);
+        }
+        let put_own = |out: &mut Vec<u8>| put_name(id, out);
+        put_renamed(run.bind, b"\0", run.statement, put_own, out);
+        out.extend_from_slice(&bytes[HEADER + 1 + run.statement.len()..]);
+        Some(false)
     }
 
     /// Keeps the bytes if they may have to be sent again. True if that may be on another connection.
@@ -899,6 +1015,70 @@ fn no_such(name: &[u8]) -> Notice {
         format!("prepared statement \"{name}\" does not exist"),
     )
 }
+
+/// Whether a connection owes nothing and is outside of any transaction, so that a unit that only reads finds nothing that it
+/// could concern.
+fn is_plain_ground(link: &Link) -> bool {
+    link.owing.is_empty() && link.status == Status::Idle && link.replay.is_empty() && !link.doubtful
+}
+
+/// Whether these bytes are one Query, the whole of it.
+fn is_one_query(bytes: &[u8]) -> bool {
+    matches!(frame::header(bytes, usize::MAX), Ok(Some(header)) if header.tag == b'Q' && header.total() == bytes.len())
+}
+
+/// A group that runs one statement in the unnamed portal, and nothing else.
+struct Run<'a> {
+    /// It is the unnamed one, and this is it.
+    parse: Option<frontend::Parse<'a>>,
+    /// Its name.
+    statement: &'a [u8],
+    /// The Bind's; if it names the statement, that is where the group begins.
+    bind: Header,
+    /// The client asks for the description of its rows.
+    describes: bool,
+}
+
+impl Run<'_> {
+    fn of(bytes: &[u8]) -> Option<Run<'_>> {
+        let mut frames = Frames(bytes);
+        let mut next = frames.next()?;
+        let mut parse = None;
+        if next.0.tag == b'P' {
+            parse = Some(frontend::parse(next.1).filter(|parse| parse.name.is_empty())?);
+            next = frames.next()?;
+        }
+        let (bind, body) = next;
+        let names = frontend::bind(body).filter(|names| {
+            bind.tag == b'B'
+                && names.portal.is_empty()
+                && (parse.is_none() || names.statement.is_empty())
+        })?;
+        next = frames.next()?;
+        let describes = next.0.tag == b'D';
+        if describes {
+            if next.1 != b"P\0" {
+                return None;
+            }
+            next = frames.next()?;
+        }
+        let (execute, body) = next;
+        if execute.tag != b'E' || body.len() != EXECUTE_UNNAMED || body[0] != 0 {
+            return None;
+        }
+        let (sync, body) = frames.next()?;
+        let ends = sync.tag == b'S' && body.is_empty() && frames.0.is_empty();
+        ends.then_some(Run {
+            parse,
+            statement: names.statement,
+            bind,
+            describes,
+        })
+    }
+}
+
+/// Length of an Execute of the unnamed portal: its name and the limit of rows.
+const EXECUTE_UNNAMED: usize = 1 + 4;
 
 /// Takes away what others' sequences have left, before the message at `at`: in a group of its own if that stands `alone`.
 #[cold]

@@ -165,6 +165,9 @@ impl Session {
             b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
                 Some(len) => {
                     let class = self.classify_query(&input[..len], header, context);
+                    if held.is_none() && self.goes_its_way(class) {
+                        return Next::Place { len, class };
+                    }
                     if self.names_open(class, held) && held.is_some_and(|(link, _)| !link.settled())
                     {
                         return Next::Drain;
@@ -190,6 +193,9 @@ impl Session {
                         Next::Drain
                     }
                     Survey::Group { len, class, .. } => {
+                        if held.is_none() && self.goes_its_way(class) {
+                            return Next::Place { len, class };
+                        }
                         if let Some(next) = self.end_sequence_pin(class, held) {
                             return next;
                         }
@@ -212,6 +218,12 @@ impl Session {
             b'X' => Next::Terminate,
             tag => Next::Violation(Violation::Type(tag)),
         }
+    }
+
+    /// Whether nothing but its class says where a unit goes.
+    #[inline]
+    fn goes_its_way(&self, class: Class) -> bool {
+        self.is_plain(class) && !self.serializable.now
     }
 
     /// Where a unit of this class goes.

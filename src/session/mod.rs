@@ -172,6 +172,23 @@ struct Cold {
     settings: Settings,
 }
 
+impl Cold {
+    /// Whether nothing of it waits for what a server says.
+    fn is_quiet(&self) -> bool {
+        self.unconfirmed.is_empty()
+            && self.confirmed.is_empty()
+            && self.taken.is_empty()
+            && self.preparing.is_empty()
+            && self.portals.is_empty()
+            && self.repeat.is_empty()
+            && self.rest.is_none()
+            && self.hearing.is_none()
+            && !self.renewed
+            && !self.restate
+            && self.settings.are_quiet()
+    }
+}
+
 impl Session {
     /// A session with the settings of its startup packet, which are also what RESET goes back to. `serializable` tells the
     /// server's default for transactions.

@@ -162,6 +162,11 @@ impl Settings {
         wanted
     }
 
+    /// Whether no change is open.
+    pub(super) fn are_quiet(&self) -> bool {
+        self.sent.is_empty() && self.in_transaction.is_empty()
+    }
+
     /// Whether so many changes are open that following them costs too much.
     pub(super) fn are_too_many(&self) -> bool {
         self.in_transaction.len() >= MAX_SETTINGS
