@@ -17,6 +17,8 @@ pub enum Local {
     ParseComplete,
     /// The statement is gone for this client.
     CloseComplete,
+    /// The statement has no parameters, and returns no rows.
+    NoData,
     /// A write in a pipeline that has already read from a standby.
     MixedPipeline,
 }

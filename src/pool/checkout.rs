@@ -161,9 +161,7 @@ impl ClientFacing for CheckoutError {
                 SqlState::InsufficientResources,
                 "query_wait_timeout: no server connection became free",
             )
-            .hint(
-                "All connections that it may have are in use. Shorten transactions, or raise pool.size, or whichever max_connections has been reached.",
-            ),
+            .hint(ALL_IN_USE),
             CheckoutError::Server(error) => match error.refusal() {
                 Some(refusal) => Notice::error(
                     SqlState::ConnectionFailure,
@@ -192,6 +190,9 @@ pub enum Patience {
     /// Say so, unless connections of this very pool will become free.
     Leave,
 }
+
+/// What who waits for a connection, or has waited in vain, can do about it.
+pub const ALL_IN_USE: &str = "All connections that it may have are in use. Shorten transactions, or raise pool.size, or whichever max_connections has been reached.";
 
 /// A client that waits for so long is told that it does.
 pub const NOTICE_AFTER: Duration = Duration::from_secs(5);

@@ -26,7 +26,7 @@ use tokio::sync::{Notify, Semaphore};
 use caps::Caps;
 pub use caps::{Ledger, Shared};
 use checkout::Trouble;
-pub use checkout::{CheckoutError, NOTICE_AFTER, Patience, Pooled};
+pub use checkout::{ALL_IN_USE, CheckoutError, NOTICE_AFTER, Patience, Pooled};
 pub use manager::{Manager, Member};
 use shelf::Shelf;
 

@@ -70,6 +70,12 @@ impl ClientFacing for LinkError {
     }
 }
 
+/// PostgreSQL's words for a statement that takes too long, and whose bound it is.
+pub const OVERDUE: [&str; 2] = [
+    "canceling statement due to statement timeout",
+    "The bound is timeouts.query of the proxy.",
+];
+
 /// Whether these bytes are results of reads and the end of their unit, in whole messages.
 #[inline]
 fn is_plain_answer(chunk: &[u8]) -> bool {
@@ -253,6 +259,7 @@ impl Session {
             .or_else(|| steer::in_words(body))
             .or_else(|| self.in_own_words(body, refused))
             .or_else(|| self.in_words_of_sequences(body))
+            .or_else(|| in_words_of_timeout(link, body))
     }
 
     /// What comes before the first of a result is held back while the unit may run elsewhere. The message at `at` ends that:
@@ -321,6 +328,11 @@ impl Session {
                 Local::CloseComplete => {
                     self.confirm(&link.replay);
                     out.extend_from_slice(b"3\0\0\0\x04");
+                }
+                Local::NoData => {
+                    frame::put_header(out, b't', 2);
+                    out.extend_from_slice(&[0, 0]);
+                    frame::put_header(out, b'n', 0);
                 }
                 Local::MixedPipeline => mixed_pipeline().put(out),
             }
@@ -490,10 +502,10 @@ impl Session {
                 if discard {
                     link.discarded();
                 }
-                link.wiping = false;
+                let wiped = std::mem::take(&mut link.wiping);
                 link.guarded &= matches!(link.owing.front(), Some(Owed::Injected { .. }));
                 link.status = status;
-                if let Some(cold) = self.cold.as_mut().filter(|_| !discard) {
+                if let Some(cold) = self.cold.as_mut().filter(|_| !discard && !wiped) {
                     cold.restate = false;
                 }
                 return Ok(Verdict::Swallow);
@@ -577,6 +589,7 @@ impl Session {
             link.unsaid = None;
             received.units += 1;
             link.own_words = None;
+            link.overdue = false;
         }
         link.failed = false;
         link.copy_failed = false;
@@ -650,6 +663,8 @@ impl Session {
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
         if backend::is_fatal(body) {
             link.fatal = true;
+            let code = backend::error_field(body, b'C');
+            link.idled_out = link.owing.is_empty() && code == Some(b"57P05");
             link.replay.doomed(bounce::doom(body));
             // A session that has nothing on this connection outlives it: `relay` words the error then.
             if link.copy_failed {
@@ -717,14 +732,14 @@ impl Session {
     }
 
     /// Whether the session ends with its connection: it is in a transaction block there that is not about to end, and cannot
-    /// begin again elsewhere.
+    /// begin again elsewhere; or it has been idle on it for longer than its server lets it.
     pub fn dies_with(&self, link: &Link) -> bool {
         let in_block = match link.status {
             Status::Idle => self.is_in_sent_block(),
             // It is being left.
             _ => !self.is_in_unsent_block(),
         };
-        in_block && !link.committing && link.replay.lost().is_none()
+        link.idled_out || (in_block && !link.committing && link.replay.lost().is_none())
     }
 
     /// "cached plan must not change result type": wherever the statement has been planned it will fail.
@@ -819,7 +834,7 @@ impl Session {
         match link.forgetting.take() {
             Some(moment) if all => {
                 link.held.clear_before(moment);
-                link.own_names.clear();
+                link.own_names.clear_aged();
             }
             // It was one of several in a Query.
             None if all => {
@@ -921,6 +936,31 @@ fn refusal(body: &[u8]) -> String {
 /// The proxy's own error, in place of the one that it has had the server raise.
 fn refusal_of(link: &mut Link, in_own_place: bool) -> Option<Vec<u8>> {
     link.own_words.take_if(|_| in_own_place)
+}
+
+/// The server's error for a statement that the proxy has had cancelled: nobody has asked for that.
+fn in_words_of_timeout(link: &Link, body: &[u8]) -> Option<Vec<u8>> {
+    const BY_USER: &[u8] = b"\0Mcanceling statement due to user request\0";
+    if !link.overdue || backend::error_field(body, b'C') != Some(b"57014") {
+        return None;
+    }
+    // In another language the server's words stay.
+    let at = memchr::memmem::find(body, BY_USER)?;
+    let after = body[at + BY_USER.len()..].strip_suffix(b"\0")?;
+    let [text, hint] = OVERDUE;
+    Some(
+        [
+            &body[..at],
+            b"\0M",
+            text.as_bytes(),
+            b"\0",
+            after,
+            b"H",
+            hint.as_bytes(),
+            b"\0\0",
+        ]
+        .concat(),
+    )
 }
 
 /// A statement that the client has prepared could not be prepared again, and so it does not exist, or its transaction has

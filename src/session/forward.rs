@@ -9,16 +9,17 @@ use super::listen::NO_TYPES;
 use super::named::{self, NOTHING};
 use super::sequence::DISCARD_SEQUENCES;
 use super::settings::MAX_SETTINGS;
-use super::{Cold, Group, NameChange, OWN_NAMES, Session, Stream, bounce, inject, steer};
+use super::transaction::put_refusal;
+use super::{Cold, Group, NameChange, OWN_NAMES, Portal, Session, Stream, bounce, inject, steer};
 use crate::link::{Link, Local, Owed, Params, Statement, StatementId, name_tag, put_name};
 use crate::sql::catalog::change;
 use crate::sql::{
-    self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, savepoint,
-    setting,
+    self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, mentions,
+    savepoint, setting,
 };
-use crate::wire::Status;
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
+use crate::wire::{Notice, SqlState, Status};
 
 /// Largest unit that is kept to be sent again.
 pub(super) const MAX_REPLAY: usize = 16 * 1024;
@@ -336,6 +337,12 @@ impl Session {
             b'D' => {
                 self.group.open = true;
                 if let Some(Target::Statement(name)) = frontend::target(&bytes[body.clone()]) {
+                    if self.is_described_here(name, link) {
+                        writer.replace(at, |_| ());
+                        writer.sent = body.end;
+                        link.owing.push(Owed::Local(Local::NoData));
+                        return;
+                    }
                     self.name_for(at, header, 1, name, body.end, link, writer);
                 }
                 link.owing.push(Owed::Describe);
@@ -346,6 +353,11 @@ impl Session {
                 self.group.executed = true;
                 self.group.executions = self.group.executions.saturating_add(1);
                 let end = body.end;
+                if let Some(name) = self.takes_in_vain(&bytes[body.clone()]) {
+                    writer.replace(at, |out| put_refusal(&no_such(&name), link, out));
+                    writer.sent = end;
+                    return;
+                }
                 let behind = self.executing(&bytes[body], link, context);
                 link.owing.push(Owed::Execute);
                 if !behind.is_empty() {
@@ -615,7 +627,8 @@ impl Session {
                     .deallocates(statement.text())
                     .filter(|_| link.status != Status::Failed || link.committing)
             {
-                self.take(&target, link);
+                // It has the name until it is executed: a portal may be bound again, or be replaced.
+                self.note_portal(bind.portal, &statement, Some(&target));
                 let front = &bytes[at + HEADER..at + HEADER + bind.portal.len() + 1];
                 // One for each name: other portals may be bound before this one is executed.
                 let stand_in = format!("pgw_deallocated_{:08x}", name_tag(&target)).into_bytes();
@@ -634,7 +647,7 @@ impl Session {
                 link.owing.push(Owed::Bind { id, name });
                 return;
             }
-            self.note_portal(bind.portal, &statement);
+            self.note_portal(bind.portal, &statement, None);
         }
         self.name_for(
             at,
@@ -741,6 +754,24 @@ impl Session {
         debug_assert!(writer.sent <= end);
     }
 
+    /// Whether a server would describe a statement where none can be prepared: in a transaction that has failed, on a
+    /// connection that lacks it. PostgreSQL describes there what returns no rows.
+    fn is_described_here(&self, name: &[u8], link: &mut Link) -> bool {
+        if link.status != Status::Failed || link.committing {
+            return false;
+        }
+        let Some(statement) = self.statement(name) else {
+            return false;
+        };
+        let has_it = match name {
+            // What it prepares may return rows.
+            _ if statement.by_sql => return false,
+            b"" => link.unnamed == Some(statement.id),
+            _ => link.has(statement.id),
+        };
+        !has_it && surely_returns_nothing(statement)
+    }
+
     fn forward_close(
         &mut self,
         header: Header,
@@ -804,7 +835,7 @@ impl Session {
     }
 
     /// A portal has been bound: what its statement does to the session happens when it is executed.
-    fn note_portal(&mut self, portal: &[u8], statement: &Arc<Statement>) {
+    fn note_portal(&mut self, portal: &[u8], statement: &Arc<Statement>, takes: Option<&[u8]>) {
         let changes = statement.class.session != SessionEffect::None
             || self.may_end_pin(statement.class, statement.text())
             || self.may_unlisten(statement.text());
@@ -817,9 +848,13 @@ impl Session {
             return;
         }
         let portals = &mut self.cold().portals;
-        portals.retain(|(name, _)| **name != *portal);
+        portals.retain(|other| *other.name != *portal);
         if changes {
-            portals.push((portal.into(), statement.clone()));
+            portals.push(Portal {
+                name: portal.into(),
+                statement: statement.clone(),
+                takes: takes.map(Into::into),
+            });
         }
     }
 
@@ -833,10 +868,14 @@ impl Session {
         let Some((portal, _)) = frame::split_cstr(body) else {
             return none;
         };
-        let noted = cold.portals.iter().find(|(name, _)| **name == *portal);
-        let Some(statement) = noted.map(|(_, statement)| statement.clone()) else {
+        let noted = cold.portals.iter().find(|other| *other.name == *portal);
+        let Some(noted) = noted else { return none };
+        if let Some(taken) = noted.takes.clone() {
+            self.forget_portal(portal);
+            self.take(&taken, link);
             return none;
-        };
+        }
+        let statement = noted.statement.clone();
         let was_resetting = link.resetting;
         let sets = self.effect(statement.class, statement.text(), link, context);
         self.group.sets += sets;
@@ -844,15 +883,28 @@ impl Session {
             statement.class.session,
             SessionEffect::Deallocate | SessionEffect::DeallocateAll | SessionEffect::DiscardAll
         ) {
-            // Executed once more it fails.
-            let portals = &mut self.cold().portals;
-            portals.retain(|(name, _)| **name != *portal);
+            self.forget_portal(portal);
         }
         if sets == 0 || link.resetting == was_resetting {
             return none;
         }
         link.resetting = was_resetting;
         self.cold().settings.restore_behind()
+    }
+
+    /// What an Execute is to take away, if it is gone since its portal was bound.
+    fn takes_in_vain(&self, body: &[u8]) -> Option<Box<[u8]>> {
+        let (portal, _) = frame::split_cstr(body)?;
+        let noted = self.cold.as_ref()?.portals.iter();
+        let takes = |noted: &Portal| noted.takes.clone().filter(|_| *noted.name == *portal);
+        let name = noted.filter_map(takes).next()?;
+        self.prepared(&name).is_none().then_some(name)
+    }
+
+    /// A portal that fails when it is executed once more.
+    fn forget_portal(&mut self, portal: &[u8]) {
+        let portals = &mut self.cold().portals;
+        portals.retain(|other| *other.name != *portal);
     }
 
     /// One SET or RESET. What cannot be tracked keeps its connection.
@@ -938,6 +990,7 @@ impl Session {
                 let names = std::mem::take(&mut cold.prepared);
                 cold.taken.extend(names);
                 link.forgetting = Some(link.held.now());
+                link.own_names.age();
                 0
             }
             SessionEffect::Pin(reason) => {
@@ -952,6 +1005,15 @@ impl Session {
             }
         }
     }
+}
+
+/// PostgreSQL's error for a statement that is not there.
+fn no_such(name: &[u8]) -> Notice {
+    let name = String::from_utf8_lossy(name);
+    Notice::error(
+        SqlState::InvalidSqlStatementName,
+        format!("prepared statement \"{name}\" does not exist"),
+    )
 }
 
 /// Whether a connection owes nothing and is outside of any transaction, so that a unit that only reads finds nothing that it
@@ -1069,6 +1131,41 @@ fn first_word(statement: &[u8]) -> String {
         .take_while(|byte| byte.is_ascii_alphabetic());
     word.map(|byte| char::from(byte.to_ascii_lowercase()))
         .collect()
+}
+
+/// Whether a statement has neither parameters nor rows; only a few words are known.
+fn surely_returns_nothing(statement: &Statement) -> bool {
+    const WORDS: &[&str] = &[
+        "abort",
+        "alter",
+        "begin",
+        "commit",
+        "create",
+        "deallocate",
+        "delete",
+        "discard",
+        "drop",
+        "end",
+        "insert",
+        "listen",
+        "lock",
+        "notify",
+        "prepare",
+        "release",
+        "reset",
+        "rollback",
+        "savepoint",
+        "set",
+        "start",
+        "truncate",
+        "unlisten",
+        "update",
+    ];
+    let text = statement.text();
+    statement.content().ends_with(NO_TYPES)
+        && !text.contains(&b'$')
+        && !mentions(text, b"returning")
+        && WORDS.contains(&first_word(text).as_str())
 }
 
 fn make_room(link: &mut Link, id: StatementId, out: &mut Vec<u8>) {

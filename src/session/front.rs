@@ -247,6 +247,15 @@ impl Session {
         if self.waits_to_ask(class) && held.is_some_and(|(link, _)| !link.settled()) {
             return Next::Drain;
         }
+        if let Some((link, _)) = held
+            && link.status == Status::Idle
+            && !link.settled()
+            && !link.owing.owes_client()
+            && !Arc::ptr_eq(&self.params, &link.params)
+        {
+            // Behind the proxy's own question it would run without the settings that go before a unit.
+            return Next::Drain;
+        }
         if let Some((link, true)) = held
             && self.is_in_sent_block()
             && link.replay.may_bounce()
