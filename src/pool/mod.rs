@@ -3,7 +3,7 @@
 //! deadpool makes the connections, counts them and owns them to their end. In front of it stands a queue: as many clients
 //! are let in as the pool may have connections, in the order in which they came, so that nothing above the size is ever
 //! opened. A client that has waited long may be let in on the reserve. Who is let in takes the connection that was used
-//! last from the [`Shelf`], where those lie that nobody uses, or opens one, all in parallel; bounds that pools share are in
+//! last from the shelf, where those lie that nobody uses, or opens one, all in parallel; bounds that pools share are in
 //! [`Ledger`].
 //!
 //! A pool knows how to make a connection and whether an idle one may be used again. It does not know what a statement
