@@ -30,7 +30,7 @@ fn more_than_three_percent_fails() {
     check(20_000, false, "+0.00 %");
     check(20_400, false, "+2.00 %");
     check(20_600, false, "+3.00 %");
-    check(20_601, true, "+3.01 %, WORSE");
+    check(20_602, true, "+3.01 %, WORSE");
     check(20_800, true, "+4.00 %, WORSE");
     check(40_000, true, "+100.00 %, WORSE");
 }

@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// By how much a count may be above the recorded one, in percent. Runs on a busy machine differ by a tenth of a percent.
-pub const TOLERANCE: f64 = 3.0;
+/// By how much a count may be above the recorded one, in percent. Runs differ by some tenths of a percent, and now
+/// and then by two.
+pub const TOLERANCE: u64 = 3;
 
 /// `benches/instructions.toml`.
 #[derive(Debug, PartialEq, Deserialize, Serialize)]
@@ -63,9 +64,9 @@ impl Record {
         };
         #[expect(clippy::cast_precision_loss, reason = "counts are some ten thousand")]
         let percent = (count as f64 / *recorded as f64 - 1.0) * 100.0;
-        if percent > TOLERANCE {
+        if count * 100 > recorded * (100 + TOLERANCE) {
             Verdict::Worse(percent)
-        } else if percent < -TOLERANCE {
+        } else if count * 100 < recorded * (100 - TOLERANCE) {
             Verdict::Better(percent)
         } else {
             Verdict::Same(percent)
