@@ -101,7 +101,7 @@ impl Proxy {
         let mut housekeeping = JoinSet::new();
         housekeeping.spawn(build::keep_house(built.clone()));
         housekeeping.spawn(build::keep_time(built.clone()));
-        housekeeping.spawn(build::end_pins(built.clone()));
+        housekeeping.spawn(build::keep_own_time(built.clone()));
         Ok(Proxy {
             built,
             listeners,

@@ -127,8 +127,10 @@ impl View {
 
     /// Whether a node has answered lately, by the caller's clock. Holds even if the monitor itself is stuck.
     pub fn is_fresh(&self, node: usize, now: Instant) -> bool {
-        self.nodes[node]
-            .seen
-            .is_some_and(|seen| now.saturating_duration_since(seen) <= self.silence_after)
+        // Added, not subtracted: each node is asked this for each read, and a difference of times is dearer than a sum.
+        self.nodes[node].seen.is_some_and(|seen| {
+            seen.checked_add(self.silence_after)
+                .is_none_or(|until| now <= until)
+        })
     }
 }

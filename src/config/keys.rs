@@ -989,8 +989,8 @@ pub(super) static TIMEOUT_QUERY: Key<Bound> = Key {
     path: "timeouts.query",
     shape: BOUND,
     needed: Needed::No,
-    does: "A statement that takes longer is cancelled, as by a cancel request of its client \
-           (`57014`); the time spent waiting for a server connection does not count. If it goes on \
+    does: "A statement that takes longer is cancelled (`57014`, \"canceling statement due to \
+           statement timeout\", with a hint at this key); the time spent waiting for a server connection does not count. If it goes on \
            for as long again, its client is told goodbye. A COMMIT is never cancelled.",
 };
 

@@ -97,31 +97,62 @@ impl Held {
 /// Prepared statements by the names that clients gave them in SQL. They are those of one session: another's are taken
 /// away before it has the connection, and a session has few.
 #[derive(Debug, Default)]
-pub struct OwnNames(Vec<(Box<[u8]>, StatementId)>);
+pub struct OwnNames(Vec<OwnName>);
+
+#[derive(Debug)]
+struct OwnName {
+    name: Box<[u8]>,
+    id: StatementId,
+    /// What takes all names away has been sent since.
+    aged: bool,
+}
 
 impl OwnNames {
     /// What the server has by this name.
     pub fn get(&self, name: &[u8]) -> Option<StatementId> {
-        let found = self.0.iter().find(|(own, _)| **own == *name);
-        found.map(|(_, id)| *id)
+        let found = self.0.iter().find(|own| *own.name == *name);
+        found.map(|own| own.id)
     }
 
     /// The server has a statement by this name.
     pub fn insert(&mut self, name: &[u8], id: StatementId) {
+        self.put(name, id, false);
+    }
+
+    /// The same for one that stands before what takes all of them away.
+    pub fn insert_aged(&mut self, name: &[u8], id: StatementId) {
+        self.put(name, id, true);
+    }
+
+    fn put(&mut self, name: &[u8], id: StatementId, aged: bool) {
         self.remove(name);
-        self.0.push((name.into(), id));
+        self.0.push(OwnName {
+            name: name.into(),
+            id,
+            aged,
+        });
     }
 
     /// The server has no statement by this name any more. Whether it had.
     pub fn remove(&mut self, name: &[u8]) -> bool {
         let before = self.0.len();
-        self.0.retain(|(own, _)| **own != *name);
+        self.0.retain(|own| *own.name != *name);
         self.0.len() < before
     }
 
     /// The server has none.
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// What takes all of them away has been sent: those that come from now on stay.
+    pub fn age(&mut self) {
+        self.0.iter_mut().for_each(|own| own.aged = true);
+    }
+
+    /// It has been done.
+    pub fn clear_aged(&mut self) {
+        self.0.retain(|own| !own.aged);
     }
 
     /// Whether there is none.
@@ -131,8 +162,8 @@ impl OwnNames {
 
     /// Takes out what does not stay, and returns the names.
     pub fn extract(&mut self, mut stays: impl FnMut(&[u8], StatementId) -> bool) -> Vec<Box<[u8]>> {
-        let gone = self.0.extract_if(.., |(name, id)| !stays(name, *id));
-        gone.map(|(name, _)| name).collect()
+        let gone = self.0.extract_if(.., |own| !stays(&own.name, own.id));
+        gone.map(|own| own.name).collect()
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub use held::{Held, OwnNames};
 pub use owed::{CopyIn, Local, Owed, Owing, name_tag};
-pub use params::{Params, Value};
+pub use params::{IDLE_SESSION_TIMEOUT, Params, Value};
 pub use replay::{Again, Bounce, Refusal, Replay};
 pub use statements::{Statement, StatementId, Statements, put_name};
 
@@ -47,7 +47,7 @@ pub struct Link {
     pub dirty: bool,
     /// What functions that nobody has looked into may have left behind: it is taken away before anyone else.
     pub stains: Pins,
-    /// It is being taken away. Nothing is sent behind it.
+    /// It is being taken away, or a setting that nobody may leave on it. Nothing is sent behind that.
     pub wiping: bool,
     /// A statement that takes prepared statements away was forwarded at this moment of `held`, and has not been done yet.
     /// Nothing is sent behind its unit.
@@ -64,6 +64,9 @@ pub struct Link {
     pub bounces: bool,
     /// The node was a standby when the unit in progress was sent.
     pub on_standby: bool,
+    /// One unit is on its way, on a connection that owed nothing before, and all that it does is read: if it is answered as
+    /// reads are, there is nothing to note.
+    pub plain: bool,
     /// The unit in progress may be sent again on this connection after its Bind has failed.
     pub replans: bool,
     /// It follows settings that the server may refuse, and is refused with them. Nothing is sent behind it.
@@ -96,6 +99,10 @@ pub struct Link {
     pub wrote: bool,
     /// The server said that it ends the session; nothing but the end of the stream is expected.
     pub fatal: bool,
+    /// It did so because the session has been idle for too long.
+    pub idled_out: bool,
+    /// What runs is being cancelled because it takes longer than the proxy lets it.
+    pub overdue: bool,
     /// Why the server refused one of the proxy's own statements.
     pub refusal: Option<String>,
     /// Whose are the values that currval and lastval tell of here.

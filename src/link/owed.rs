@@ -17,6 +17,8 @@ pub enum Local {
     ParseComplete,
     /// The statement is gone for this client.
     CloseComplete,
+    /// The statement has no parameters, and returns no rows.
+    NoData,
     /// A write in a pipeline that has already read from a standby.
     MixedPipeline,
 }
@@ -289,6 +291,12 @@ impl Owing {
         self.owns -= usize::from(owed.is_some_and(Owed::is_of_a_name));
         self.skip_copy_ends();
         owed
+    }
+
+    /// All that was owed has been answered.
+    pub fn answered(&mut self) {
+        self.queue.clear();
+        (self.ends, self.parses, self.closes, self.owns) = (0, 0, 0, 0);
     }
 
     /// The server reported an error: what it will skip is dropped, and given to `dropped`. Settings that dropped

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::sql::setting;
+
 /// How a setting's value was given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Value {
@@ -93,6 +95,23 @@ impl Params {
         }
     }
 
+    /// For how many milliseconds the session may idle outside of a transaction, by its own setting; 0 if there is no bound.
+    pub fn idle_limit(&self) -> u32 {
+        match self.0.get(IDLE_SESSION_TIMEOUT) {
+            Some(Value::Plain(text)) => setting::milliseconds(text).unwrap_or(0),
+            Some(Value::Sql(sql)) => setting::constant_ms(sql).unwrap_or(0),
+            None => 0,
+        }
+    }
+
+    /// The same settings for a connection that nobody uses now, which no server is to end for that.
+    #[must_use]
+    pub fn at_leisure(&self) -> Params {
+        let mut params = self.clone();
+        params.unset(IDLE_SESSION_TIMEOUT);
+        params
+    }
+
     /// Whether the setting may be tracked: its name can be written unquoted.
     pub fn trackable(name: &str) -> bool {
         !name.is_empty()
@@ -172,6 +191,10 @@ impl Params {
     }
 }
 
+/// What bounds the time that a session idles outside of a transaction. PostgreSQL manual,
+/// runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT.
+pub const IDLE_SESSION_TIMEOUT: &str = "idle_session_timeout";
+
 /// Settings whose check looks at nothing but the value: what one server has accepted, every other does. The rest may
 /// name a role, a tablespace or anything else that is gone by now.
 const ALWAYS_ACCEPTED: &[&str] = &[
@@ -185,7 +208,7 @@ const ALWAYS_ACCEPTED: &[&str] = &[
     "default_transaction_read_only",
     "extra_float_digits",
     "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
+    IDLE_SESSION_TIMEOUT,
     "intervalstyle",
     "jit",
     "lock_timeout",
@@ -346,6 +369,18 @@ mod tests {
         assert!(refusable(&[], &[("role", sql("r"))]));
         assert!(refusable(&[], &[("default_tablespace", sql("t"))]));
         assert!(refusable(&[("statement_timeout", sql("1"))], &[]));
+    }
+
+    #[test]
+    fn how_long_the_session_may_idle() {
+        let limit = |value: Value| params(&[(IDLE_SESSION_TIMEOUT, value)]).idle_limit();
+        assert_eq!(limit(plain("1min")), 60_000);
+        assert_eq!(limit(sql("'2s'")), 2000);
+        assert_eq!(limit(sql("0")), 0);
+        assert_eq!(limit(plain("soon")), 0);
+        assert_eq!(Params::default().idle_limit(), 0);
+        let both = params(&[("a", plain("x")), (IDLE_SESSION_TIMEOUT, plain("1s"))]);
+        assert_eq!(both.at_leisure(), params(&[("a", plain("x"))]));
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! statement that leaves it lives on for as long as a client uses it.
 
 use std::hash::{Hash, Hasher};
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -128,9 +127,22 @@ impl Statement {
     }
 }
 
-/// Appends the name that the statement has on servers.
+/// Appends the name that the statement has on servers: `pgw_` and its number. By hand, as each Bind takes one, and the
+/// formatting of the standard library is dear.
 pub fn put_name(id: StatementId, out: &mut Vec<u8>) {
-    write!(out, "pgw_{}", id.0).expect("writing to a Vec cannot fail");
+    let mut digits = [0; u64::MAX.ilog10() as usize + 1];
+    let mut at = digits.len();
+    let mut rest = id.0;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(b"pgw_");
+    out.extend_from_slice(&digits[at..]);
 }
 
 /// Statements longer than this are not shared: they would push hundreds of others out.
@@ -271,6 +283,15 @@ mod tests {
 
     fn class(text: &[u8]) -> Class {
         Classifier::new(1 << 20).classify(text, Default::default(), &crate::sql::catalog::TABLES)
+    }
+
+    #[test]
+    fn names_on_servers() {
+        for number in [0, 1, 9, 10, 4711, u64::MAX] {
+            let mut out = b"before".to_vec();
+            put_name(StatementId(number), &mut out);
+            assert_eq!(out, format!("beforepgw_{number}").as_bytes());
+        }
     }
 
     #[test]

@@ -188,8 +188,8 @@ series! {
          forwarded to a peer; failed, if either did not take it in time; dropped, because too many were on their way to \
          that peer; unknown, because no session has the key.";
     TIMEOUTS_TOTAL Counter "pgweir_timeouts_total" ["timeout"]
-        "Times that a bound of proxy.toml was reached, by its key in [timeouts]. The wait for a server connection has \
-         pgweir_pool_checkout_timeouts_total.";
+        "Times that a bound of proxy.toml was reached, by its key in [timeouts], or that a session was idle for \
+         its own idle_session_timeout: idle_session. The wait for a server connection has pgweir_pool_checkout_timeouts_total.";
     ERRORS_TOTAL Counter "pgweir_errors_total" ["sqlstate"]
         "Errors that pgweir itself sent to clients. Errors of PostgreSQL pass through uncounted.";
 

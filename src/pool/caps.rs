@@ -6,13 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use deadpool::managed::{self, WeakPool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Manager;
+use super::Inner;
 use crate::metrics::IntCounter;
 
 /// What a bound is about, on one node.
@@ -77,7 +76,7 @@ struct Entry {
     /// Its name on the node.
     on_node: Box<str>,
     user: Box<str>,
-    pool: WeakPool<Manager>,
+    pool: Weak<Inner>,
 }
 
 impl Entry {
@@ -101,9 +100,9 @@ impl Ledger {
     }
 
     /// Enters a pool, so that others may take its idle connections.
-    pub(super) fn enter(&self, [database, on_node, user]: [&str; 3], pool: WeakPool<Manager>) {
+    pub(super) fn enter(&self, [database, on_node, user]: [&str; 3], pool: Weak<Inner>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.retain(|entry| entry.pool.upgrade().is_some());
+        pools.retain(|entry| entry.pool.strong_count() > 0);
         pools.push(Entry {
             database: database.into(),
             on_node: on_node.into(),
@@ -117,7 +116,7 @@ impl Ledger {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let all = pools.iter().filter(|entry| *entry.on_node == *on_node);
         for pool in all.filter_map(|entry| entry.pool.upgrade()) {
-            pool.retain(|_, _| false);
+            pool.shelf.retain(|_| false);
         }
     }
 
@@ -148,19 +147,16 @@ impl Ledger {
         drop(pools);
         if let Some((_, pool)) = oldest {
             let mut found = false;
-            // The front has been idle for longest.
-            let removed = pool
-                .retain(|_, _| std::mem::replace(&mut found, true))
-                .removed;
-            self.evictions.inc_by(removed.len() as u64);
+            let closed = pool.shelf.retain(|_| std::mem::replace(&mut found, true));
+            self.evictions.inc_by(closed as u64);
         }
     }
 }
 
 /// Since when the connection that has been idle for longest is; `None` if none is idle.
-fn idle_since(pool: &managed::Pool<Manager>) -> Option<Instant> {
+fn idle_since(pool: &Inner) -> Option<Instant> {
     let mut since = None;
-    pool.retain(|member, _| {
+    pool.shelf.retain(|member| {
         since.get_or_insert(member.used);
         true
     });

@@ -4,15 +4,15 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Object, PoolError, Timeouts};
 use tokio::time::{sleep_until, timeout_at};
 
 use super::caps::{Counted, Slot};
-use super::manager::{Member, idle_only, with_slot};
-use super::{Inner, Manager, Opening, Pool, lock};
+use super::manager::{Member, with_slot};
+use super::{Inner, Manager, Pool, lock};
 use crate::server::{self, Server, ServerError};
 use crate::wire::{ClientFacing, Notice, SqlState};
 
@@ -120,12 +120,23 @@ impl Drop for Pooled {
             let fit = object.server.link.reusable() && object.server.unsent.is_empty();
             if !fit || surplus || pool.caps.gives_way(pool.has_waiters()) {
                 drop(Object::take(object));
+            } else {
+                pool.shelf.put(object);
             }
         }
         if !surplus {
             pool.admission.add_permits(1);
         }
         pool.tell_lookers();
+    }
+}
+
+/// A connection that has been asked something. It is closed if nobody waits for its answer any more.
+struct Asked(Option<Object<Manager>>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
     }
 }
 
@@ -150,9 +161,7 @@ impl ClientFacing for CheckoutError {
                 SqlState::InsufficientResources,
                 "query_wait_timeout: no server connection became free",
             )
-            .hint(
-                "All connections that it may have are in use. Shorten transactions, or raise pool.size, or whichever max_connections has been reached.",
-            ),
+            .hint(ALL_IN_USE),
             CheckoutError::Server(error) => match error.refusal() {
                 Some(refusal) => Notice::error(
                     SqlState::ConnectionFailure,
@@ -182,6 +191,9 @@ pub enum Patience {
     Leave,
 }
 
+/// What who waits for a connection, or has waited in vain, can do about it.
+pub const ALL_IN_USE: &str = "All connections that it may have are in use. Shorten transactions, or raise pool.size, or whichever max_connections has been reached.";
+
 /// A client that waits for so long is told that it does.
 pub const NOTICE_AFTER: Duration = Duration::from_secs(5);
 
@@ -208,8 +220,12 @@ impl Pool {
     /// An idle connection that may be used at `now`, if there is one. Never waits.
     pub fn try_checkout(&self, now: Instant) -> Option<Pooled> {
         let admitted = self.0.admission.try_acquire().ok()?;
-        // One that must be asked first goes back to its place.
-        let object = self.0.idle(now).filter(|object| !object.stale)?;
+        let object = self.0.idle(now)?;
+        if self.0.is_stale(&object, now) {
+            // It must be asked first.
+            self.0.shelf.put(object);
+            return None;
+        }
         admitted.forget();
         Some(Pooled::new(object, now, Place::new(&self.0)))
     }
@@ -284,19 +300,10 @@ impl Pool {
         let Some(slot) = pool.caps.try_slot() else {
             return;
         };
-        // deadpool hands out what is idle before it opens another: it is out of sight while that is decided.
-        let now = Instant::now();
-        let mut aside: Vec<_> = std::iter::from_fn(|| pool.idle(now)).collect();
-        let mut open = pin!(pool.open(slot));
-        let first = std::future::poll_fn(|cx| Poll::Ready(open.as_mut().poll(cx))).await;
-        while let Some(object) = aside.pop() {
-            drop(object);
+        if let Ok(object) = pool.open(slot).await {
+            pool.shelf.put(object);
         }
-        let opened = match first {
-            Poll::Ready(opened) => opened,
-            Poll::Pending => open.await,
-        };
-        drop((opened, admitted));
+        drop(admitted);
         pool.tell_lookers();
     }
 }
@@ -304,12 +311,18 @@ impl Pool {
 impl Inner {
     /// An idle connection, the one that was used last.
     fn idle(&self, now: Instant) -> Option<Object<Manager>> {
-        let future = pin!(self.members.timeout_get(&AT_ONCE));
-        let mut cx = Context::from_waker(Waker::noop());
-        match idle_only(now, || future.poll(&mut cx)) {
-            Poll::Ready(object) => object.ok(),
-            Poll::Pending => None,
+        loop {
+            let object = self.shelf.take()?;
+            if object.is_fit(now) {
+                return Some(object);
+            }
+            drop(Object::take(object));
         }
+    }
+
+    /// Whether it has been idle for so long that it must be asked before it is used.
+    fn is_stale(&self, member: &Member, now: Instant) -> bool {
+        now.saturating_duration_since(member.used) >= self.limits.check
     }
 
     async fn find(
@@ -327,9 +340,10 @@ impl Inner {
                 // Before the look, so that nothing comes back unseen between it and the wait.
                 returned.as_mut().enable();
             }
-            if let Some(object) = self.idle(Instant::now()) {
+            let now = Instant::now();
+            if let Some(object) = self.idle(now) {
                 // Boxed, as whatever is rare here: clients wait with room for it, and most of them for a moment only.
-                let object = match object.stale {
+                let object = match self.is_stale(&object, now) {
                     true => Box::pin(self.asked(object)).await,
                     false => Some(object),
                 };
@@ -384,7 +398,7 @@ impl Inner {
         full && (patience == Patience::Wait || self.members.status().size > 0)
     }
 
-    /// Opens a connection; it may be an idle one after all.
+    /// Opens a connection.
     async fn open(&self, slot: Slot) -> Result<Object<Manager>, CheckoutError> {
         let mut future = pin!(self.members.timeout_get(&AT_ONCE));
         let mut slot = Some(slot);
@@ -398,7 +412,7 @@ impl Inner {
                 self.note_success();
                 Ok(object)
             }
-            Err(PoolError::Backend(Opening::Failed(error))) => {
+            Err(PoolError::Backend(error)) => {
                 self.note_failure(&error);
                 Err(CheckoutError::Server(error))
             }
@@ -408,21 +422,21 @@ impl Inner {
 
     /// A connection that has been idle for long is asked whether it still works. If not, neither do those that have been
     /// idle for longer.
-    async fn asked(&self, mut object: Object<Manager>) -> Option<Object<Manager>> {
+    async fn asked(&self, object: Object<Manager>) -> Option<Object<Manager>> {
         let limit = self.members.manager().endpoint().timeout;
-        let server = &mut object.server;
+        let mut asked = Asked(Some(object));
+        let server = &mut asked.0.as_mut()?.server;
         match server::query(server, "", limit).await {
             Ok(_) => {
                 // A simple Query destroys the unnamed statement.
                 server.link.unnamed = None;
-                Some(object)
+                asked.0.take()
             }
             Err(error) => {
                 tracing::info!(%error, "an idle server connection was dead");
-                drop(Object::take(object));
+                drop(asked);
                 let now = Instant::now();
-                let fresh = |used| now.saturating_duration_since(used) < self.limits.check;
-                self.members.retain(|member, _| fresh(member.used));
+                self.shelf.retain(|member| !self.is_stale(member, now));
                 None
             }
         }

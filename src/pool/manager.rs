@@ -12,42 +12,17 @@ use super::{Limits, Owner, Setup, Told};
 use crate::metrics::IntCounter;
 use crate::server::{self, Credentials, Endpoint, Login, Server, ServerError};
 
-/// What the call of deadpool that is running on this thread may do. There is no other way to tell it, for one call.
-#[derive(Debug)]
-enum Wish {
-    /// Hand out what is idle at this time, and open nothing.
-    Idle(Instant),
-    /// Open a connection with these places.
-    Open(Slot),
-}
-
 thread_local! {
-    static WISH: RefCell<Option<Wish>> = const { RefCell::new(None) };
-}
-
-/// Runs `poll` with the rule that only idle connections may be handed out.
-pub(super) fn idle_only<R>(now: Instant, poll: impl FnOnce() -> R) -> R {
-    WISH.set(Some(Wish::Idle(now)));
-    let result = poll();
-    WISH.set(None);
-    result
+    /// Places for the connection that deadpool is to open on this thread. There is no other way to tell it, for one call.
+    static PLACES: RefCell<Option<Slot>> = const { RefCell::new(None) };
 }
 
 /// Runs `poll` with places for a new connection. They are given up if it does not come to that.
 pub(super) fn with_slot<R>(slot: Slot, poll: impl FnOnce() -> R) -> R {
-    WISH.set(Some(Wish::Open(slot)));
+    PLACES.set(Some(slot));
     let result = poll();
-    WISH.set(None);
+    PLACES.set(None);
     result
-}
-
-/// Why a connection could not be made.
-#[derive(Clone, Debug)]
-pub enum Opening {
-    /// Only an idle connection was wanted.
-    NotNow,
-    /// The node could not be used.
-    Failed(Arc<ServerError>),
 }
 
 /// A server connection as its pool has it.
@@ -60,8 +35,6 @@ pub struct Member {
     pub(super) used: Instant,
     /// How long it may be idle.
     pub(super) idle: Duration,
-    /// It has been idle for so long that it must be asked before it is used.
-    pub(super) stale: bool,
     /// Held, not looked at.
     slot: Slot,
 }
@@ -77,7 +50,6 @@ impl Member {
             retires: server.opened + sooner(limits.lifetime),
             idle: sooner(limits.idle),
             used: server.opened,
-            stale: false,
             server,
             slot,
         }
@@ -88,6 +60,17 @@ impl Member {
     pub fn hang_up(self) -> impl Send + 'static {
         self.server.stream.reset();
         self.slot
+    }
+
+    /// Whether it may be used again. Without news from the socket that takes no system call. News on an idle connection are
+    /// its end, or something that the server says to nobody: in both cases another connection is better.
+    pub(super) fn is_fit(&self, now: Instant) -> bool {
+        self.server.link.reusable()
+            && !self.is_retired(now)
+            && matches!(
+                self.server.stream.try_read(&mut [0; 1]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock
+            )
     }
 
     /// Whether its time is up.
@@ -184,16 +167,10 @@ impl Manager {
 
 impl managed::Manager for Manager {
     type Type = Box<Member>;
-    type Error = Opening;
+    type Error = Arc<ServerError>;
 
-    async fn create(&self) -> Result<Box<Member>, Opening> {
-        let slot = match WISH.take() {
-            Some(Wish::Open(slot)) => slot,
-            wish => {
-                WISH.set(wish);
-                return Err(Opening::NotNow);
-            }
-        };
+    async fn create(&self) -> Result<Box<Member>, Arc<ServerError>> {
+        let slot = PLACES.take().expect("the only call hands places in");
         // In a box: logging in takes kilobytes of state, which every checkout would carry about for it.
         match Box::pin(self.open()).await {
             Ok(server) => {
@@ -206,27 +183,17 @@ impl managed::Manager for Manager {
                     address = %self.endpoint.address, database = %self.database, user = %self.user, %error,
                     "server connection not opened"
                 );
-                Err(Opening::Failed(Arc::new(error)))
+                Err(Arc::new(error))
             }
         }
     }
 
-    async fn recycle(&self, member: &mut Box<Member>, _: &Metrics) -> RecycleResult<Opening> {
-        let now = WISH.with_borrow(|wish| match wish {
-            Some(Wish::Idle(now)) => *now,
-            _ => Instant::now(),
-        });
-        if !member.server.link.reusable() || member.is_retired(now) {
-            return Err(RecycleError::message("not to be used again"));
-        }
-        member.stale = now.saturating_duration_since(member.used) >= self.limits.check;
-        // Without news from the socket this is no system call. News on an idle connection are its end, or something
-        // that the server says to nobody: in both cases another connection is better.
-        match member.server.stream.try_read(&mut [0; 1]) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            _ => Err(RecycleError::message(
-                "closed by the server, or no longer idle",
-            )),
+    /// What comes back to deadpool and not to the shelf was on its way to a client that has left.
+    async fn recycle(&self, member: &mut Box<Member>, _: &Metrics) -> RecycleResult<Self::Error> {
+        if member.is_fit(Instant::now()) {
+            Ok(())
+        } else {
+            Err(RecycleError::message("not to be used again"))
         }
     }
 }

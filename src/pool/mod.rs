@@ -1,9 +1,10 @@
 //! Pools of server connections: one per node, database and user.
 //!
-//! deadpool keeps the connections, makes them and checks them. In front of it stands a queue: as many clients are let in
-//! as the pool may have connections, in the order in which they came, so that nothing above the size is ever opened. A
-//! client that has waited long may be let in on the reserve. Who is let in takes the connection that was used last, or
-//! opens one, all in parallel; bounds that pools share are in [`Ledger`].
+//! deadpool makes the connections, counts them and owns them to their end. In front of it stands a queue: as many clients
+//! are let in as the pool may have connections, in the order in which they came, so that nothing above the size is ever
+//! opened. A client that has waited long may be let in on the reserve. Who is let in takes the connection that was used
+//! last from the [`Shelf`], where those lie that nobody uses, or opens one, all in parallel; bounds that pools share are in
+//! [`Ledger`].
 //!
 //! A pool knows how to make a connection and whether an idle one may be used again. It does not know what a statement
 //! is.
@@ -11,6 +12,7 @@
 mod caps;
 mod checkout;
 mod manager;
+mod shelf;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -18,14 +20,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use deadpool::managed::{self, PoolConfig, QueueMode, Timeouts};
+use deadpool::managed::{self, PoolConfig, Timeouts};
 use tokio::sync::{Notify, Semaphore};
 
 use caps::Caps;
 pub use caps::{Ledger, Shared};
 use checkout::Trouble;
-pub use checkout::{CheckoutError, NOTICE_AFTER, Patience, Pooled};
-pub use manager::{Manager, Member, Opening};
+pub use checkout::{ALL_IN_USE, CheckoutError, NOTICE_AFTER, Patience, Pooled};
+pub use manager::{Manager, Member};
+use shelf::Shelf;
 
 use crate::metrics::IntCounter;
 use crate::server::{Credentials, Endpoint, Reported, Server, ServerError};
@@ -103,6 +106,8 @@ pub struct Pool(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     members: managed::Pool<Manager>,
+    /// Those of them that nobody uses.
+    shelf: Shelf,
     limits: Limits,
     setup: Arc<Setup>,
     /// One permit for each connection that the pool may have, less those in use.
@@ -155,17 +160,16 @@ impl Pool {
             max_size: limits.size + limits.reserve + SLACK,
             // No deadline here: checkout() brings its own, and a connect is bounded by its endpoint.
             timeouts: Timeouts::default(),
-            // The connection that was used last is the one whose caches are warm, and the others can age out.
-            queue_mode: QueueMode::Lifo,
+            ..PoolConfig::default()
         };
         let members = managed::Pool::builder(manager)
             .config(config)
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .expect("a runtime is given, which is all that building can fail for");
-        ledger.enter(names, members.weak());
-        Pool(Arc::new(Inner {
+        let pool = Arc::new(Inner {
             members,
+            shelf: Shelf::default(),
             limits,
             setup,
             admission: Semaphore::new(limits.size),
@@ -179,7 +183,9 @@ impl Pool {
             troubled: AtomicBool::new(false),
             trouble: Mutex::default(),
             outstanding,
-        }))
+        });
+        pool.ledger.enter(names, Arc::downgrade(&pool));
+        Pool(pool)
     }
 
     /// The node's address and the bound for connecting to it.
@@ -197,10 +203,9 @@ impl Pool {
 
     /// Connections open, connections idle, and clients that wait.
     pub fn status(&self) -> Status {
-        let status = self.0.members.status();
         Status {
-            size: status.size,
-            idle: status.available.min(status.size),
+            size: self.0.members.status().size,
+            idle: self.0.shelf.len(),
             waiting: self.0.waiting.load(Ordering::Relaxed),
             max: self.0.limits.size + self.0.lent.load(Ordering::Relaxed),
         }
@@ -219,7 +224,7 @@ impl Pool {
 
     /// Closes all connections that nobody uses.
     pub fn close_idle(&self) {
-        self.0.members.retain(|_, _| false);
+        self.0.shelf.retain(|_| false);
     }
 
     /// Closes all connections to a database of this node that nobody uses, whichever pool has them. The database goes by its
@@ -234,8 +239,7 @@ impl Pool {
         let now = Instant::now();
         let keep = if has_clients { self.0.limits.min } else { 0 };
         let mut size = self.0.members.status().size;
-        // The front has been idle for longest.
-        self.0.members.retain(|member, _| {
+        self.0.shelf.retain(|member| {
             let idle = now.saturating_duration_since(member.used) >= member.idle;
             let stays = !member.is_retired(now) && (!idle || size <= keep);
             size -= usize::from(!stays);

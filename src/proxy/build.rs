@@ -33,8 +33,8 @@ use crate::wire::SqlState;
 const CLASSIFIER_BYTES: u64 = 16 * 1024 * 1024;
 const STATEMENT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Metric labels: timeouts, by their keys in `[timeouts]`.
-const TIMEOUTS: [&str; 8] = [
+/// Metric labels: timeouts, by their keys in `[timeouts]`; `idle_session` is a setting of sessions.
+const TIMEOUTS: [&str; 9] = [
     "login",
     "connect",
     "cancel",
@@ -43,6 +43,7 @@ const TIMEOUTS: [&str; 8] = [
     "transaction",
     "query",
     "client_write",
+    "idle_session",
 ];
 
 /// How often idle connections are looked at.
@@ -158,6 +159,7 @@ pub(super) fn settings(built: &Built, config: Config) -> Settings {
 fn session_timeouts(timeouts: &config::Timeouts, epoch: Instant) -> SessionTimeouts {
     SessionTimeouts {
         client_idle: timeouts.client_idle,
+        idle_session: None,
         idle_in_transaction: timeouts.idle_in_transaction,
         transaction: timeouts.transaction,
         query: timeouts.query,
@@ -509,14 +511,15 @@ async fn sweep_every(pace: Duration, built: &Built, any: &SessionTimeouts) {
     }
 }
 
-/// Looks for sessions that have kept a connection for their sequences for long enough.
-pub(super) async fn end_pins(built: Arc<Built>) {
+/// Looks for sessions that have kept a connection for their sequences for long enough, and for those that are beyond a bound
+/// of their own.
+pub(super) async fn keep_own_time(built: Arc<Built>) {
     let epoch = built.databases.epoch;
-    let mut ticks = tokio::time::interval(relay::PIN_PACE);
+    let mut ticks = tokio::time::interval(relay::OWN_PACE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        relay::sweep_pins(&built.shared, epoch);
+        relay::sweep_own(&built.shared, epoch);
     }
 }
 

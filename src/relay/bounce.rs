@@ -7,7 +7,6 @@ use super::log;
 use super::run::{Held, Relay};
 use crate::link::{Again, Refusal};
 use crate::sql::{Access, Class, Reason};
-use crate::wire::{Notice, SqlState};
 
 /// How often a unit is sent again; the last time to the primary.
 const MAX_RETRIES: u8 = 2;
@@ -91,10 +90,7 @@ impl Relay {
         self.put_back(units);
         if std::mem::take(&mut self.flags.cancelled) {
             // What the standby was asked to cancel had failed already; for the client it was still running.
-            self.reject_front(&Notice::error(
-                SqlState::QueryCanceled,
-                "canceling statement due to user request",
-            ));
+            self.reject_front(&self.cancelled());
         }
     }
 

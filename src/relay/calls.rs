@@ -105,10 +105,15 @@ impl Relay {
             shapes.count_bounce(shape);
         }
         for _ in 0..received.units {
-            let Some((shape, call)) = self.calls.ended(standby) else {
-                return;
-            };
-            shapes.count(shape, call);
+            self.count_call(standby);
+        }
+    }
+
+    /// A unit has been answered.
+    #[inline]
+    pub(super) fn count_call(&mut self, standby: bool) {
+        if let Some((shape, call)) = self.calls.ended(standby) {
+            self.shared.classifier.shapes().count(shape, call);
         }
     }
 }

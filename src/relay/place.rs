@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::pools::Mode;
 use super::run::{Begin, End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
-use crate::pool::{CheckoutError, NOTICE_AFTER, Patience};
+use crate::pool::{ALL_IN_USE, CheckoutError, NOTICE_AFTER, Patience};
 use crate::sql::catalog::Catalog;
 use crate::sql::{Class, Reason, SessionEffect, TxEffect};
 use crate::wire::{Notice, Severity, SqlState};
@@ -208,8 +208,7 @@ impl Relay {
 /// What a client hears that waits for long.
 fn queued() -> Notice {
     let text = "no server connection is free, the client is being queued";
-    Notice::remark(SqlState::InsufficientResources, text)
-        .hint("All connections that it may have are in use. Shorten transactions, or raise pool.size, or whichever max_connections has been reached.")
+    Notice::remark(SqlState::InsufficientResources, text).hint(ALL_IN_USE)
 }
 
 /// What a client of statement pooling is told that asks for a transaction block.

@@ -3,7 +3,7 @@
 //! A cancel request is not sent to a server from here: the session's own task does it, because only that task knows
 //! what the client runs at this moment, and keeps the server connection to itself until the cancel has arrived.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use atomic_waker::AtomicWaker;
@@ -11,7 +11,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use hashbrown::HashMap;
 use subtle::ConstantTimeEq;
 
-use super::timeouts::Noted;
+use super::timeouts::{Noted, SessionTimeouts};
 use super::{key, log};
 use crate::config::PeerId;
 
@@ -82,8 +82,26 @@ impl std::ops::Deref for Seat {
     }
 }
 
+impl Seat {
+    /// From now on the session is under these bounds; `None` if there are none to look for.
+    pub(super) fn bound_by(&self, bounds: Option<Arc<SessionTimeouts>>) {
+        let own = |bounds: &Option<Arc<SessionTimeouts>>| {
+            bounds.as_ref().is_some_and(|bounds| bounds.are_own())
+        };
+        let is = own(&bounds);
+        let was = own(&self.slot.noted.bounds.swap(bounds));
+        let counted = &self.registry.own_bounds;
+        match (was, is) {
+            (false, true) => _ = counted.fetch_add(1, Ordering::Relaxed),
+            (true, false) => _ = counted.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.bound_by(None);
         self.registry.slots().remove(&self.slot.process);
     }
 }
@@ -95,6 +113,8 @@ pub struct Registry {
     id: Option<PeerId>,
     slots: Mutex<HashMap<i32, Arc<Slot>, foldhash::fast::RandomState>>,
     draining: AtomicBool,
+    /// Sessions with a bound that they have set themselves.
+    own_bounds: AtomicUsize,
 }
 
 impl Registry {
@@ -190,6 +210,11 @@ impl Registry {
         }
     }
 
+    /// Whether any session has a bound that it has set itself.
+    pub(super) fn has_own_bounds(&self) -> bool {
+        self.own_bounds.load(Ordering::Relaxed) > 0
+    }
+
     /// Sessions connected.
     pub fn len(&self) -> usize {
         self.slots().len()
@@ -280,6 +305,22 @@ mod tests {
         assert_ne!(b.process, 77);
         assert!(b.process > 0);
         assert_eq!(registry.len(), 2);
+    }
+
+    #[test]
+    fn bounds_of_sessions_own_are_counted() {
+        let registry = Arc::new(Registry::default());
+        let bounds = Arc::new(SessionTimeouts::none());
+        let a = registry.enter(None, 4).expect("random numbers");
+        let b = registry.enter(None, 4).expect("random numbers");
+        assert!(bounds.with_idle_limit(0).is_none());
+        a.bound_by(bounds.with_idle_limit(5));
+        b.bound_by(bounds.with_idle_limit(5));
+        a.bound_by(bounds.with_idle_limit(7));
+        a.bound_by(None);
+        assert!(registry.has_own_bounds());
+        drop(b);
+        assert!(!registry.has_own_bounds());
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pool, Pooled, Setup};
 use crate::route::Role;
-use crate::session::{LinkError, Next, Session};
+use crate::session::{LinkError, Next, OVERDUE, Session};
 use crate::sql::catalog::{Catalog, Change};
 use crate::sql::{self, Class, Pins, Reason};
 use crate::wire::frame::HEADER;
@@ -111,6 +111,8 @@ pub(super) struct Flags {
     pub(super) pins: Pins,
     /// Since when its connection has been kept for its sequences has been noted.
     pub(super) pin_noted: bool,
+    /// The session's own bound on idleness that is watched; 0 if there is none.
+    pub(super) idle_limit: u32,
 }
 
 /// What goes before the bytes of a client.
@@ -171,7 +173,8 @@ impl Relay {
         session: Session,
         home: Option<(Pooled, usize)>,
     ) -> Relay {
-        slot.noted.begin(&pools.timeouts);
+        let idle_limit = session.idle_limit();
+        slot.bound_by(pools.timeouts.with_idle_limit(idle_limit));
         Relay {
             shared,
             pools: Present::new(&pools),
@@ -193,7 +196,10 @@ impl Relay {
             ending: None,
             calls: Calls::default(),
             detour: Detour::default(),
-            flags: Flags::default(),
+            flags: Flags {
+                idle_limit,
+                ..Flags::default()
+            },
         }
     }
 
@@ -264,7 +270,7 @@ impl Relay {
             self.pools = Present::new(&next);
         }
         self.session.follow_sequences(&self.pools.sequences);
-        self.slot.noted.begin(&self.pools.timeouts);
+        self.note_bounds();
     }
 
     /// Writes what the client is still to read, for a bounded time.
@@ -331,14 +337,20 @@ impl Relay {
     /// A cancel request has come: for a statement that waits, for one that runs, or too late.
     pub(super) fn cancel(&mut self) {
         if self.waiting.take().is_some() || self.stop_listening() {
-            let notice = Notice::error(
-                SqlState::QueryCanceled,
-                "canceling statement due to user request",
-            );
-            self.reject_front(&notice);
+            self.reject_front(&self.cancelled());
             return;
         }
         self.cancel_running(|shared, node, server| cancel::cancel(shared, node, server));
+    }
+
+    /// What a client hears whose statement has been cancelled before a server could say so.
+    pub(super) fn cancelled(&self) -> Notice {
+        let error = |text| Notice::error(SqlState::QueryCanceled, text);
+        if self.flags.timed_out {
+            let [text, hint] = OVERDUE;
+            return error(text).hint(hint);
+        }
+        error("canceling statement due to user request")
     }
 
     /// Has what runs cancelled, in this way, unless that is being done or nothing runs.
@@ -479,6 +491,18 @@ impl Relay {
         let link = &mut held.server.link;
         let sent = &self.shared.metrics.client_sent_bytes;
         let calls = &mut self.calls;
+        if session.answers_plainly(link, chunk) {
+            sent.inc_by(chunk.len() as u64);
+            calls.note_bytes(chunk.len());
+            Relay::to_client(client, output, cx, chunk)?;
+            self.flags.recheck |= !self.input.is_empty();
+            self.flags.ended = true;
+            self.flags.idle = true;
+            self.flags.cancelled = false;
+            self.detour = Detour::default();
+            self.count_call(standby);
+            return self.release();
+        }
         let result = compose(|out| {
             let result = session.receive(link, chunk, standby, out);
             let bytes = match &result {
@@ -608,6 +632,16 @@ impl Relay {
             held.server.unsent.extend_from_slice(&out);
             return Ok(());
         }
+        if stays || !link.dirty {
+            let server = &mut *held.server;
+            let mut out = Vec::new();
+            self.session.leave_at_leisure(&mut server.link, &mut out);
+            if server.link.wiping {
+                server.unsent.extend_from_slice(&out);
+                return Ok(());
+            }
+        }
+        let link = &mut held.server.link;
         if stays {
             if pinned {
                 self.ask_for_pins();

@@ -3,7 +3,8 @@
 //!
 //! No session has a timer of its own. Each notes when its phase began, which takes a clock reading where a timeout is set
 //! and nothing where none is; one task looks at all of them in a while and wakes those that are overdue. Another looks at
-//! sessions that keep their connection for what their sequences gave last, while there are any.
+//! sessions that keep their connection for what their sequences gave last, and at those with an `idle_session_timeout` of
+//! their own, while there are any.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,14 +21,17 @@ use crate::wire::{Notice, SqlState, Status};
 /// How long a session that sends nothing keeps its connection for what its sequences gave last (routing.md §2.4).
 const SEQUENCE_PIN: Duration = Duration::from_secs(1);
 
-/// How often such sessions are looked at, while there are any.
-pub const PIN_PACE: Duration = Duration::from_millis(100);
+/// How often sessions are looked at that keep a connection for their sequences, or have a bound of their own, while there
+/// are any.
+pub const OWN_PACE: Duration = Duration::from_millis(100);
 
 /// Bounds on phases; `None` is no bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionTimeouts {
     /// A client that sends nothing, outside of a transaction.
     pub client_idle: Option<Duration>,
+    /// The same, by the session's own `idle_session_timeout`.
+    pub idle_session: Option<Duration>,
     /// A client that sends nothing inside a transaction.
     pub idle_in_transaction: Option<Duration>,
     /// A transaction, from its first statement to its end.
@@ -54,6 +58,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     ClientIdle,
+    IdleSession,
     IdleInTransaction,
     Transaction,
     Query,
@@ -61,10 +66,11 @@ pub(super) enum Overdue {
 }
 
 impl Overdue {
-    /// The key in `[timeouts]`, which is the metric's label.
+    /// The key in `[timeouts]`, which is the metric's label, or `idle_session`.
     fn as_str(self) -> &'static str {
         match self {
             Overdue::ClientIdle => "client_idle",
+            Overdue::IdleSession => "idle_session",
             Overdue::IdleInTransaction => "idle_in_transaction",
             Overdue::Transaction => "transaction",
             Overdue::Query => "query",
@@ -77,7 +83,7 @@ impl Overdue {
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     /// The session's bounds; none until it begins, and while there are none to look for.
-    bounds: ArcSwapOption<SessionTimeouts>,
+    pub(super) bounds: ArcSwapOption<SessionTimeouts>,
     /// The phase in the two lowest bits, since when above them.
     phase: AtomicU64,
     /// Since when the transaction is open; 0 if none is.
@@ -89,15 +95,17 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    /// The session begins, or goes on, under these bounds.
-    pub(super) fn begin(&self, bounds: &Arc<SessionTimeouts>) {
-        self.bounds.store(bounds.are_set().then(|| bounds.clone()));
-    }
-
     /// Whether a connection has been kept for sequences for long enough.
     fn is_pin_over(&self, now: u64) -> bool {
         let since = self.pinned.load(Ordering::Relaxed);
         since > 0 && u128::from(now.saturating_sub(since)) >= SEQUENCE_PIN.as_millis()
+    }
+
+    /// Whether the session is beyond any of its bounds.
+    fn is_overdue(&self, now: u64) -> bool {
+        let bounds = self.bounds.load();
+        let bounds = bounds.as_ref();
+        bounds.is_some_and(|bounds| bounds.overdue(self, now).is_some())
     }
 
     fn phase(&self) -> (Phase, u64) {
@@ -134,6 +142,7 @@ impl SessionTimeouts {
     pub fn none() -> SessionTimeouts {
         SessionTimeouts {
             client_idle: None,
+            idle_session: None,
             idle_in_transaction: None,
             transaction: None,
             query: None,
@@ -142,9 +151,27 @@ impl SessionTimeouts {
         }
     }
 
+    /// These bounds, and so many milliseconds of idleness by the session's own setting, unless they are 0; `None` if there is
+    /// nothing to look for.
+    pub(super) fn with_idle_limit(self: &Arc<Self>, ms: u32) -> Option<Arc<SessionTimeouts>> {
+        if ms == 0 {
+            return self.are_set().then(|| self.clone());
+        }
+        Some(Arc::new(SessionTimeouts {
+            idle_session: Some(Duration::from_millis(ms.into())),
+            ..**self
+        }))
+    }
+
+    /// Whether a session has one of them by its own setting.
+    pub(super) fn are_own(&self) -> bool {
+        self.idle_session.is_some()
+    }
+
     fn all(&self) -> impl Iterator<Item = Duration> {
         [
             self.client_idle,
+            self.idle_session,
             self.idle_in_transaction,
             self.transaction,
             self.query,
@@ -183,6 +210,15 @@ impl SessionTimeouts {
             _ if beyond(noted.unread.load(Ordering::Relaxed), self.client_write) => {
                 Some(Overdue::ClientWrite)
             }
+            // The shorter one is what it is told.
+            Phase::Idle
+                if beyond(since, self.idle_session)
+                    && self
+                        .client_idle
+                        .is_none_or(|bound| Some(bound) > self.idle_session) =>
+            {
+                Some(Overdue::IdleSession)
+            }
             Phase::Idle if beyond(since, self.client_idle) => Some(Overdue::ClientIdle),
             Phase::IdleInTransaction if beyond(since, self.idle_in_transaction) => {
                 Some(Overdue::IdleInTransaction)
@@ -197,22 +233,22 @@ impl SessionTimeouts {
 /// Wakes the sessions that are overdue. `any` tells the time that all bounds count by.
 pub fn sweep(registry: &Registry, any: &SessionTimeouts) {
     let now = any.now();
-    registry.expire(|slot| {
-        let bounds = slot.noted.bounds.load();
-        let bounds = bounds.as_ref();
-        bounds.is_some_and(|bounds| bounds.overdue(&slot.noted, now).is_some())
-    });
+    registry.expire(|slot| slot.noted.is_overdue(now));
 }
 
-/// Wakes the sessions that have kept a connection for their sequences for long enough. `epoch` is that of all bounds.
-pub fn sweep_pins(shared: &Shared, epoch: Instant) {
+/// Wakes the sessions that have kept a connection for their sequences for long enough, and those that are beyond a bound of
+/// their own. Where there are none of either kind, nobody is looked at. `epoch` is that of all bounds.
+pub fn sweep_own(shared: &Shared, epoch: Instant) {
     let reason = PinReason::Sequence.index();
     let metrics = &shared.metrics;
-    if metrics.pins.at(reason).get() == metrics.pins_ended.at(reason).get() {
+    let pinned = metrics.pins.at(reason).get() != metrics.pins_ended.at(reason).get();
+    let bound = shared.registry.has_own_bounds();
+    if !pinned && !bound {
         return;
     }
     let now = since(epoch);
-    shared.registry.expire(|slot| slot.noted.is_pin_over(now));
+    let is_due = |noted: &Noted| (bound && noted.is_overdue(now)) || noted.is_pin_over(now);
+    shared.registry.expire(|slot| is_due(&slot.noted));
 }
 
 fn since(epoch: Instant) -> u64 {
@@ -226,9 +262,22 @@ impl Relay {
         if self.flags.pins.has(PinReason::Sequence) || self.flags.pin_noted {
             self.note_sequence_pin();
         }
-        if self.pools.timeouts.are_set() {
+        let idle_limit = self.session.idle_limit();
+        if idle_limit != self.flags.idle_limit {
+            self.note_bounds();
+        }
+        if idle_limit > 0 || self.pools.timeouts.are_set() {
             self.note_phase_now();
         }
+    }
+
+    /// Notes the bounds that the session is under: those of its pools, and its own.
+    #[cold]
+    pub(super) fn note_bounds(&mut self) {
+        let idle_limit = self.session.idle_limit();
+        self.flags.idle_limit = idle_limit;
+        let bounds = self.pools.timeouts.with_idle_limit(idle_limit);
+        self.slot.bound_by(bounds);
     }
 
     /// Notes since when the session has been quiet on a connection that it keeps for its sequences.
@@ -290,8 +339,9 @@ impl Relay {
     /// The session has been woken because it is overdue, unless it has gone on in the meantime.
     pub(super) fn expire(&mut self) -> Result<(), End> {
         self.lapse_pin()?;
-        let timeouts = &self.pools.timeouts;
-        let Some(overdue) = timeouts.overdue(&self.slot.noted, timeouts.now()) else {
+        let noted = &self.slot.noted;
+        let timeouts = noted.bounds.load_full();
+        let Some(overdue) = timeouts.and_then(|bounds| bounds.overdue(noted, bounds.now())) else {
             return Ok(());
         };
         let committing = self
@@ -316,6 +366,11 @@ impl Relay {
             Overdue::ClientIdle => (
                 SqlState::IdleSessionTimeout,
                 "client_idle_timeout: the connection has been idle for too long",
+            ),
+            // PostgreSQL's words, because it is PostgreSQL's setting.
+            Overdue::IdleSession => (
+                SqlState::IdleSessionTimeout,
+                "terminating connection due to idle-session timeout",
             ),
             Overdue::IdleInTransaction => (
                 SqlState::IdleInTransactionSessionTimeout,
@@ -343,6 +398,12 @@ impl Relay {
         if self.waiting.is_some() {
             // It has run before, and waits to run elsewhere.
             return self.cancel();
+        }
+        if let Some(held) = self.held.as_mut().filter(|_| self.cancelling.is_none()) {
+            let link = &mut held.server.link;
+            link.overdue = true;
+            // Its end is to be seen.
+            link.plain = false;
         }
         self.cancel_running(cancel_unless_done);
     }
@@ -397,6 +458,27 @@ mod tests {
         assert_eq!(timeouts.overdue(&noted, 8499), None);
         assert_eq!(timeouts.overdue(&noted, 8500), Some(Overdue::ClientWrite));
         assert_eq!(timeouts.pace(), Some(Duration::from_millis(100)));
+        // The session's own bound, and which of two is told.
+        noted.unread.store(0, Ordering::Relaxed);
+        let check = |client_idle, ms, phase, expected| {
+            noted.enter(phase, 1000);
+            let timeouts = Arc::new(SessionTimeouts {
+                client_idle,
+                ..SessionTimeouts::none()
+            });
+            let bounds = timeouts.with_idle_limit(ms).expect("a bound");
+            assert_eq!(bounds.overdue(&noted, 1499), None);
+            assert_eq!(bounds.overdue(&noted, 1500), expected);
+        };
+        let half = Some(second / 2);
+        check(None, 500, Phase::Idle, Some(Overdue::IdleSession));
+        check(Some(second), 500, Phase::Idle, Some(Overdue::IdleSession));
+        check(half, 1000, Phase::Idle, Some(Overdue::ClientIdle));
+        check(half, 500, Phase::Idle, Some(Overdue::ClientIdle));
+        check(half, 0, Phase::Idle, Some(Overdue::ClientIdle));
+        for phase in [Phase::Waiting, Phase::Query, Phase::IdleInTransaction] {
+            check(half, 500, phase, None);
+        }
         assert_eq!(SessionTimeouts::none().pace(), None);
     }
 }

@@ -108,6 +108,16 @@ pub async fn welcome(
             return Err(refused(&error));
         }
     };
+    if params.idle_limit() > 0 {
+        // It is checked now, and the proxy's affair: the server would end an idle connection of the pool.
+        match server::apply(&mut server, b"RESET idle_session_timeout", APPLY).await {
+            Ok(_) => server.link.params = Arc::new(params.at_leisure()),
+            Err(error) => {
+                drop(server.into_closed());
+                return Err(refused(&error));
+            }
+        }
+    }
     drop(server);
     let mut messages = Vec::new();
     // What a session is told of this is its listener's affair.

@@ -70,12 +70,57 @@ impl ClientFacing for LinkError {
     }
 }
 
+/// PostgreSQL's words for a statement that takes too long, and whose bound it is.
+pub const OVERDUE: [&str; 2] = [
+    "canceling statement due to statement timeout",
+    "The bound is timeouts.query of the proxy.",
+];
+
+/// Whether these bytes are results of reads and the end of their unit, in whole messages.
+#[inline]
+fn is_plain_answer(chunk: &[u8]) -> bool {
+    let Some(mut rest) = chunk.strip_suffix(READY_IDLE) else {
+        return false;
+    };
+    while let Ok(Some(header)) = frame::header(rest, frame::MAX_SERVER_BODY) {
+        let is_known = match header.tag {
+            b'D' | b'T' | b'1' | b'2' | b'n' => true,
+            // Other tags may tell of changes to the session.
+            b'C' => rest[HEADER..].starts_with(b"SELECT "),
+            _ => false,
+        };
+        let Some(next) = rest.get(header.total()..).filter(|_| is_known) else {
+            return false;
+        };
+        rest = next;
+    }
+    rest.is_empty()
+}
+
 const DISCARD_ALL: &[u8] = b"DISCARD ALL\0";
 const DEALLOCATE: &[u8] = b"DEALLOCATE\0";
 /// Tags of the statements that take prepared statements away.
 const FORGETTING: [&[u8]; 3] = [DISCARD_ALL, b"DEALLOCATE ALL\0", DEALLOCATE];
 
+/// The end of a unit outside of any transaction.
+const READY_IDLE: &[u8] = b"Z\0\0\0\x05I";
+
 impl Session {
+    /// Whether a chunk of server bytes is the whole answer to a read that is alone on its way, as reads are answered: then
+    /// it passes as it is, the unit has ended, and there is nothing else to it. Otherwise it is for [`Session::receive`],
+    /// which looks for the same first: this spares those who ask what they would make of its result.
+    #[inline]
+    pub fn answers_plainly(&mut self, link: &mut Link, chunk: &[u8]) -> bool {
+        let is_plain = std::mem::take(&mut link.plain) && is_plain_answer(chunk);
+        if is_plain {
+            link.owing.answered();
+            if !link.replay.is_empty() {
+                link.replay.answered();
+            }
+        }
+        is_plain
+    }
+
     /// Reads a chunk of server bytes. Either the chunk, or part of it, passes as it is, or `out` gets what the client is
     /// to see. `standby` tells the role of the server's node.
     ///
@@ -88,6 +133,15 @@ impl Session {
         standby: bool,
         out: &mut Vec<u8>,
     ) -> Result<Received, LinkError> {
+        if self.answers_plainly(link, chunk) {
+            return Ok(Received {
+                verbatim: Some(0..chunk.len()),
+                ended: true,
+                units: 1,
+                idle: true,
+                ..Received::default()
+            });
+        }
         if link.partial.is_empty() {
             return self.read(link, chunk, standby, out);
         }
@@ -205,6 +259,7 @@ impl Session {
             .or_else(|| steer::in_words(body))
             .or_else(|| self.in_own_words(body, refused))
             .or_else(|| self.in_words_of_sequences(body))
+            .or_else(|| in_words_of_timeout(link, body))
     }
 
     /// What comes before the first of a result is held back while the unit may run elsewhere. The message at `at` ends that:
@@ -273,6 +328,11 @@ impl Session {
                 Local::CloseComplete => {
                     self.confirm(&link.replay);
                     out.extend_from_slice(b"3\0\0\0\x04");
+                }
+                Local::NoData => {
+                    frame::put_header(out, b't', 2);
+                    out.extend_from_slice(&[0, 0]);
+                    frame::put_header(out, b'n', 0);
                 }
                 Local::MixedPipeline => mixed_pipeline().put(out),
             }
@@ -442,10 +502,10 @@ impl Session {
                 if discard {
                     link.discarded();
                 }
-                link.wiping = false;
+                let wiped = std::mem::take(&mut link.wiping);
                 link.guarded &= matches!(link.owing.front(), Some(Owed::Injected { .. }));
                 link.status = status;
-                if let Some(cold) = self.cold.as_mut().filter(|_| !discard) {
+                if let Some(cold) = self.cold.as_mut().filter(|_| !discard && !wiped) {
                     cold.restate = false;
                 }
                 return Ok(Verdict::Swallow);
@@ -529,6 +589,7 @@ impl Session {
             link.unsaid = None;
             received.units += 1;
             link.own_words = None;
+            link.overdue = false;
         }
         link.failed = false;
         link.copy_failed = false;
@@ -602,6 +663,8 @@ impl Session {
         received.refused |= standby && backend::error_field(body, b'C') == Some(b"25006");
         if backend::is_fatal(body) {
             link.fatal = true;
+            let code = backend::error_field(body, b'C');
+            link.idled_out = link.owing.is_empty() && code == Some(b"57P05");
             link.replay.doomed(bounce::doom(body));
             // A session that has nothing on this connection outlives it: `relay` words the error then.
             if link.copy_failed {
@@ -669,14 +732,14 @@ impl Session {
     }
 
     /// Whether the session ends with its connection: it is in a transaction block there that is not about to end, and cannot
-    /// begin again elsewhere.
+    /// begin again elsewhere; or it has been idle on it for longer than its server lets it.
     pub fn dies_with(&self, link: &Link) -> bool {
         let in_block = match link.status {
             Status::Idle => self.is_in_sent_block(),
             // It is being left.
             _ => !self.is_in_unsent_block(),
         };
-        in_block && !link.committing && link.replay.lost().is_none()
+        link.idled_out || (in_block && !link.committing && link.replay.lost().is_none())
     }
 
     /// "cached plan must not change result type": wherever the statement has been planned it will fail.
@@ -771,7 +834,7 @@ impl Session {
         match link.forgetting.take() {
             Some(moment) if all => {
                 link.held.clear_before(moment);
-                link.own_names.clear();
+                link.own_names.clear_aged();
             }
             // It was one of several in a Query.
             None if all => {
@@ -873,6 +936,31 @@ fn refusal(body: &[u8]) -> String {
 /// The proxy's own error, in place of the one that it has had the server raise.
 fn refusal_of(link: &mut Link, in_own_place: bool) -> Option<Vec<u8>> {
     link.own_words.take_if(|_| in_own_place)
+}
+
+/// The server's error for a statement that the proxy has had cancelled: nobody has asked for that.
+fn in_words_of_timeout(link: &Link, body: &[u8]) -> Option<Vec<u8>> {
+    const BY_USER: &[u8] = b"\0Mcanceling statement due to user request\0";
+    if !link.overdue || backend::error_field(body, b'C') != Some(b"57014") {
+        return None;
+    }
+    // In another language the server's words stay.
+    let at = memchr::memmem::find(body, BY_USER)?;
+    let after = body[at + BY_USER.len()..].strip_suffix(b"\0")?;
+    let [text, hint] = OVERDUE;
+    Some(
+        [
+            &body[..at],
+            b"\0M",
+            text.as_bytes(),
+            b"\0",
+            after,
+            b"H",
+            hint.as_bytes(),
+            b"\0\0",
+        ]
+        .concat(),
+    )
 }
 
 /// A statement that the client has prepared could not be prepared again, and so it does not exist, or its transaction has

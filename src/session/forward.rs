@@ -4,21 +4,22 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::front::{Context, FUNCTION_CALL};
+use super::front::{Context, FUNCTION_CALL, Frames};
 use super::listen::NO_TYPES;
 use super::named::{self, NOTHING};
 use super::sequence::DISCARD_SEQUENCES;
 use super::settings::MAX_SETTINGS;
-use super::{Group, NameChange, OWN_NAMES, Session, Stream, bounce, inject, steer};
+use super::transaction::put_refusal;
+use super::{Cold, Group, NameChange, OWN_NAMES, Portal, Session, Stream, bounce, inject, steer};
 use crate::link::{Link, Local, Owed, Params, Statement, StatementId, name_tag, put_name};
 use crate::sql::catalog::change;
 use crate::sql::{
-    self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, savepoint,
-    setting,
+    self, Access, Class, PinReason, Reason, SessionEffect, TxEffect, deallocate_target, mentions,
+    savepoint, setting,
 };
-use crate::wire::Status;
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
+use crate::wire::{Notice, SqlState, Status};
 
 /// Largest unit that is kept to be sent again.
 pub(super) const MAX_REPLAY: usize = 16 * 1024;
@@ -39,6 +40,20 @@ impl Session {
         context: Context<'_>,
         out: &mut Vec<u8>,
     ) -> bool {
+        link.plain = false;
+        let plain = class.filter(|class| is_plain_ground(link) && self.is_plain(*class));
+        if let Some(class) = plain {
+            if is_one_query(bytes) {
+                self.forward_plain_query(bytes, class, link, context);
+                return true;
+            }
+            if let Some(run) = Run::of(bytes)
+                && let Some(verbatim) =
+                    self.forward_plain_run(&run, bytes, class, link, context, out)
+            {
+                return verbatim;
+            }
+        }
         if self.stream.left > 0 {
             self.stream.left -= bytes.len();
             return true;
@@ -82,6 +97,108 @@ impl Session {
             Session::bounces_no_more(link);
         }
         writer.finish()
+    }
+
+    /// Whether a unit of this class reads, does nothing else that concerns its session or its connection, and finds the
+    /// session outside of any transaction and waiting for nothing.
+    #[inline]
+    pub(super) fn is_plain(&self, class: Class) -> bool {
+        let reads = class.access == Access::Read
+            && class.tx == TxEffect::None
+            && class.session == SessionEffect::None
+            && class.reason != Reason::Ddl
+            && !class.uses_sequence();
+        reads
+            && self.stream.left == 0
+            && !self.group.open
+            && !self.has_block()
+            && self.pins().is_empty()
+            && self.cold.as_deref().is_none_or(Cold::is_quiet)
+    }
+
+    /// [`Session::forward`] for a Query that only reads, on plain ground: what is left of it then.
+    fn forward_plain_query(
+        &mut self,
+        bytes: &[u8],
+        class: Class,
+        link: &mut Link,
+        context: Context<'_>,
+    ) {
+        link.plain = true;
+        link.replans = false;
+        if self.may_bounce(bytes, Some(class), link, context) {
+            link.replay.keep(bytes, true, false);
+        }
+        if self.unnamed.is_some() {
+            self.set_unnamed(None, link);
+        }
+        link.unnamed = None;
+        link.owing.push(Owed::Query {
+            write: false,
+            sets: 0,
+        });
+    }
+
+    /// The same for a group that runs one statement, if the connection has that, or it is the unnamed one and comes with the
+    /// group. `None` for any other, and then nothing has been done.
+    fn forward_plain_run(
+        &mut self,
+        run: &Run<'_>,
+        bytes: &[u8],
+        class: Class,
+        link: &mut Link,
+        context: Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Option<bool> {
+        let statement = match run.parse {
+            Some(parse) => self.intern(parse, context),
+            None => self.statement(run.statement)?.clone(),
+        };
+        let id = statement.id;
+        let is_there = match run.statement {
+            b"" => run.parse.is_some() || link.unnamed == Some(id),
+            _ => !statement.by_sql && link.has(id),
+        };
+        if !is_there {
+            return None;
+        }
+        link.plain = true;
+        link.replans = run.describes && self.may_be_sent_again(bytes);
+        let bounces = self.may_bounce(bytes, Some(class), link, context);
+        if bounces || link.replans {
+            link.replay.keep(bytes, bounces, false);
+        }
+        if run.parse.is_some() {
+            self.note_prepared(statement.class);
+            self.set_unnamed(Some(statement), link);
+            link.unnamed = Some(id);
+            link.owing.push(Owed::Parse {
+                swallow: false,
+                named: false,
+                unnamed: true,
+                id: Some(id),
+            });
+        }
+        link.owing.push(Owed::Bind {
+            id: Some(id),
+            name: name_tag(run.statement),
+        });
+        if run.describes {
+            link.owing.push(Owed::Describe);
+        }
+        link.owing.push(Owed::Execute);
+        link.owing.push(Owed::Sync {
+            swallow: false,
+            write: false,
+            sets: 0,
+        });
+        if run.statement.is_empty() {
+            return Some(true);
+        }
+        let put_own = |out: &mut Vec<u8>| put_name(id, out);
+        put_renamed(run.bind, b"\0", run.statement, put_own, out);
+        out.extend_from_slice(&bytes[HEADER + 1 + run.statement.len()..]);
+        Some(false)
     }
 
     /// Keeps the bytes if they may have to be sent again. True if that may be on another connection.
@@ -220,6 +337,12 @@ impl Session {
             b'D' => {
                 self.group.open = true;
                 if let Some(Target::Statement(name)) = frontend::target(&bytes[body.clone()]) {
+                    if self.is_described_here(name, link) {
+                        writer.replace(at, |_| ());
+                        writer.sent = body.end;
+                        link.owing.push(Owed::Local(Local::NoData));
+                        return;
+                    }
                     self.name_for(at, header, 1, name, body.end, link, writer);
                 }
                 link.owing.push(Owed::Describe);
@@ -230,6 +353,11 @@ impl Session {
                 self.group.executed = true;
                 self.group.executions = self.group.executions.saturating_add(1);
                 let end = body.end;
+                if let Some(name) = self.takes_in_vain(&bytes[body.clone()]) {
+                    writer.replace(at, |out| put_refusal(&no_such(&name), link, out));
+                    writer.sent = end;
+                    return;
+                }
                 let behind = self.executing(&bytes[body], link, context);
                 link.owing.push(Owed::Execute);
                 if !behind.is_empty() {
@@ -499,7 +627,8 @@ impl Session {
                     .deallocates(statement.text())
                     .filter(|_| link.status != Status::Failed || link.committing)
             {
-                self.take(&target, link);
+                // It has the name until it is executed: a portal may be bound again, or be replaced.
+                self.note_portal(bind.portal, &statement, Some(&target));
                 let front = &bytes[at + HEADER..at + HEADER + bind.portal.len() + 1];
                 // One for each name: other portals may be bound before this one is executed.
                 let stand_in = format!("pgw_deallocated_{:08x}", name_tag(&target)).into_bytes();
@@ -518,7 +647,7 @@ impl Session {
                 link.owing.push(Owed::Bind { id, name });
                 return;
             }
-            self.note_portal(bind.portal, &statement);
+            self.note_portal(bind.portal, &statement, None);
         }
         self.name_for(
             at,
@@ -625,6 +754,24 @@ impl Session {
         debug_assert!(writer.sent <= end);
     }
 
+    /// Whether a server would describe a statement where none can be prepared: in a transaction that has failed, on a
+    /// connection that lacks it. PostgreSQL describes there what returns no rows.
+    fn is_described_here(&self, name: &[u8], link: &mut Link) -> bool {
+        if link.status != Status::Failed || link.committing {
+            return false;
+        }
+        let Some(statement) = self.statement(name) else {
+            return false;
+        };
+        let has_it = match name {
+            // What it prepares may return rows.
+            _ if statement.by_sql => return false,
+            b"" => link.unnamed == Some(statement.id),
+            _ => link.has(statement.id),
+        };
+        !has_it && surely_returns_nothing(statement)
+    }
+
     fn forward_close(
         &mut self,
         header: Header,
@@ -688,7 +835,7 @@ impl Session {
     }
 
     /// A portal has been bound: what its statement does to the session happens when it is executed.
-    fn note_portal(&mut self, portal: &[u8], statement: &Arc<Statement>) {
+    fn note_portal(&mut self, portal: &[u8], statement: &Arc<Statement>, takes: Option<&[u8]>) {
         let changes = statement.class.session != SessionEffect::None
             || self.may_end_pin(statement.class, statement.text())
             || self.may_unlisten(statement.text());
@@ -701,9 +848,13 @@ impl Session {
             return;
         }
         let portals = &mut self.cold().portals;
-        portals.retain(|(name, _)| **name != *portal);
+        portals.retain(|other| *other.name != *portal);
         if changes {
-            portals.push((portal.into(), statement.clone()));
+            portals.push(Portal {
+                name: portal.into(),
+                statement: statement.clone(),
+                takes: takes.map(Into::into),
+            });
         }
     }
 
@@ -717,10 +868,14 @@ impl Session {
         let Some((portal, _)) = frame::split_cstr(body) else {
             return none;
         };
-        let noted = cold.portals.iter().find(|(name, _)| **name == *portal);
-        let Some(statement) = noted.map(|(_, statement)| statement.clone()) else {
+        let noted = cold.portals.iter().find(|other| *other.name == *portal);
+        let Some(noted) = noted else { return none };
+        if let Some(taken) = noted.takes.clone() {
+            self.forget_portal(portal);
+            self.take(&taken, link);
             return none;
-        };
+        }
+        let statement = noted.statement.clone();
         let was_resetting = link.resetting;
         let sets = self.effect(statement.class, statement.text(), link, context);
         self.group.sets += sets;
@@ -728,15 +883,28 @@ impl Session {
             statement.class.session,
             SessionEffect::Deallocate | SessionEffect::DeallocateAll | SessionEffect::DiscardAll
         ) {
-            // Executed once more it fails.
-            let portals = &mut self.cold().portals;
-            portals.retain(|(name, _)| **name != *portal);
+            self.forget_portal(portal);
         }
         if sets == 0 || link.resetting == was_resetting {
             return none;
         }
         link.resetting = was_resetting;
         self.cold().settings.restore_behind()
+    }
+
+    /// What an Execute is to take away, if it is gone since its portal was bound.
+    fn takes_in_vain(&self, body: &[u8]) -> Option<Box<[u8]>> {
+        let (portal, _) = frame::split_cstr(body)?;
+        let noted = self.cold.as_ref()?.portals.iter();
+        let takes = |noted: &Portal| noted.takes.clone().filter(|_| *noted.name == *portal);
+        let name = noted.filter_map(takes).next()?;
+        self.prepared(&name).is_none().then_some(name)
+    }
+
+    /// A portal that fails when it is executed once more.
+    fn forget_portal(&mut self, portal: &[u8]) {
+        let portals = &mut self.cold().portals;
+        portals.retain(|other| *other.name != *portal);
     }
 
     /// One SET or RESET. What cannot be tracked keeps its connection.
@@ -822,6 +990,7 @@ impl Session {
                 let names = std::mem::take(&mut cold.prepared);
                 cold.taken.extend(names);
                 link.forgetting = Some(link.held.now());
+                link.own_names.age();
                 0
             }
             SessionEffect::Pin(reason) => {
@@ -837,6 +1006,79 @@ impl Session {
         }
     }
 }
+
+/// PostgreSQL's error for a statement that is not there.
+fn no_such(name: &[u8]) -> Notice {
+    let name = String::from_utf8_lossy(name);
+    Notice::error(
+        SqlState::InvalidSqlStatementName,
+        format!("prepared statement \"{name}\" does not exist"),
+    )
+}
+
+/// Whether a connection owes nothing and is outside of any transaction, so that a unit that only reads finds nothing that it
+/// could concern.
+fn is_plain_ground(link: &Link) -> bool {
+    link.owing.is_empty() && link.status == Status::Idle && link.replay.is_empty() && !link.doubtful
+}
+
+/// Whether these bytes are one Query, the whole of it.
+fn is_one_query(bytes: &[u8]) -> bool {
+    matches!(frame::header(bytes, usize::MAX), Ok(Some(header)) if header.tag == b'Q' && header.total() == bytes.len())
+}
+
+/// A group that runs one statement in the unnamed portal, and nothing else.
+struct Run<'a> {
+    /// It is the unnamed one, and this is it.
+    parse: Option<frontend::Parse<'a>>,
+    /// Its name.
+    statement: &'a [u8],
+    /// The Bind's; if it names the statement, that is where the group begins.
+    bind: Header,
+    /// The client asks for the description of its rows.
+    describes: bool,
+}
+
+impl Run<'_> {
+    fn of(bytes: &[u8]) -> Option<Run<'_>> {
+        let mut frames = Frames(bytes);
+        let mut next = frames.next()?;
+        let mut parse = None;
+        if next.0.tag == b'P' {
+            parse = Some(frontend::parse(next.1).filter(|parse| parse.name.is_empty())?);
+            next = frames.next()?;
+        }
+        let (bind, body) = next;
+        let names = frontend::bind(body).filter(|names| {
+            bind.tag == b'B'
+                && names.portal.is_empty()
+                && (parse.is_none() || names.statement.is_empty())
+        })?;
+        next = frames.next()?;
+        let describes = next.0.tag == b'D';
+        if describes {
+            if next.1 != b"P\0" {
+                return None;
+            }
+            next = frames.next()?;
+        }
+        let (execute, body) = next;
+        if execute.tag != b'E' || body.len() != EXECUTE_UNNAMED || body[0] != 0 {
+            return None;
+        }
+        let (sync, body) = frames.next()?;
+        let ends = sync.tag == b'S' && body.is_empty() && frames.0.is_empty();
+        ends.then_some(Run {
+            parse,
+            statement: names.statement,
+            bind,
+            describes,
+        })
+    }
+}
+
+/// Length of an Execute of the unnamed portal: its name and the limit of rows.
+const EXECUTE_UNNAMED: usize = 1 + 4;
 
 /// Takes away what others' sequences have left, before the message at `at`: in a group of its own if that stands `alone`.
 #[cold]
@@ -889,6 +1131,41 @@ fn first_word(statement: &[u8]) -> String {
         .take_while(|byte| byte.is_ascii_alphabetic());
     word.map(|byte| char::from(byte.to_ascii_lowercase()))
         .collect()
+}
+
+/// Whether a statement has neither parameters nor rows; only a few words are known.
+fn surely_returns_nothing(statement: &Statement) -> bool {
+    const WORDS: &[&str] = &[
+        "abort",
+        "alter",
+        "begin",
+        "commit",
+        "create",
+        "deallocate",
+        "delete",
+        "discard",
+        "drop",
+        "end",
+        "insert",
+        "listen",
+        "lock",
+        "notify",
+        "prepare",
+        "release",
+        "reset",
+        "rollback",
+        "savepoint",
+        "set",
+        "start",
+        "truncate",
+        "unlisten",
+        "update",
+    ];
+    let text = statement.text();
+    statement.content().ends_with(NO_TYPES)
+        && !text.contains(&b'$')
+        && !mentions(text, b"returning")
+        && WORDS.contains(&first_word(text).as_str())
 }
 
 fn make_room(link: &mut Link, id: StatementId, out: &mut Vec<u8>) {

@@ -165,6 +165,9 @@ impl Session {
             b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
                 Some(len) => {
                     let class = self.classify_query(&input[..len], header, context);
+                    if held.is_none() && self.goes_its_way(class) {
+                        return Next::Place { len, class };
+                    }
                     if self.names_open(class, held) && held.is_some_and(|(link, _)| !link.settled())
                     {
                         return Next::Drain;
@@ -190,6 +193,9 @@ impl Session {
                         Next::Drain
                     }
                     Survey::Group { len, class, .. } => {
+                        if held.is_none() && self.goes_its_way(class) {
+                            return Next::Place { len, class };
+                        }
                         if let Some(next) = self.end_sequence_pin(class, held) {
                             return next;
                         }
@@ -214,6 +220,12 @@ impl Session {
         }
     }
 
+    /// Whether nothing but its class says where a unit goes.
+    #[inline]
+    fn goes_its_way(&self, class: Class) -> bool {
+        self.is_plain(class) && !self.serializable.now
+    }
+
     /// Where a unit of this class goes.
     fn place(
         &self,
@@ -233,6 +245,15 @@ impl Session {
             };
         }
         if self.waits_to_ask(class) && held.is_some_and(|(link, _)| !link.settled()) {
+            return Next::Drain;
+        }
+        if let Some((link, _)) = held
+            && link.status == Status::Idle
+            && !link.settled()
+            && !link.owing.owes_client()
+            && !Arc::ptr_eq(&self.params, &link.params)
+        {
+            // Behind the proxy's own question it would run without the settings that go before a unit.
             return Next::Drain;
         }
         if let Some((link, true)) = held
@@ -611,10 +632,9 @@ impl Session {
     /// Whether what a name stands for, or whether the connection has it, hangs on a group that has not been answered: if
     /// that fails, it will not have happened.
     fn is_open(&self, name: &[u8], held: Option<(&Link, bool)>) -> bool {
+        let is_on_its_way = |statement: &Arc<Statement>| is_on_its_way(statement, held);
         self.is_unconfirmed(name)
-            || self
-                .prepared(name)
-                .is_some_and(|statement| is_on_its_way(statement, held))
+            || (held.is_some() && self.prepared(name).is_some_and(is_on_its_way))
     }
 
     /// The same for what SQL may name.

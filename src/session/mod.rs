@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-pub use back::{LinkError, Received};
+pub use back::{LinkError, OVERDUE, Received};
 pub use front::{Context, Next};
 pub use listen::is_utf8;
 pub use sequence::SequenceTalk;
@@ -71,6 +71,8 @@ pub struct Session {
     /// Reads are serializable transactions: no standby takes them.
     serializable: Serializable,
     steering: Steering,
+    /// For how many milliseconds it may idle outside of a transaction, by its own setting; 0 if there is no bound.
+    idle_limit: u32,
     /// Whether transaction blocks begin with their first statement.
     lateness: Lateness,
     block: Block,
@@ -131,6 +133,15 @@ enum NameChange {
 /// A name, and what it is to stand for.
 type Preparing = (Box<[u8]>, Option<Arc<Statement>>);
 
+/// A portal whose statement changes the session when it is executed.
+#[derive(Debug)]
+struct Portal {
+    name: Box<[u8]>,
+    statement: Arc<Statement>,
+    /// It deallocates by a stand-in what the session has by this name.
+    takes: Option<Box<[u8]>>,
+}
+
 /// State that most sessions do not have.
 #[derive(Debug, Default)]
 struct Cold {
@@ -151,7 +162,7 @@ struct Cold {
     /// PREPAREs on their way, and a DEALLOCATE of what one of them prepares, which has none.
     preparing: VecDeque<Preparing>,
     /// Portals whose statements change the session when they are executed.
-    portals: Vec<(Box<[u8]>, Arc<Statement>)>,
+    portals: Vec<Portal>,
     /// The SETs of a transaction that may move, each behind a semicolon.
     repeat: Vec<u8>,
     /// Statements that wait for the end of a transaction.
@@ -159,6 +170,23 @@ struct Cold {
     /// What is heard through the shared connection; boxed, because few sessions listen.
     hearing: Option<Box<Hearing>>,
     settings: Settings,
+}
+
+impl Cold {
+    /// Whether nothing of it waits for what a server says.
+    fn is_quiet(&self) -> bool {
+        self.unconfirmed.is_empty()
+            && self.confirmed.is_empty()
+            && self.taken.is_empty()
+            && self.preparing.is_empty()
+            && self.portals.is_empty()
+            && self.repeat.is_empty()
+            && self.rest.is_none()
+            && self.hearing.is_none()
+            && !self.renewed
+            && !self.restate
+            && self.settings.are_quiet()
+    }
 }
 
 impl Session {
@@ -177,6 +205,7 @@ impl Session {
         });
         Session {
             serializable,
+            idle_limit: params.idle_limit(),
             params,
             floor: Floor::default(),
             pinned: Pinned::default(),
@@ -288,6 +317,16 @@ impl Session {
         frontend::put_query(b"DISCARD ALL", out);
         link.owing.push(Owed::Injected { discard: true });
         inject(behind.unwrap_or_default().as_bytes(), link, out);
+    }
+
+    /// After the last reply of a unit: takes the session's `idle_session_timeout` from the connection, if it is there. The
+    /// proxy counts that time, for clients: a connection idles in its pool, or while its session reads elsewhere, and its
+    /// server would end it just when it is used again. [`Session::begin`] brings the setting back. The reply is swallowed.
+    #[inline]
+    pub fn leave_at_leisure(&self, link: &mut Link, out: &mut Vec<u8>) {
+        if !Arc::ptr_eq(&self.params, &link.params) || self.idle_limit > 0 {
+            take_idle_limit(link, out);
+        }
     }
 
     /// After the last reply of a unit: takes away what functions may have left behind, and nothing else. Where that is more
@@ -418,7 +457,15 @@ impl Session {
         self.serializable.now = params.serializable(self.serializable.default);
         self.steering.follow(&params);
         self.lateness.follow(&params);
+        self.idle_limit = params.idle_limit();
         self.params = params;
+    }
+
+    /// For how many milliseconds the client may idle outside of a transaction, by the session's own `idle_session_timeout`; 0 if
+    /// there is no bound.
+    #[inline]
+    pub fn idle_limit(&self) -> u32 {
+        self.idle_limit
     }
 
     fn cold(&mut self) -> &mut Cold {
@@ -480,6 +527,16 @@ fn inject(sql: &[u8], link: &mut Link, out: &mut Vec<u8>) {
     link.owing.push(Owed::Injected { discard: false });
     // A simple Query destroys the unnamed statement.
     link.unnamed = None;
+}
+
+#[cold]
+fn take_idle_limit(link: &mut Link, out: &mut Vec<u8>) {
+    if link.params.idle_limit() > 0 {
+        // Whatever role is in force.
+        inject(b"RESET idle_session_timeout", link, out);
+        link.params = Arc::new(link.params.at_leisure());
+        link.wiping = true;
+    }
 }
 
 /// Whether a connection is between units: everything answered, no transaction open.

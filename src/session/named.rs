@@ -259,7 +259,12 @@ impl Session {
         }
         match cold.preparing.pop_front() {
             Some((name, Some(statement))) => {
-                link.own_names.insert(&name, statement.id);
+                if link.forgetting.is_some() {
+                    // What takes it away has not been answered.
+                    link.own_names.insert_aged(&name, statement.id);
+                } else {
+                    link.own_names.insert(&name, statement.id);
+                }
                 cold.prepared.insert(name, statement);
             }
             Some((name, None)) => {

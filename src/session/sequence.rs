@@ -198,9 +198,9 @@ impl Session {
         is_refused.then(|| {
             Notice::error(
                 SqlState::FeatureNotSupported,
-                "currval and lastval not allowed outside of a transaction block in transaction pooling",
+                "currval and lastval not allowed outside of a transaction block with pool.currval = reject",
             )
-            .hint("Use INSERT … RETURNING, or one transaction block with the nextval. Set pool.currval to pin for more.")
+            .hint("Use INSERT … RETURNING, or, in transaction pooling, one transaction block with the nextval. Set pool.currval to pin for more.")
         })
     }
 

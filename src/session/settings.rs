@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::link::{Link, Params, Value};
+use crate::link::{IDLE_SESSION_TIMEOUT, Link, Params, Value};
 use crate::sql::Savepoint;
-use crate::sql::setting::{Change, Parsed, Scope, Setting};
+use crate::sql::setting::{Change, Parsed, Scope, Setting, constant_ms};
 use crate::wire::Status;
 
 /// Tags of the statements that leave entries, and of those that settle them.
@@ -160,6 +160,11 @@ impl Settings {
             _ => {}
         }
         wanted
+    }
+
+    /// Whether no change is open.
+    pub(super) fn are_quiet(&self) -> bool {
+        self.sent.is_empty() && self.in_transaction.is_empty()
     }
 
     /// Whether so many changes are open that following them costs too much.
@@ -386,6 +391,10 @@ fn pending(setting: &Setting<'_>) -> Option<Pending> {
     Some(match &setting.change {
         Change::All => Pending::ResetAll(false),
         Change::Default => Pending::Reset(name()?, false),
+        // The proxy has to know how long it is: as the server's affair it is that of a connection of the session's own.
+        Change::Set(sql) if setting.name == IDLE_SESSION_TIMEOUT && constant_ms(sql).is_none() => {
+            return None;
+        }
         // Other text is in the encoding of the moment, which may be another one when it is carried over.
         Change::Set(sql) if sql.is_ascii() => Pending::Set(name()?, Value::Sql((*sql).into())),
         Change::Set(_) => return None,

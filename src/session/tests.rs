@@ -197,6 +197,14 @@ impl Script {
         if link.status != Status::Idle || self.session.mid_unit() || link.copy_in {
             return;
         }
+        let pinned = self.session.pin().is_some();
+        if !self.placed && !link.doubtful && (pinned || !link.dirty) {
+            let out = &mut self.sent[node as usize];
+            self.session.leave_at_leisure(link, out);
+            if link.wiping {
+                return;
+            }
+        }
         if self.placed {
             // Settings are there now: the unit follows.
         } else if self.session.pin().is_some() {
@@ -1577,6 +1585,43 @@ fn deallocate() {
     ] {
         play(&format!("{prepared}\n{script}\n{unknown}"));
     }
+    // Bound again before it is executed.
+    let dance = "C pgw_deallocated_0851b8c9 / P pgw_deallocated_0851b8c9 - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated_0851b8c9 / B pgw_deallocating";
+    play(&format!(
+        "{prepared}
+         client: P s4 deallocate s1 / S
+         primary: P pgw_2 deallocate s1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B s4 / B s4 / E / S
+         primary: {dance} / {dance} / E / S
+         server: 3 / 1 / 3 / 1 / 2 / 3 / 1 / 3 / 1 / 2 / C DEALLOCATE / Z I
+         told: 2 / 2 / C DEALLOCATE / Z I
+         {unknown}"
+    ));
+    // Gone by then.
+    play(&format!(
+        "{prepared}
+         client: P s4 deallocate s1 / S
+         primary: P pgw_2 deallocate s1 / S
+         server: 1 / Z I
+         told: 1 / Z I
+         client: B s4 / C s1 / E / D s4 / S
+         primary: {dance} / P - pgweir has refused a statement of this transaction / D pgw_2 / S
+         server: 3 / 1 / 3 / 1 / 2 / E 42601 / Z I
+         told: 2 / 3 / E 26000 / Z I"
+    ));
+    // Bound, and not executed: nothing has happened.
+    play(&format!(
+        "{prepared}
+         client: P s1x deallocate s1x / B s1x / B s1x / S
+         primary: P pgw_2 deallocate s1x / C pgw_deallocated_c9a5bea3 / P pgw_deallocated_c9a5bea3 - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated_c9a5bea3 / B pgw_deallocating / C pgw_deallocated_c9a5bea3 / P pgw_deallocated_c9a5bea3 - / C pgw_deallocating / P pgw_deallocating DEALLOCATE pgw_deallocated_c9a5bea3 / B pgw_deallocating / S
+         server: 1 / 3 / 1 / 3 / 1 / 2 / 3 / 1 / 3 / 1 / 2 / Z I
+         told: 1 / 2 / 2 / Z I
+         held: nothing
+         client: B s1 / E / S
+         standby: B pgw_1 / E / S"
+    ));
     play(
         "client: Q deallocate nobody
          primary: Q deallocate nobody
@@ -1917,6 +1962,117 @@ fn questions_wait_for_the_end_of_the_transaction() {
     ));
 }
 
+// ── idleness ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn no_connection_idles_with_its_sessions_bound() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q set idle_session_timeout = '1s'
+         primary: Q set idle_session_timeout = '1s'
+         server: C SET / Z I
+         told: C SET / Z I
+         primary: Q RESET idle_session_timeout
+         held: primary
+         client: Q select 1
+         server: C RESET / Z I
+         standby: Q SET idle_session_timeout TO '1s' / Q select 1
+         server: C SET / Z I / T / C SELECT 0 / Z I
+         told: T / C SELECT 0 / Z I
+         standby: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         held: nothing",
+    );
+    assert_eq!(script.session.idle_limit(), 1000);
+    // Not inside of a transaction, and what is undone there has not been.
+    script.play(
+        "client: Q begin
+         primary: Q SET idle_session_timeout TO '1s' / Q begin
+         server: C SET / Z I / C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q set idle_session_timeout = 0
+         primary: Q set idle_session_timeout = 0
+         server: C SET / Z T
+         told: C SET / Z T",
+    );
+    assert_eq!(script.session.idle_limit(), 1000);
+    script.play(
+        "client: Q rollback
+         primary: Q rollback
+         server: C ROLLBACK / Z I
+         told: C ROLLBACK / Z I
+         primary: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         held: nothing
+         client: Q set idle_session_timeout = 0
+         primary: Q SET idle_session_timeout TO '1s' / Q set idle_session_timeout = 0
+         server: C SET / Z I / C SET / Z I
+         told: C SET / Z I
+         held: nothing",
+    );
+    assert_eq!(script.session.idle_limit(), 0);
+    // What cannot be told is the server's to count, on a connection of the session's own.
+    script.play(
+        "client: Q set idle_session_timeout = E'1s'
+         primary: Q set idle_session_timeout = E'1s'
+         server: C SET / Z I
+         told: C SET / Z I
+         held: primary
+         server: F 57P05
+         told: F 57P05",
+    );
+}
+
+/// What the server is asked about pins goes between a unit and its settings.
+#[test]
+fn a_bound_comes_back_behind_a_question() {
+    play(&format!(
+        "client: Q select pg_advisory_lock(1)
+         primary: Q select pg_advisory_lock(1)
+         client: Q set idle_session_timeout = '1s'
+         primary: Q set idle_session_timeout = '1s'
+         server: T / C SELECT 1 / Z I / C SET / Z I
+         told: T / C SELECT 1 / Z I / C SET / Z I
+         primary: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         primary: {LOCKED}
+         client: Q show idle_session_timeout
+         server: T / D t / C SELECT 1 / Z I
+         primary: Q SET idle_session_timeout TO '1s' / Q show idle_session_timeout"
+    ));
+}
+
+/// The setting is taken away between a RESET and what follows it: the client hears of the values of its startup packet all
+/// the same.
+#[test]
+fn a_bound_taken_away_hides_no_news() {
+    let mut params = Params::default();
+    for (name, value) in [("idle_session_timeout", "1s"), ("application_name", "a")] {
+        params.set(name, Value::Plain(value.into()));
+    }
+    Script::with(params, 100).play(
+        "client: Q set application_name = b
+         primary: Q SELECT pg_catalog.set_config('application_name', 'a', false)⏎;SELECT pg_catalog.set_config('idle_session_timeout', '1s', false) / Q set application_name = b
+         server: C SELECT 1 / C SELECT 1 / Z I / S application_name b / C SET / Z I
+         told: S application_name b / C SET / Z I
+         primary: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         held: nothing
+         client: Q reset application_name
+         primary: Q SELECT pg_catalog.set_config('idle_session_timeout', '1s', false) / Q reset application_name
+         server: C SELECT 1 / Z I / S application_name x / C RESET / Z I
+         told: C RESET / Z I
+         primary: Q RESET idle_session_timeout
+         server: C RESET / Z I
+         held: nothing
+         client: Q update t
+         primary: Q SELECT pg_catalog.set_config('application_name', 'a', false)⏎;SELECT pg_catalog.set_config('idle_session_timeout', '1s', false) / Q update t
+         server: S application_name a / C SELECT 1 / C SELECT 1 / Z I / C UPDATE 0 / Z I
+         told: S application_name a / C UPDATE 0 / Z I
+         primary: Q RESET idle_session_timeout",
+    );
+}
+
 // ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 #[test]
@@ -1937,6 +2093,122 @@ fn a_fatal_error_between_units_is_not_the_clients() {
          told: F 57P01
          lost: no",
     );
+}
+
+#[test]
+fn a_server_that_ends_an_idle_session_is_heard() {
+    let mut script = Script::new();
+    script.play(
+        "client: Q select 1
+         standby: Q select 1
+         server: T / D 1 / C SELECT 1
+         told: T / D 1 / C SELECT 1",
+    );
+    // As the relay does while it keeps a connection: nothing is owed, and no transaction is open.
+    let link = &mut script.links[1];
+    let mut out = Vec::new();
+    let mut hear = |session: &mut Session, bytes: &[u8]| {
+        out.clear();
+        let received = session.receive(link, bytes, true, &mut out);
+        let passed = received.expect("a message").verbatim;
+        (
+            passed.is_some_and(|range| !range.is_empty()),
+            session.dies_with(link),
+        )
+    };
+    let session = &mut script.session;
+    assert_eq!(hear(session, &write("Z I", SERVER)), (true, false));
+    assert_eq!(hear(session, &write("F 57P05", SERVER)), (true, true));
+    // Any other end of an idle connection is nobody's.
+    script.links[1] = Link::default();
+    let (link, session) = (&mut script.links[1], &mut script.session);
+    let received = session.receive(link, &write("F 57P01", SERVER), true, &mut out);
+    assert!(received.is_ok() && !session.dies_with(link) && out.is_empty());
+}
+
+/// PostgreSQL describes there what returns no rows; this server cannot be given it.
+#[test]
+fn a_statement_that_the_server_lacks_in_a_failed_transaction() {
+    let prepared = "client: P s1 savepoint a / P s2 select 1 / P s3 update t set a = 1 returning a / S
+         primary: P pgw_1 savepoint a / P pgw_2 select 1 / P pgw_3 update t set a = 1 returning a / S
+         server: 1 / 1 / 1 / Z I
+         told: 1 / 1 / 1 / Z I";
+    let failed = "client: Q begin
+         primary: Q begin
+         server: C BEGIN / Z T
+         told: C BEGIN / Z T
+         client: Q bad
+         primary: Q bad
+         server: E 42601 / Z E
+         told: E 42601 / Z E";
+    let mut script = Script::new();
+    script.play(prepared);
+    script.links[0] = Link::new(100);
+    script.play(failed).pump();
+    script.play(
+        "client: D s1 / D s1 / S
+         primary: S
+         told: t / n / t / n
+         server: Z E
+         told: Z E
+         client: D s2 / S
+         primary: P pgw_2 select 1 / D pgw_2 / S
+         server: E 25P02 / Z E
+         told: E 25P02 / Z E
+         client: D s3 / D s1 / S
+         primary: P pgw_3 update t set a = 1 returning a / D pgw_3 / S
+         server: E 25P02 / Z E
+         told: E 25P02 / Z E
+         client: B s1 / D s1 / S
+         primary: P pgw_1 savepoint a / B pgw_1 / D pgw_1 / S
+         server: E 25P02 / Z E
+         told: E 25P02 / Z E",
+    );
+    // The server answers for what it has, and for what it may have again.
+    play(&format!(
+        "{prepared}\n{failed}\nclient: D s1 / S\nprimary: D pgw_1 / S"
+    ));
+    let mut script = Script::new();
+    script.play(prepared);
+    script.links[0] = Link::new(100);
+    script.play(failed).pump();
+    script.play(
+        "client: Q rollback
+         primary: Q rollback
+         client: D s1 / S
+         primary: P pgw_1 savepoint a / D pgw_1 / S",
+    );
+}
+
+/// Nobody has asked for the cancel that `timeouts.query` sends.
+#[test]
+fn a_statement_that_took_too_long_is_told_so() {
+    let body = |text: &str| format!("SERROR\0VERROR\0C57014\0M{text}\0Fpostgres.c\0\0");
+    let said = |overdue: bool, body: String| {
+        let mut script = Script::new();
+        script.play("client: Q select 1\nstandby: Q select 1");
+        script.links[1].overdue = overdue;
+        let mut message = Vec::new();
+        put_header(&mut message, b'E', body.len());
+        message.extend_from_slice(body.as_bytes());
+        script.server(&message);
+        let told = std::mem::take(&mut script.told);
+        script.play("server: Z I\ntold: Z I\nheld: nothing");
+        assert!(!script.links[1].overdue);
+        String::from_utf8_lossy(&told[5..]).into_owned()
+    };
+    let by_user = "canceling statement due to user request";
+    let [text, hint] = OVERDUE;
+    assert_eq!(said(false, body(by_user)), body(by_user));
+    assert_eq!(
+        said(true, body(by_user)),
+        format!(
+            "{}H{hint}\0\0",
+            body(text).trim_end_matches('\0').to_owned() + "\0"
+        )
+    );
+    let other = "canceling statement due to lock timeout";
+    assert_eq!(said(true, body(other)), body(other));
 }
 
 #[test]
@@ -2649,6 +2921,19 @@ fn a_name_stays_where_what_was_to_take_it_is_skipped() {
          standby: P pgw_1 select 1 / B pgw_1 / S
          server: 1 / 2 / Z I
          told: 2 / Z I",
+    );
+}
+
+/// What stands behind a DEALLOCATE ALL in its group is not what it takes away.
+#[test]
+fn a_name_stays_that_comes_behind_what_takes_all() {
+    play(
+        "client: P - deallocate all / B - / E / P a select 1 / P a select 2 / S
+         primary: P - deallocate all / B - / E / P pgw_2 select 1 / P a - / P a select 2 / S
+         server: 1 / 2 / C DEALLOCATE ALL / 1 / 1 / E 42P05 / Z I
+         told: 1 / 2 / C DEALLOCATE ALL / 1 / E 42P05 / Z I
+         client: P - update t / B - / E / C a / B a / S
+         primary: C a / S / P - update t / B - / E / B a / S",
     );
 }
 

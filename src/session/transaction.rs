@@ -234,6 +234,11 @@ impl Session {
         matches!(self.block, Block::Sent(_))
     }
 
+    /// Whether there is a transaction block, as far as has been sent or asked for.
+    pub(super) fn has_block(&self) -> bool {
+        self.block != Block::None
+    }
+
     /// Appends the ReadyForQuery that is true while nothing is owed.
     pub fn put_ready(&self, out: &mut Vec<u8>) {
         reply::ready(

@@ -227,6 +227,100 @@ pub fn constant(sql: &[u8]) -> Option<String> {
     scanner.is_at_end().then_some(value)
 }
 
+/// The milliseconds of `SET name TO …` for a setting that is a time in them: 0 where no server takes it, `None` if the
+/// text does not tell.
+pub fn constant_ms(sql: &[u8]) -> Option<u32> {
+    let value = constant(sql)?;
+    let is_number = value.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    let is_quoted = matches!(sql.trim_ascii_start().first(), Some(b'\'' | b'"'));
+    if is_quoted || !is_number {
+        return Some(milliseconds(&value).unwrap_or(0));
+    }
+    if value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // The lexer's number, for which a zero in front means nothing.
+        return Some(value.parse().ok().filter(|ms| *ms <= MOST_MS).unwrap_or(0));
+    }
+    let is_decimal = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e');
+    let decimal = value.bytes().all(is_decimal);
+    decimal.then(|| milliseconds(&value).unwrap_or(0))
+}
+
+/// A string as the value of a setting that is a time in milliseconds; `None` if no server takes it. PostgreSQL manual,
+/// "Parameter Names and Values", config-setting.html#CONFIG-SETTING-NAMES-VALUES.
+pub fn milliseconds(text: &str) -> Option<u32> {
+    // A unit, its milliseconds, and those of the next smaller unit, to which fractions are rounded.
+    const UNITS: [(&str, f64, f64); 7] = [
+        ("", 1.0, 0.0),
+        ("d", 86_400_000.0, 3_600_000.0),
+        ("h", 3_600_000.0, 60_000.0),
+        ("min", 60_000.0, 1_000.0),
+        ("s", 1_000.0, 1.0),
+        ("ms", 1.0, 0.001),
+        ("us", 0.001, 0.0),
+    ];
+    let text = text.trim_matches(is_c_space);
+    let (number, rest) = number(text)?;
+    let unit = rest.trim_start_matches(is_c_space);
+    let (_, scale, smaller) = UNITS.into_iter().find(|(name, ..)| *name == unit)?;
+    let mut value = number * scale;
+    if smaller > 0.0 {
+        value = (value / smaller).round_ties_even() * smaller;
+    }
+    let value = value.round_ties_even();
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is within the bounds of the type"
+    )]
+    (0.0..=f64::from(MOST_MS))
+        .contains(&value)
+        .then_some(value as u32)
+}
+
+/// The largest value of a setting that is a time.
+const MOST_MS: u32 = i32::MAX as u32;
+
+/// What C takes for space.
+fn is_c_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\x0b' | '\x0c' | '\r')
+}
+
+/// The number that a text begins with, as C reads it, and what stands behind it.
+fn number(text: &str) -> Option<(f64, &str)> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
+    let (radix, digits) = match unsigned.as_bytes() {
+        [b'0', b'x' | b'X', digit, ..] if digit.is_ascii_hexdigit() => (16, &unsigned[2..]),
+        [b'0', ..] => (8, unsigned),
+        _ => (10, unsigned),
+    };
+    let end = |text: &str, radix| {
+        let other = |c: char| !c.is_digit(radix);
+        text.find(other).unwrap_or(text.len())
+    };
+    let after = &digits[end(digits, radix)..];
+    if !after.starts_with(['.', 'e', 'E']) || radix == 16 {
+        let value = u64::from_str_radix(&digits[..digits.len() - after.len()], radix).ok()?;
+        #[allow(clippy::cast_precision_loss, reason = "what is so large is refused")]
+        return Some((sign * value as f64, after));
+    }
+    // With a fraction or an exponent it is decimal.
+    let whole = end(unsigned, 10);
+    let fraction = unsigned[whole..]
+        .strip_prefix('.')
+        .map_or(0, |rest| 1 + end(rest, 10));
+    let mut length = whole + fraction;
+    let exponent = unsigned[length..].strip_prefix(['e', 'E']).map(|rest| {
+        let signed = usize::from(rest.starts_with(['+', '-']));
+        (signed, end(&rest[signed..], 10))
+    });
+    if let Some((signed, digits)) = exponent.filter(|(_, digits)| *digits > 0) {
+        length += 1 + signed + digits;
+    }
+    let value: f64 = unsigned[..length].parse().ok()?;
+    Some((sign * value, &unsigned[length..]))
+}
+
 /// The statement that `DEALLOCATE [PREPARE]` names, as the server folds the name. `None` for DEALLOCATE ALL.
 pub fn deallocate_target(text: &[u8]) -> Option<Vec<u8>> {
     let mut scanner = Scanner { text, at: 0 };
@@ -593,6 +687,66 @@ mod tests {
             ("select set_config('a', 'b', false", None),
         ] {
             assert_eq!(set_config(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_as_settings_have_them() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            (" 1500 ", Some(1500)),
+            ("1s", Some(1000)),
+            ("1.5 s", Some(1500)),
+            (".5s", Some(500)),
+            ("1e3", Some(1000)),
+            ("1E+1s", Some(10_000)),
+            ("+2 min", Some(120_000)),
+            ("1h", Some(3_600_000)),
+            ("1d", Some(86_400_000)),
+            ("24d", Some(2_073_600_000)),
+            ("25d", None),
+            ("2147483647", Some(2_147_483_647)),
+            ("2147483648", None),
+            ("1500us", Some(2)),
+            ("499us", Some(0)),
+            ("0.5", Some(0)),
+            ("1.00005min", Some(60_000)),
+            ("0x10", Some(16)),
+            ("0xes", Some(14_000)),
+            ("010s", Some(8000)),
+            ("010.5s", Some(10_500)),
+            ("08", None),
+            ("-1", None),
+            ("-0", Some(0)),
+            ("1S", None),
+            ("1sec", None),
+            ("1 s s", None),
+            ("1e", None),
+            ("s", None),
+            ("", None),
+            ("inf", None),
+            ("0x", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(milliseconds(text), expected, "{text:?}");
+        }
+        for (sql, expected) in [
+            ("1000", Some(1000)),
+            ("010", Some(10)),
+            ("'010'", Some(8)),
+            ("'1 min' -- as typed", Some(60_000)),
+            ("\"1s\"", Some(1000)),
+            ("1.5e3", Some(1500)),
+            ("'soon'", Some(0)),
+            ("never", Some(0)),
+            ("3000000000", Some(0)),
+            ("0x10", None),
+            ("1_000", None),
+            ("+5", None),
+            ("E'1s'", None),
+            ("'1s', '2s'", None),
+        ] {
+            assert_eq!(constant_ms(sql.as_bytes()), expected, "{sql}");
         }
     }
 

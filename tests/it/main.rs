@@ -12,6 +12,7 @@ mod support;
 mod a_killed_client_leaves_nothing_behind;
 mod a_pin_ends_with_its_reason;
 mod a_session_reads_its_own_writes;
+mod an_idle_session_ends_by_its_own_setting;
 mod bad_input_costs_nobody_else;
 mod cancel_hits_its_own_query;
 mod cancels_find_their_process;

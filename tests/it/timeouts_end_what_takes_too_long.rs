@@ -131,6 +131,7 @@ fn a_statement_that_takes_too_long_is_cancelled() {
     let since = Instant::now();
     let error = client.query("SELECT pg_sleep(60)").unwrap_err().to_string();
     assert!(error.contains("57014"), "{error}");
+    assert!(error.contains("due to statement timeout"), "{error}");
     assert!(since.elapsed() >= BOUND * 9 / 10 && since.elapsed() < BOUND * 40);
     assert_eq!(value(&mut client, "SELECT 1"), "1", "the session stays");
     assert_eq!(reached(&rig, "query"), 1.0);

@@ -121,6 +121,7 @@ const SETTINGS: &[&str] = &[
     "set nosuch = 1",
     "set role r",
     "set role none",
+    "set idle_session_timeout = '1s'",
     "reset work_mem",
     "reset role",
     "reset all",

@@ -471,6 +471,14 @@ impl Rig {
             return;
         }
         let pinned = self.session.pin().is_some();
+        if !link.doubtful && (pinned || !link.dirty) {
+            let mut out = Vec::new();
+            self.session.leave_at_leisure(link, &mut out);
+            held.peer.feed(&out);
+            if link.wiping {
+                return;
+            }
+        }
         if link.doubtful && pinned {
             let mut out = Vec::new();
             Session::start_afresh(link, &mut out);
