@@ -14,12 +14,13 @@ test: check
 	@scripts/drivers
 	scripts/test
 
-# Format, lints, documentation, who imports whom, the example configuration.
+# Format, lints, documentation, who imports whom, the example configuration, and what a transaction takes in instructions.
 check:
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet
 	cargo test --locked --quiet --test layers
+	scripts/instructions
 
 # Beside PostgreSQL itself, a relay of bytes, PgBouncer, HAProxy and Pgpool-II, with what it is to cost; writes
 # docs/benchmarks.md after 25 minutes. ARGS="--quick" takes two and writes nothing, "--full" over an hour.

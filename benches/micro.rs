@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use pgweir::cluster::{Lsn, NodeState, Position, Sample, Timeline, View};
+use pgweir::link::Link;
+use pgweir::metrics::{Labels, Metrics};
 use pgweir::route::{Decision, Floor, Need, Policy, decide};
 use pgweir::sql::catalog::Catalog;
 use pgweir::sql::{Call, Class, Classifier, Lexing};
+use pgweir::wire::frame::{MAX_SERVER_BODY, header};
 use transactions::{CACHE, Pair, SHAPES, Shared, Transaction, catalog, message};
 
 /// The table shows what each line allocates, if it does.
@@ -21,6 +24,41 @@ static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
 
 fn main() {
     divan::main();
+}
+
+// ── wire ──
+
+/// Messages as one read brings them.
+struct Read(&'static str, Vec<u8>);
+
+impl std::fmt::Display for Read {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+fn reads() -> impl Iterator<Item = Read> {
+    let (request, reply) = Transaction::extended().0.remove(0);
+    let rows = message(b'D', &[&[0; 100]]).repeat(600);
+    [("request", request), ("reply", reply), ("600_rows", rows)]
+        .into_iter()
+        .map(|(name, bytes)| Read(name, bytes))
+}
+
+/// From header to header, which is all that is looked at of most messages.
+#[divan::bench(args = reads())]
+fn frames(bencher: Bencher, Read(_, bytes): &Read) {
+    bencher
+        .counter(BytesCount::of_slice(bytes))
+        .bench_local(|| {
+            let (mut at, mut tags) = (0, 0u32);
+            while let Ok(Some(header)) = header(&black_box(bytes)[at..], MAX_SERVER_BODY) {
+                at += header.total();
+                tags += u32::from(header.tag);
+            }
+            assert_eq!(at, bytes.len(), "whole messages");
+            tags
+        });
 }
 
 // ── sql ──
@@ -168,6 +206,35 @@ fn transaction_block(bencher: Bencher) {
     bench_transaction(bencher, &Transaction::block(), None);
 }
 
+/// One Bind, Describe, Execute and Sync on their way to a server connection, which is asked for the first time.
+fn bench_bind(bencher: Bencher, is_held: bool) {
+    let shared = Shared::new();
+    let bound = Transaction::prepared().0.remove(0).0;
+    let prepared = || {
+        let mut pair = Pair::new();
+        Transaction::prepare().run(&mut pair, &shared);
+        if !is_held {
+            pair.link = Link::new(200);
+        }
+        pair
+    };
+    bencher
+        .with_inputs(prepared)
+        .bench_local_refs(|pair| pair.send(&shared, &bound));
+}
+
+/// The statement's name becomes the one that it has there.
+#[divan::bench]
+fn bind_renamed(bencher: Bencher) {
+    bench_bind(bencher, true);
+}
+
+/// The statement is unknown there: its Parse goes in front.
+#[divan::bench]
+fn bind_elsewhere(bencher: Bencher) {
+    bench_bind(bencher, false);
+}
+
 /// A chunk of a large result, as one read brings it: nothing but headers is looked at. The argument is the length of a
 /// row.
 #[divan::bench(args = [16, 100, 1000])]
@@ -251,4 +318,36 @@ fn decide_read_after_write(bencher: Bencher) {
 #[divan::bench]
 fn decide_write(bencher: Bencher) {
     bench_decide(bencher, Need::Primary, |_| Floor::default());
+}
+
+// ── metrics ──
+
+/// All that one transaction counts.
+#[divan::bench]
+fn count_transaction(bencher: Bencher) {
+    let metrics = Metrics::new(&Labels {
+        version: "0",
+        nodes: &[("main", "pg1"), ("main", "pg2"), ("main", "pg3")],
+        roles: &["primary", "standby"],
+        targets: &["primary", "standby"],
+        reasons: &["read", "class"],
+        classes: &[],
+        hints: &[],
+        probe_failures: &[],
+        pins: &[],
+        login_failures: &[],
+        bounces: &[],
+        cancel_results: &[],
+        timeouts: &[],
+        sqlstates: &[],
+    });
+    bencher.bench_local(|| {
+        let (target, node) = black_box((1, 2));
+        metrics.client_received_bytes.inc_by(black_box(62));
+        metrics.routed(target, black_box(0)).inc();
+        if let Some(counters) = metrics.node(node) {
+            counters.statements.at(target).inc();
+        }
+        metrics.client_sent_bytes.inc_by(black_box(78));
+    });
 }

@@ -19,6 +19,15 @@ pub const SHAPES: usize = 1000;
 
 /// The catalog of a database with pgbench's tables, an ORM's and many others beside them.
 pub fn catalog() -> Catalog {
+    let rows: Vec<_> = catalog_rows()
+        .into_iter()
+        .map(|row| row.map(Some))
+        .collect();
+    Catalog::build(&rows, &Trust::default()).expect("rows of a catalog")
+}
+
+/// The same as the server tells it.
+pub fn catalog_rows() -> Vec<[String; 5]> {
     let mut rows: Vec<[String; 5]> = Vec::new();
     let mut add = |kind: &str, detail: &str, name: &str, schema: &str| {
         let id = if schema == "pg_catalog" {
@@ -43,8 +52,7 @@ pub fn catalog() -> Catalog {
     for operator in ["=", "<", ">", "+", "-", "||", "->>", "@>"] {
         add("O", "-", operator, "pg_catalog");
     }
-    let rows: Vec<_> = rows.into_iter().map(|row| row.map(Some)).collect();
-    Catalog::build(&rows, &Trust::default()).expect("rows of a catalog")
+    rows
 }
 
 /// What sessions share.
@@ -169,9 +177,6 @@ impl Transaction {
 
     /// A block of simple Queries, which begins with its first statement.
     pub fn block() -> Transaction {
-        let done = |tag: &[u8], status: &[u8]| {
-            [message(b'C', &[tag, b"\0"]), message(b'Z', &[status])].concat()
-        };
         let begun = [done(b"BEGIN", b"T"), done(b"UPDATE 1", b"T")].concat();
         Transaction(vec![
             (query("BEGIN"), Vec::new()),
@@ -199,6 +204,11 @@ pub fn message(tag: u8, body: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
+/// The end of a statement that returns nothing.
+pub fn done(tag: &[u8], status: &[u8]) -> Vec<u8> {
+    [message(b'C', &[tag, b"\0"]), message(b'Z', &[status])].concat()
+}
+
 fn query(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     frontend::put_query(text.as_bytes(), &mut bytes);
@@ -223,7 +233,7 @@ fn bound(name: &str) -> Vec<u8> {
 }
 
 /// One row of an integer, its completion, and the end.
-fn result(front: &[u8], status: &[u8]) -> Vec<u8> {
+pub fn result(front: &[u8], status: &[u8]) -> Vec<u8> {
     let description = b"\0\x01abalance\0\0\0\x40\0\0\x03\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0";
     [
         front,
