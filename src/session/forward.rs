@@ -754,6 +754,17 @@ impl Session {
         debug_assert!(writer.sent <= end);
     }
 
+    /// Whether the connection lacks a statement, and whether it could be prepared there is known when what is on its way has
+    /// been answered.
+    pub(super) fn may_be_described_here(&self, name: &[u8], link: &Link) -> bool {
+        !link.committing
+            && self.may_have_failed(link)
+            && self.statement(name).is_some_and(|statement| match name {
+                b"" => link.unnamed != Some(statement.id),
+                _ => !statement.by_sql && !link.held.contains(statement.id),
+            })
+    }
+
     /// Whether a server would describe a statement where none can be prepared: in a transaction that has failed, on a
     /// connection that lacks it. PostgreSQL describes there what returns no rows.
     fn is_described_here(&self, name: &[u8], link: &mut Link) -> bool {

@@ -365,6 +365,7 @@ impl Session {
             b'D' | b'C' => matches!(
                 frontend::target(body),
                 Some(Target::Statement(name)) if self.is_open(name, held)
+                    || (header.tag == b'D' && self.may_be_described_here(name, link))
             ),
             _ => false,
         }
@@ -592,7 +593,11 @@ impl Session {
                 },
                 b'D' | b'C' => {
                     if let Some(Target::Statement(name)) = frontend::target(body) {
-                        repeats |= self.is_open(name, held);
+                        let describes = header.tag == b'D';
+                        repeats |= self.is_open(name, held)
+                            || held.is_some_and(|(link, _)| {
+                                describes && self.may_be_described_here(name, link)
+                            });
                     }
                     None
                 }

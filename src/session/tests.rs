@@ -2164,6 +2164,19 @@ fn a_statement_that_the_server_lacks_in_a_failed_transaction() {
          server: E 25P02 / Z E
          told: E 25P02 / Z E",
     );
+    // Whether the transaction has failed is known when what is on its way has been answered.
+    let mut script = Script::new();
+    script.play(prepared);
+    script.links[0] = Link::new(100);
+    script.play(
+        "client: Q begin; select 1/0 / D s1 / S
+         primary: Q begin; select 1/0
+         server: E 22012 / Z E
+         told: E 22012 / Z E / t / n
+         primary: S
+         server: Z E
+         told: Z E",
+    );
     // The server answers for what it has, and for what it may have again.
     play(&format!(
         "{prepared}\n{failed}\nclient: D s1 / S\nprimary: D pgw_1 / S"
