@@ -17,6 +17,8 @@ impl Held {
     pub fn new(max: usize) -> Held {
         Held {
             max: max.max(1),
+            // A moment is never 0.
+            tick: 1,
             ..Held::default()
         }
     }

@@ -52,6 +52,8 @@ pub enum Owed {
     Close {
         /// Not for the client.
         swallow: bool,
+        /// It is of the unnamed statement.
+        unnamed: bool,
     },
     /// The ReadyForQuery of a Sync.
     Sync {
@@ -110,7 +112,23 @@ impl Owed {
     }
 
     fn makes_room(self) -> bool {
-        self == Owed::Close { swallow: true }
+        matches!(
+            self,
+            Owed::Close {
+                swallow: true,
+                unnamed: false
+            }
+        )
+    }
+
+    /// Whether the unnamed statement is another one behind this, unless the server skips it. A simple Query destroys it.
+    pub fn changes_unnamed(self) -> bool {
+        matches!(
+            self,
+            Owed::Parse { unnamed: true, .. }
+                | Owed::Close { unnamed: true, .. }
+                | Owed::Query { .. }
+        )
     }
 
     fn is_of_a_name(self) -> bool {
@@ -145,6 +163,10 @@ pub struct Owing {
     parses: usize,
     /// Of those, Closes that make room for them.
     closes: usize,
+    /// How many have left the queue.
+    taken: u64,
+    /// The same when the last has left that changes the unnamed statement unless the server skips it.
+    open_until: u64,
     /// Of those, what brings statements to the connection by clients' own names.
     owns: usize,
     /// The server discards messages until a Sync that has not been forwarded yet.
@@ -235,6 +257,11 @@ impl Owing {
         self.closes > 0
     }
 
+    /// Whether it hangs on what has not been answered what the unnamed statement is.
+    pub fn is_changing_unnamed(&self) -> bool {
+        !self.queue.is_empty() && self.open_until > self.taken
+    }
+
     /// Whether a statement that is being brought to the connection by a client's own name has not been answered.
     pub fn is_naming(&self) -> bool {
         self.owns > 0
@@ -277,6 +304,11 @@ impl Owing {
         self.parses += usize::from(owed.parses());
         self.closes += usize::from(owed.makes_room());
         self.owns += usize::from(owed.is_of_a_name());
+        // The first of a group fails or succeeds; what is behind it may be skipped.
+        let is_first = self.queue.back().is_none_or(|last| last.ends_with_ready());
+        if owed.changes_unnamed() && !is_first {
+            self.open_until = self.taken + self.queue.len() as u64 + 1;
+        }
         self.queue.push_back(owed);
         true
     }
@@ -289,6 +321,7 @@ impl Owing {
         self.parses -= usize::from(owed.is_some_and(Owed::parses));
         self.closes -= usize::from(owed.is_some_and(Owed::makes_room));
         self.owns -= usize::from(owed.is_some_and(Owed::is_of_a_name));
+        self.taken += u64::from(owed.is_some());
         self.skip_copy_ends();
         owed
     }
@@ -326,6 +359,7 @@ impl Owing {
             self.parses -= usize::from(owed.parses());
             self.closes -= usize::from(owed.makes_room());
             self.owns -= usize::from(owed.is_of_a_name());
+            self.taken += 1;
             self.queue.pop_front();
         }
         self.skipping = true;

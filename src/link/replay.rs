@@ -175,9 +175,9 @@ impl Replay {
     }
 
     /// The unit that is being forwarded gives the session another unnamed statement in place of `old`.
-    pub fn replaced(&mut self, old: Option<Arc<Statement>>) {
+    pub fn replaced(&mut self, old: &Option<Arc<Statement>>) {
         if let Some(unit) = self.units.back_mut() {
-            unit.unnamed.get_or_insert(old);
+            unit.unnamed.get_or_insert_with(|| old.clone());
         }
     }
 

@@ -118,10 +118,14 @@ impl Drop for Pooled {
             // The pool checks again when it hands the connection out; what is known to be unfit leaves at once, so that
             // its place is free.
             let fit = object.server.link.reusable() && object.server.unsent.is_empty();
-            if !fit || surplus || pool.caps.gives_way(pool.has_waiters()) {
-                drop(Object::take(object));
-            } else {
+            if fit && !surplus {
                 pool.shelf.put(object);
+                // Asked when it can be seen to be idle: who begins to starve after this finds it there.
+                if pool.caps.gives_way(pool.has_waiters()) {
+                    drop(pool.shelf.take().map(Object::take));
+                }
+            } else {
+                drop(Object::take(object));
             }
         }
         if !surplus {

@@ -16,7 +16,7 @@ use super::cancel::cancel_unless_done;
 use super::run::{End, Held, Relay};
 use super::{Registry, Shared, Slot};
 use crate::sql::PinReason;
-use crate::wire::{Notice, SqlState, Status};
+use crate::wire::{Notice, SqlState, Status, frame};
 
 /// How long a session that sends nothing keeps its connection for what its sequences gave last (routing.md §2.4).
 const SEQUENCE_PIN: Duration = Duration::from_secs(1);
@@ -304,6 +304,12 @@ impl Relay {
         Ok(())
     }
 
+    /// Whether whole messages of a group have come, and its end has not.
+    fn has_begun_group(&self) -> bool {
+        let header = frame::header(&self.input, usize::MAX);
+        matches!(header, Ok(Some(header)) if self.input.len() >= header.total())
+    }
+
     fn note_phase_now(&mut self) {
         let phase = match &self.held {
             // For its client it has been running all the time.
@@ -314,6 +320,8 @@ impl Relay {
                 Phase::IdleInTransaction
             }
             _ if self.session.is_in_unsent_block() => Phase::IdleInTransaction,
+            // In the middle of a group: PostgreSQL counts from the ReadyForQuery of the one before.
+            _ if self.has_begun_group() => Phase::Waiting,
             _ => Phase::Idle,
         };
         let slot: &Slot = &self.slot;
@@ -399,7 +407,10 @@ impl Relay {
             // It has run before, and waits to run elsewhere.
             return self.cancel();
         }
-        if let Some(held) = self.held.as_mut().filter(|_| self.cancelling.is_none()) {
+        let runs = |held: &&mut Held| held.server.link.owing.owes_client();
+        if self.cancelling.is_none()
+            && let Some(held) = self.held.as_mut().filter(runs)
+        {
             let link = &mut held.server.link;
             link.overdue = true;
             // Its end is to be seen.

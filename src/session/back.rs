@@ -43,6 +43,44 @@ pub struct Received {
     pub missed: bool,
 }
 
+/// Changes of the unnamed statement among what an error takes with it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Skipped {
+    /// The message that failed has been seen.
+    begun: bool,
+    /// All of them.
+    all: u32,
+    /// The client's own that the server has skipped.
+    clients: u32,
+    /// What the last of those made it.
+    last: Option<StatementId>,
+    /// What the message that failed was to make it.
+    failed: Option<StatementId>,
+}
+
+impl Skipped {
+    /// The first is what failed, the others are skipped.
+    fn note(&mut self, owed: Owed) {
+        let fails = !std::mem::replace(&mut self.begun, true);
+        if !owed.changes_unnamed() {
+            return;
+        }
+        self.all += 1;
+        match owed {
+            Owed::Parse { id, .. } if fails => self.failed = id,
+            Owed::Parse { swallow: true, .. } | Owed::Close { swallow: true, .. } => {}
+            Owed::Parse { id, .. } => {
+                self.clients += 1;
+                self.last = id;
+            }
+            _ => {
+                self.clients += 1;
+                self.last = None;
+            }
+        }
+    }
+}
+
 /// A server that cannot be understood, or one of the proxy's own statements that failed. The connection ends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
@@ -398,7 +436,7 @@ impl Session {
             b'1' => return self.parse_complete(link),
             b'2' => pop_if(link, |owed| matches!(owed, Owed::Bind { .. })),
             b'3' => {
-                let swallow = matches!(link.owing.front(), Some(Owed::Close { swallow: true }));
+                let swallow = matches!(link.owing.front(), Some(Owed::Close { swallow: true, .. }));
                 pop_if(link, |owed| matches!(owed, Owed::Close { .. }));
                 return Ok(if swallow {
                     Verdict::Swallow
@@ -685,21 +723,22 @@ impl Session {
                 self.cold();
             }
         }
-        let mut lost_unnamed = false;
+        let mut unnamed = Skipped::default();
         let mut skipped_names = 0;
-        let (held, unnamed, doubtful) = (&mut link.held, &mut link.unnamed, &mut link.doubtful);
+        let (held, doubtful) = (&mut link.held, &mut link.doubtful);
         let sequences = &mut link.sequences;
         let unset = link.owing.fail(|owed| {
             skipped_names += usize::from(owed.changes_name());
+            unnamed.note(owed);
             match owed {
-                Owed::Parse {
-                    id: Some(id),
-                    unnamed: true,
-                    ..
-                } => lost_unnamed |= *unnamed == Some(id),
+                Owed::Parse { unnamed: true, .. } => {}
                 Owed::Parse { id: Some(id), .. } => _ = held.remove(id),
                 // The statement that was to make room is still there, or one that was to be there is not.
-                Owed::Close { swallow: true } | Owed::Own(_) => {
+                Owed::Close {
+                    swallow: true,
+                    unnamed: false,
+                }
+                | Owed::Own(_) => {
                     *doubtful = true;
                     // It may have been to take others' values away.
                     *sequences = SequenceMark::UNKNOWN;
@@ -709,10 +748,7 @@ impl Session {
         });
         self.undo_names(skipped_names);
         self.group.sets += unset;
-        if lost_unnamed {
-            *unnamed = None;
-            self.unnamed = None;
-        }
+        self.undo_unnamed(unnamed, link);
         self.group.open |= link.owing.skipping();
         if let Some(refusal) = refusal.filter(|_| !link.fatal) {
             // The server does not have what the proxy took it to have.
@@ -728,6 +764,23 @@ impl Session {
             Verdict::Swallow
         } else {
             Verdict::Pass
+        }
+    }
+
+    /// What was to change the unnamed statement has failed, or been skipped.
+    fn undo_unnamed(&mut self, skipped: Skipped, link: &mut Link) {
+        if skipped.all == 0 {
+            return;
+        }
+        // The server may still have another client's.
+        link.unnamed = Some(StatementId::NONE);
+        let now = self.unnamed.as_ref().map(|statement| statement.id);
+        if skipped.failed.is_some() && skipped.failed == now {
+            self.unnamed = None;
+        } else if skipped.clients > 0 && skipped.last == now {
+            // Of several the first would have to be undone, which nobody knows any more.
+            let before = self.unnamed_before.take();
+            self.unnamed = before.filter(|_| skipped.clients == 1);
         }
     }
 
@@ -832,6 +885,8 @@ impl Session {
     /// A statement that takes prepared statements away has done so: one of them, or all.
     fn forgotten(&mut self, link: &mut Link, all: bool) {
         match link.forgetting.take() {
+            // That is of what takes all of them away behind it.
+            Some(moment) if !all && moment > 0 => link.forgetting = Some(moment),
             Some(moment) if all => {
                 link.held.clear_before(moment);
                 link.own_names.clear_aged();

@@ -353,10 +353,18 @@ impl Session {
                 self.group.executed = true;
                 self.group.executions = self.group.executions.saturating_add(1);
                 let end = body.end;
-                if let Some(name) = self.takes_in_vain(&bytes[body.clone()]) {
-                    writer.replace(at, |out| put_refusal(&no_such(&name), link, out));
-                    writer.sent = end;
-                    return;
+                if link.status != Status::Failed
+                    && let Some(name) = self.taken_by(&bytes[body.clone()])
+                {
+                    if self.prepared(&name).is_none() {
+                        writer.replace(at, |out| put_refusal(&no_such(&name), link, out));
+                        writer.sent = end;
+                        return;
+                    }
+                    if link.own_names.get(&name).is_some() {
+                        // It has come to the connection since the portal was bound.
+                        writer.replace(at, |out| Session::close_own(&name, link, out));
+                    }
                 }
                 let behind = self.executing(&bytes[body], link, context);
                 link.owing.push(Owed::Execute);
@@ -697,7 +705,10 @@ impl Session {
                 // Another client's is still there: it is not this one's to run.
                 None if link.unnamed.take().is_some() => {
                     writer.replace(at, |out| frontend::put_close_statement(b"", out));
-                    link.owing.push(Owed::Close { swallow: true });
+                    link.owing.push(Owed::Close {
+                        swallow: true,
+                        unnamed: true,
+                    });
                 }
                 _ => {}
             }
@@ -792,7 +803,9 @@ impl Session {
     ) {
         self.group.open = true;
         let at = body.start - HEADER;
-        match frontend::target(&writer.bytes[body]) {
+        let target = frontend::target(&writer.bytes[body]);
+        let unnamed = target == Some(Target::Statement(b""));
+        match target {
             Some(Target::Statement(b"")) => {
                 self.set_unnamed(None, link);
                 link.unnamed = None;
@@ -817,12 +830,15 @@ impl Session {
             }
             _ => {}
         }
-        link.owing.push(Owed::Close { swallow: false });
+        link.owing.push(Owed::Close {
+            swallow: false,
+            unnamed,
+        });
     }
 
     fn set_unnamed(&mut self, statement: Option<Arc<Statement>>, link: &mut Link) {
-        link.replay
-            .replaced(std::mem::replace(&mut self.unnamed, statement));
+        self.unnamed_before = std::mem::replace(&mut self.unnamed, statement);
+        link.replay.replaced(&self.unnamed_before);
     }
 
     /// What a server is given for a statement that it lacks.
@@ -903,13 +919,12 @@ impl Session {
         self.cold().settings.restore_behind()
     }
 
-    /// What an Execute is to take away, if it is gone since its portal was bound.
-    fn takes_in_vain(&self, body: &[u8]) -> Option<Box<[u8]>> {
+    /// The statement that an Execute is to take away.
+    fn taken_by(&self, body: &[u8]) -> Option<Box<[u8]>> {
+        let mut noted = self.cold.as_ref()?.portals.iter();
         let (portal, _) = frame::split_cstr(body)?;
-        let noted = self.cold.as_ref()?.portals.iter();
-        let takes = |noted: &Portal| noted.takes.clone().filter(|_| *noted.name == *portal);
-        let name = noted.filter_map(takes).next()?;
-        self.prepared(&name).is_none().then_some(name)
+        let noted = noted.find(|noted| *noted.name == *portal)?;
+        noted.takes.clone()
     }
 
     /// A portal that fails when it is executed once more.
@@ -1012,6 +1027,10 @@ impl Session {
             }
             SessionEffect::Unknown => {
                 link.dirty = true;
+                if first_word(text) == "set" {
+                    // Whatever it sets, it is there as long as the session.
+                    self.pinned.pin(PinReason::Settings);
+                }
                 0
             }
         }
@@ -1030,7 +1049,7 @@ fn no_such(name: &[u8]) -> Notice {
 /// Whether a connection owes nothing and is outside of any transaction, so that a unit that only reads finds nothing that it
 /// could concern.
 fn is_plain_ground(link: &Link) -> bool {
-    link.owing.is_empty() && link.status == Status::Idle && link.replay.is_empty() && !link.doubtful
+    link.settled() && link.status == Status::Idle && link.replay.is_empty() && !link.doubtful
 }
 
 /// Whether these bytes are one Query, the whole of it.
@@ -1202,7 +1221,10 @@ fn put_parse_as(id: StatementId, content: &[u8], out: &mut Vec<u8>) {
 /// A Close of the proxy's own.
 fn put_own_close(name: &[u8], link: &mut Link, out: &mut Vec<u8>) {
     frontend::put_close_statement(name, out);
-    link.owing.push(Owed::Close { swallow: true });
+    link.owing.push(Owed::Close {
+        swallow: true,
+        unnamed: false,
+    });
 }
 
 /// A Parse of the proxy's own, of a statement that is not for long.

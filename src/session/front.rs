@@ -359,13 +359,14 @@ impl Session {
             b'B' => frontend::bind(body).is_some_and(|bind| {
                 let bound = self.statement(bind.statement);
                 self.is_open(bind.statement, held)
+                    || hangs_on_unnamed(bind.statement, held)
                     || bound.is_some_and(|bound| self.names_open(bound.class, held))
             }),
             b'Q' => self.names_open(self.classify_query(frame, header, context), held),
             b'D' | b'C' => matches!(
                 frontend::target(body),
                 Some(Target::Statement(name)) if self.is_open(name, held)
-                    || (header.tag == b'D' && self.may_be_described_here(name, link))
+                    || (header.tag == b'D' && self.describes_later(name, held))
             ),
             _ => false,
         }
@@ -585,7 +586,8 @@ impl Session {
                 b'B' => match frontend::bind(body) {
                     Some(bind) if bind.statement.is_empty() && parsed_unnamed => None,
                     Some(bind) => {
-                        repeats |= self.is_open(bind.statement, held);
+                        repeats |= self.is_open(bind.statement, held)
+                            || hangs_on_unnamed(bind.statement, held);
                         let statement = self.statement(bind.statement);
                         statement.map(|statement| self.class_of(statement, context))
                     }
@@ -593,11 +595,10 @@ impl Session {
                 },
                 b'D' | b'C' => {
                     if let Some(Target::Statement(name)) = frontend::target(body) {
-                        let describes = header.tag == b'D';
-                        repeats |= self.is_open(name, held)
-                            || held.is_some_and(|(link, _)| {
-                                describes && self.may_be_described_here(name, link)
-                            });
+                        repeats |= self.is_open(name, held);
+                        if header.tag == b'D' && !(name.is_empty() && parsed_unnamed) {
+                            repeats |= self.describes_later(name, held);
+                        }
                     }
                     None
                 }
@@ -642,6 +643,12 @@ impl Session {
             || (held.is_some() && self.prepared(name).is_some_and(is_on_its_way))
     }
 
+    /// Whether what a Describe of a statement comes to is known when what is on its way has been answered.
+    fn describes_later(&self, name: &[u8], held: Option<(&Link, bool)>) -> bool {
+        hangs_on_unnamed(name, held)
+            || held.is_some_and(|(link, _)| self.may_be_described_here(name, link))
+    }
+
     /// The same for what SQL may name.
     fn names_open(&self, class: Class, held: Option<(&Link, bool)>) -> bool {
         let names = matches!(
@@ -680,6 +687,12 @@ fn is_on_its_way(statement: &Statement, held: Option<(&Link, bool)>) -> bool {
         link.owing.is_parsing(statement.id)
             || (link.owing.is_making_room() && !link.held.contains(statement.id))
     })
+}
+
+/// Whether the unnamed statement is meant, and what it is on the connection hangs on what has not been answered: what the
+/// server skips leaves there what another client had.
+fn hangs_on_unnamed(name: &[u8], held: Option<(&Link, bool)>) -> bool {
+    name.is_empty() && held.is_some_and(|(link, _)| link.owing.is_changing_unnamed())
 }
 
 /// The class of a text of which only the beginning has been seen: the rest may do anything.

@@ -78,6 +78,8 @@ pub struct Session {
     block: Block,
     /// The unnamed prepared statement.
     unnamed: Option<Arc<Statement>>,
+    /// What it was before the latest change, which the server may skip.
+    unnamed_before: Option<Arc<Statement>>,
     group: Group,
     stream: Stream,
     cold: Option<Box<Cold>>,
@@ -216,6 +218,7 @@ impl Session {
             lateness: Lateness::default(),
             block: Block::None,
             unnamed: None,
+            unnamed_before: None,
             group: Group::default(),
             stream: Stream::default(),
             cold,

@@ -65,6 +65,8 @@ fn in_transaction_pooling_with_somebody_between() {
             request::bind("", "s", &[]),
             request::execute("", 0),
             request::close_statement("s"),
+            // What it leaves on the connection is nobody else's to run.
+            request::parse("", "SELECT 'not yours'", &[]),
             request::sync(),
         ]
         .concat();
