@@ -264,6 +264,15 @@ impl Session {
             // What is before it could not be taken back any more.
             return Next::Drain;
         }
+        if let Some((link, true)) = held
+            && link.committing
+            && link.replay.is_empty()
+            && !link.settled()
+            && class.access == Access::Read
+        {
+            // Outside of the transaction that is ending it may run elsewhere, unless something before it cannot.
+            return Next::Drain;
+        }
         place_class(unit.len(), class, held)
     }
 

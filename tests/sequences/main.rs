@@ -460,6 +460,11 @@ fn refusals_in_pipelines() {
         ])],
         vec![group(&[begin.clone(), Step::Execute("", 0)])],
         vec![
+            group(&[Step::Once(""), begin.clone()]),
+            group(&[Step::Once("commit"), Step::CloseStatement("s1")]),
+            Turn::Query("select 1"),
+        ],
+        vec![
             group(&[Step::Parse("s1", "begin read only"), Step::ClosePortal("")]),
             Turn::Query("select 1"),
         ],
