@@ -255,6 +255,8 @@ impl Play {
                 config::Address::Tcp("127.0.0.1".to_owned(), address.port());
         });
         rig.wait_ready();
+        // Before the catalog is known, a function may leave anything behind: what it may have left is cleared in a round trip.
+        rig.learn(DATABASE);
         let player = |name: &str, role: Option<&str>, work_mem: &str, zone: &str| {
             let settings = [
                 format!("SET work_mem = '{work_mem}'"),
