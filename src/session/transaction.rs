@@ -770,7 +770,20 @@ impl Session {
             };
         }
         if !matches!(class.access, Access::Primary | Access::Write) {
-            return Verdict::Stays;
+            return match self.block {
+                // As the first statement of a block that no server knows it would have begun on the primary.
+                Block::Sent(begun)
+                    if class.access == Access::Neutral
+                        && class.tx == TxEffect::None
+                        && link.status == Status::Transaction
+                        && !begun.has_read
+                        && begun.is_movable()
+                        && !is_repeatable_set(unit, class) =>
+                {
+                    Verdict::Moves
+                }
+                _ => Verdict::Stays,
+            };
         }
         let Block::Sent(begun) = self.block else {
             return Verdict::Refused;

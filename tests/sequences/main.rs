@@ -486,6 +486,11 @@ fn refusals_in_pipelines() {
             group(&[begin.clone(), Step::Bind("", "s1")]),
             group(&[Step::Once("bad"), Step::Once("begin")]),
         ],
+        vec![
+            group(&[Step::Parse("s1", "begin read only"), Step::Run("s1")]),
+            Turn::Query("savepoint a"),
+            Turn::Query("select 1"),
+        ],
     ];
     for turns in &cases {
         // From its first answer on, a standby refuses one in three.
