@@ -131,6 +131,16 @@ impl Owed {
         )
     }
 
+    /// Whether the client hears nothing of the reply, though the server has been given it in a group of the client's.
+    pub fn is_swallowed(self) -> bool {
+        matches!(
+            self,
+            Owed::Parse { swallow: true, .. }
+                | Owed::Close { swallow: true, .. }
+                | Owed::Sync { swallow: true, .. }
+        )
+    }
+
     fn is_of_a_name(self) -> bool {
         matches!(self, Owed::Own(_))
     }
@@ -167,6 +177,8 @@ pub struct Owing {
     taken: u64,
     /// The same when the last has left that changes the unnamed statement unless the server skips it.
     open_until: u64,
+    /// The same when the last Query or call has left that stands behind other messages of its group, or behind such a one.
+    doubt_until: u64,
     /// Of those, what brings statements to the connection by clients' own names.
     owns: usize,
     /// The server discards messages until a Sync that has not been forwarded yet.
@@ -262,6 +274,12 @@ impl Owing {
         !self.queue.is_empty() && self.open_until > self.taken
     }
 
+    /// Whether the server may skip whatever comes before the next Sync: a Query ends its group only if nothing has failed
+    /// before it.
+    pub fn may_be_skipping(&self) -> bool {
+        !self.queue.is_empty() && self.doubt_until > self.taken
+    }
+
     /// Whether a statement that is being brought to the connection by a client's own name has not been answered.
     pub fn is_naming(&self) -> bool {
         self.owns > 0
@@ -306,8 +324,16 @@ impl Owing {
         self.owns += usize::from(owed.is_of_a_name());
         // The first of a group fails or succeeds; what is behind it may be skipped.
         let is_first = self.queue.back().is_none_or(|last| last.ends_with_ready());
+        let tick = self.taken + self.queue.len() as u64 + 1;
         if owed.changes_unnamed() && !is_first {
-            self.open_until = self.taken + self.queue.len() as u64 + 1;
+            self.open_until = tick;
+        }
+        match owed {
+            Owed::Query { .. } | Owed::Call if !is_first || self.may_be_skipping() => {
+                self.doubt_until = tick;
+            }
+            Owed::Sync { .. } => self.doubt_until = 0,
+            _ => {}
         }
         self.queue.push_back(owed);
         true
@@ -328,6 +354,7 @@ impl Owing {
 
     /// All that was owed has been answered.
     pub fn answered(&mut self) {
+        self.taken += self.queue.len() as u64;
         self.queue.clear();
         (self.ends, self.parses, self.closes, self.owns) = (0, 0, 0, 0);
     }

@@ -599,8 +599,8 @@ impl Relay {
             return Ok(());
         };
         let link = &mut held.server.link;
-        if link.owing.skipping() {
-            // What the server waits for is the Sync, and it is among what waits here.
+        if link.owing.skipping() || link.copy_in {
+            // What the server waits for is the Sync, or the end of a COPY, and it is among what waits here.
             self.flags.draining_link = false;
             self.flags.recheck = true;
         }

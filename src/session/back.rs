@@ -68,7 +68,7 @@ impl Skipped {
         self.all += 1;
         match owed {
             Owed::Parse { id, .. } if fails => self.failed = id,
-            Owed::Parse { swallow: true, .. } | Owed::Close { swallow: true, .. } => {}
+            _ if owed.is_swallowed() => {}
             Owed::Parse { id, .. } => {
                 self.clients += 1;
                 self.last = id;
@@ -774,6 +774,12 @@ impl Session {
         }
         // The server may still have another client's.
         link.unnamed = Some(StatementId::NONE);
+        let is_clients = |owed: Owed| owed.changes_unnamed() && !owed.is_swallowed();
+        if link.owing.iter().any(is_clients) {
+            // A later group has given it another one; if that fails, too, nobody knows what was before.
+            self.unnamed_before = None;
+            return;
+        }
         let now = self.unnamed.as_ref().map(|statement| statement.id);
         if skipped.failed.is_some() && skipped.failed == now {
             self.unnamed = None;

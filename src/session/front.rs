@@ -161,6 +161,12 @@ impl Session {
         if self.awaits_rest() && held.is_some_and(|(link, _)| !link.settled()) {
             return Next::Drain;
         }
+        if held.is_some_and(|(link, _)| link.owing.may_be_skipping())
+            && matches!(header.tag, b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C')
+        {
+            // A Sync of the proxy's own among it would end what the server skips.
+            return Next::Drain;
+        }
         match header.tag {
             b'Q' => match whole_or_preview(input, header, context.pipeline_buffer) {
                 Some(len) => {

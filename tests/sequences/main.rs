@@ -296,9 +296,23 @@ impl Step {
 }
 
 /// What a client that begins transactions by the extended protocol does not do: go back to the unnamed portal by which it
-/// has, behind a Flush or in a later group. The proxy has answered for it, and no server has that portal.
+/// has, behind a Flush or in a later group. The proxy has answered for it, and no server has that portal. Nor does any ask,
+/// in a transaction that has failed, what an EXECUTE in a statement of the protocol's returns: where no connection has that
+/// statement, only a server could have told before.
 fn without_leftovers(turns: Vec<Turn>) -> Vec<Turn> {
     let begins = |step: &Step| matches!(step, Step::Parse(_, text) | Step::Once(text) if text.starts_with("begin"));
+    let executes = |step: &Step| match *step {
+        Step::Parse(name, text) if text.starts_with("execute") => Some(name),
+        _ => None,
+    };
+    let executing: Vec<&str> = turns
+        .iter()
+        .flat_map(|turn| match turn {
+            Turn::Group(steps) => &steps[..],
+            _ => &[],
+        })
+        .filter_map(executes)
+        .collect();
     let mut begun = false;
     let mut clean = |turn| {
         let Turn::Group(steps) = turn else {
@@ -311,7 +325,8 @@ fn without_leftovers(turns: Vec<Turn>) -> Vec<Turn> {
             is_bound |= matches!(step, Step::Bind("", _) | Step::Run(_) | Step::Once(_));
             is_bound &= !matches!(step, Step::Flush);
             let goes_back = matches!(step, Step::DescribePortal("") | Step::Execute("", _));
-            if !(begun && goes_back && !is_bound) {
+            let asks = matches!(step, Step::DescribeStatement(name) if executing.contains(&name));
+            if !(begun && (asks || (goes_back && !is_bound))) {
                 kept.push(step);
             }
         }
@@ -502,6 +517,56 @@ fn refusals_in_pipelines() {
         let turns = [&turns[..], &queries(&["prepare p as select 1", "rollback"])].concat();
         faithful([&turns, &turns], &[], &Site::refusing());
     }
+}
+
+/// What long runs of the cases below have found.
+#[test]
+fn what_was_found() {
+    let group = |steps: &[Step]| Turn::Group(steps.to_vec());
+    let copy = Turn::Copy {
+        synced: false,
+        fails: false,
+    };
+    let set = || Step::Once("set work_mem = '1MB'");
+    let read_only = [
+        group(&[
+            Step::Parse("s4", ""),
+            Step::Once("begin read only"),
+            Step::Bind("c1", "s4"),
+        ]),
+        Turn::Query("select 1/0"),
+    ];
+    faithful([&[], &read_only], &[], &Site::refusing());
+    let skipped = [
+        Turn::Query("prepare p as select 1"),
+        group(&[
+            Step::Bind("", "s1"),
+            Step::Query("select 1/0"),
+            Step::Query("select nextval('s')"),
+        ]),
+    ];
+    faithful([&[copy.clone()], &skipped], &[], &Site::new(64, false));
+    let ended = [
+        group(&[
+            Step::Parse("s1", "select 1"),
+            Step::CloseStatement("s1"),
+            Step::Once("select 1"),
+        ]),
+        copy,
+        group(&[set(), Step::Run("s1"), set(), Step::Once("commit")]),
+        group(&[set(), Step::Once("commit")]),
+    ];
+    let events = [
+        Event::Client(188),
+        Event::Client(65),
+        Event::Client(186),
+        Event::Server(104),
+        Event::Server(8),
+        Event::Server(9),
+        Event::Client(1),
+    ];
+    let events = events.map(|event| (false, event));
+    faithful([&ended, &[]], &events, &Site::new(64, false));
 }
 
 /// Some seconds' worth of cases, the same each time; PROPTEST_CASES asks for so many others.

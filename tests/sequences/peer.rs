@@ -62,6 +62,8 @@ struct Transaction {
     implicit: bool,
     failed: bool,
     read_only: bool,
+    /// It has what it cannot take elsewhere: it stays where it is, and its client is told what is refused there.
+    tied: bool,
 }
 
 /// How the Execute or Query came that a COPY belongs to.
@@ -101,7 +103,8 @@ impl Peer {
 
     /// A read that the client may have from elsewhere.
     fn turns_away(&mut self, text: &[u8]) -> Result<(), Failure> {
-        if !self.refusing || self.answered || !text.starts_with(b"select") {
+        let is_tied = self.transaction.as_ref().is_some_and(|now| now.tied);
+        if !self.refusing || self.answered || is_tied || !text.starts_with(b"select") {
             return Ok(());
         }
         self.reads += 1;
@@ -325,6 +328,7 @@ impl Peer {
         } else {
             0
         };
+        self.tie(!portal.is_empty());
         let done = false;
         self.portals.insert(portal, Portal { text, rows, done });
         self.reply(b'2', b"");
@@ -368,6 +372,7 @@ impl Peer {
         if portal.done && portal.rows == 0 && !self.returns_rows(&portal.text) {
             return fails("55000", "portal cannot be run");
         }
+        self.tie(portal.text.starts_with(b"set"));
         match self.run(&portal.text)? {
             Done::Tag(tag) => self.complete(&tag),
             Done::CopyIn => {
@@ -445,7 +450,14 @@ impl Peer {
                 implicit: true,
                 failed: false,
                 read_only: false,
+                tied: false,
             });
+        }
+    }
+
+    fn tie(&mut self, ties: bool) {
+        if let Some(now) = &mut self.transaction {
+            now.tied |= ties && !now.implicit;
         }
     }
 
@@ -482,6 +494,7 @@ impl Peer {
         let lower = text.to_ascii_lowercase();
         let words: Vec<&str> = lower.split_ascii_whitespace().collect();
         let tag = |tag: &str| Ok(Done::Tag(tag.into()));
+        self.tie(!matches!(words[..], ["begin" | "select" | "show" | "execute" | "set", ..]));
         match words[..] {
             ["begin", ..] => {
                 if self.transaction.as_ref().is_some_and(|now| !now.implicit) {

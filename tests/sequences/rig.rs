@@ -456,7 +456,7 @@ impl Rig {
     fn release(&mut self) {
         let Some(held) = &mut self.held else { return };
         let link = &mut held.link;
-        if link.owing.skipping() {
+        if link.owing.skipping() || link.copy_in {
             self.draining = false;
         }
         if !link.settled() {
