@@ -58,7 +58,7 @@ impl Session {
             self.stream.left -= bytes.len();
             return true;
         }
-        if link.doubtful {
+        if link.doubtful && !may_be_of_a_copy(bytes) {
             self.mend(link, out);
         }
         if link.status == Status::Transaction && !self.group.open && link.settled() {
@@ -1161,6 +1161,15 @@ fn first_word(statement: &[u8]) -> String {
         .take_while(|byte| byte.is_ascii_alphabetic());
     word.map(|byte| char::from(byte.to_ascii_lowercase()))
         .collect()
+}
+
+/// Whether messages may all belong to a COPY, into which nothing else may be sent, though its server has not said yet that
+/// it has begun.
+fn may_be_of_a_copy(bytes: &[u8]) -> bool {
+    let is_of_one = |tag: u8| matches!(tag, b'd' | b'c' | b'f' | b'S' | b'H');
+    // A message may be there in part.
+    bytes.first().is_some_and(|tag| is_of_one(*tag))
+        && Frames(bytes).all(|(header, _)| is_of_one(header.tag))
 }
 
 /// Whether a statement has neither parameters nor rows; only a few words are known.

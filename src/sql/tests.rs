@@ -491,7 +491,7 @@ const DEEP: &[(&str, &str, usize)] = &[
     ("select * from a{}", " natural join b", 143),
     ("select * from a{}", ", b", 1_490),
     ("{}1", "(select a.* from ", 143),
-    ("select * from {}a", "(", 1_410),
+    ("select * from {}a", "(", 60),
     ("with x as ({}", "with x as (", 670),
     ("select {}", "(select ", 143),
     ("select * from {} t", "(select * from ", 143),
@@ -577,6 +577,22 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
             ),
             (
                 format!("select array[1{}]", ", array[1, 2][1]".repeat(150)),
+                Reason::Read,
+            ),
+            (
+                format!("select * from {}select 1{}", "(".repeat(32), "+1".repeat(800)),
+                Reason::TooLong,
+            ),
+            (
+                format!("select {}select 1{}", "(".repeat(32), "+1".repeat(800)),
+                Reason::Unparsable,
+            ),
+            (
+                format!(
+                    "select * from {}t{}",
+                    "(".repeat(12),
+                    " join t on a = b)".repeat(12)
+                ),
                 Reason::Read,
             ),
             (

@@ -296,7 +296,7 @@ impl Step {
 }
 
 /// What a client that begins transactions by the extended protocol does not do: go back to the unnamed portal by which it
-/// has, behind a Flush or in a later group. The proxy has answered for it, and no server has that portal. Nor does any ask,
+/// has, behind a Flush, in a later group, or behind anything else of the same. The proxy has answered for it, and no server has that portal. Nor does any ask,
 /// in a transaction that has failed, what an EXECUTE in a statement of the protocol's returns: where no connection has that
 /// statement, only a server could have told before.
 fn without_leftovers(turns: Vec<Turn>) -> Vec<Turn> {
@@ -323,7 +323,8 @@ fn without_leftovers(turns: Vec<Turn>) -> Vec<Turn> {
         for step in steps {
             begun |= begins(&step);
             is_bound |= matches!(step, Step::Bind("", _) | Step::Run(_) | Step::Once(_));
-            is_bound &= !matches!(step, Step::Flush);
+            // A group that does not fit the buffer may be parted anywhere.
+            is_bound &= !matches!(step, Step::Flush) && !begins(&step);
             let goes_back = matches!(step, Step::DescribePortal("") | Step::Execute("", _));
             let asks = matches!(step, Step::DescribeStatement(name) if executing.contains(&name));
             if !(begun && (asks || (goes_back && !is_bound))) {
@@ -552,7 +553,7 @@ fn what_was_found() {
             Step::CloseStatement("s1"),
             Step::Once("select 1"),
         ]),
-        copy,
+        copy.clone(),
         group(&[set(), Step::Run("s1"), set(), Step::Once("commit")]),
         group(&[set(), Step::Once("commit")]),
     ];
@@ -567,6 +568,26 @@ fn what_was_found() {
     ];
     let events = events.map(|event| (false, event));
     faithful([&ended, &[]], &events, &Site::new(64, false));
+    let copied = [
+        group(&[
+            Step::Parse("s4", "select a from t"),
+            Step::Parse("s4", "select 1"),
+            Step::Parse("s4", "savepoint a"),
+        ]),
+        Turn::Query("begin; update t; commit"),
+        copy,
+    ];
+    let events = [
+        Event::Client(37),
+        Event::Client(125),
+        Event::Server(6),
+        Event::Server(7),
+        Event::Server(7),
+        Event::Server(57),
+        Event::Client(1),
+    ];
+    let events = events.map(|event| (false, event));
+    faithful([&copied, &[]], &events, &Site::new(4096, true));
 }
 
 /// Some seconds' worth of cases, the same each time; PROPTEST_CASES asks for so many others.
