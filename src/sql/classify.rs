@@ -717,29 +717,32 @@ fn unspecial(token: &mut TokenWithSpan) {
     }
 }
 
-/// How deep ARRAY[…] and parentheses where a table may stand are nested. The parser goes through what such a one holds once
-/// more for each that it stands in, if there is a mistake in it.
+/// How deep ARRAY[…] are nested, and parentheses around each other where a table may stand. The parser goes through what such
+/// a one holds once more for each that it stands in, if there is a mistake in it.
 fn nested(tokens: &[TokenWithSpan]) -> usize {
     let (mut open, mut depth, mut most) = (Vec::new(), 0, 0);
     // Behind ARRAY, where a table may stand, and in a list of tables.
     let (mut is_array, mut is_table, mut in_from) = (false, false, false);
+    let mut is_around = false;
     for TokenWithSpan { token, .. } in tokens {
-        let mut opens = false;
+        let mut begins_table = false;
         let mut keyword = Keyword::NoKeyword;
         match token {
             Token::Whitespace(_) => continue,
             Token::LBracket | Token::LParen => {
-                let is_parenthesis = *token == Token::LParen;
-                opens = if is_parenthesis { is_table } else { is_array };
-                open.push((opens, in_from));
-                depth += usize::from(opens);
+                begins_table = is_table && *token == Token::LParen;
+                let counts = match token {
+                    Token::LParen => is_around,
+                    _ => is_array,
+                };
+                open.push((counts, in_from));
+                depth += usize::from(counts);
                 most = most.max(depth);
-                opens &= is_parenthesis;
                 in_from = false;
             }
             Token::RBracket | Token::RParen => {
-                let (opened, was_in_from) = open.pop().unwrap_or_default();
-                depth -= usize::from(opened);
+                let (counted, was_in_from) = open.pop().unwrap_or_default();
+                depth -= usize::from(counted);
                 in_from = was_in_from;
             }
             Token::Word(word) if word.quote_style.is_none() => keyword = word.keyword,
@@ -751,7 +754,8 @@ fn nested(tokens: &[TokenWithSpan]) -> usize {
             _ => {}
         }
         is_array = keyword == Keyword::ARRAY;
-        is_table = opens
+        is_around = begins_table;
+        is_table = begins_table
             || matches!(keyword, Keyword::FROM | Keyword::JOIN | Keyword::LATERAL)
             || (in_from && *token == Token::Comma);
     }
