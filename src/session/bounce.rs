@@ -23,7 +23,9 @@ impl Session {
     ) -> bool {
         link.bounces
             && class.is_some_and(|class| {
-                only_reads(class) || (class.tx == TxEffect::Begin && self.begins_itself())
+                only_reads(class)
+                    || (class.tx == TxEffect::Begin && self.begins_itself())
+                    || self.reads_and_ends(unit, class)
             })
             && (match self.is_in_sent_block() {
                 false => link.status == Status::Idle,

@@ -253,7 +253,7 @@ impl Session {
     fn judged(&self, class: Class, link: &mut Link) {
         let is_kept = match class.tx {
             TxEffect::Begin => self.begins_itself(),
-            TxEffect::End => self.is_in_sent_block() && link.replay.stays_put(),
+            TxEffect::End => self.is_in_sent_block(),
             _ => {
                 class.session == SessionEffect::Set
                     && self.is_in_sent_block()

@@ -241,7 +241,9 @@ impl Session {
         context: Context<'_>,
     ) -> Next {
         // Only what does nothing but read can be taken back from a standby that refuses it.
-        let beside = class.access == Access::Read && !bounce::only_reads(class);
+        let beside = class.access == Access::Read
+            && !bounce::only_reads(class)
+            && !self.reads_and_ends(unit, class);
         let mut class = self.class_in_block(unit, class, held, context);
         if beside || (self.serializable.now && class.access == Access::Read) {
             class = Class {

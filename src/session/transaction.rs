@@ -883,6 +883,34 @@ impl Session {
             })
     }
 
+    /// Whether a group reads in its block on a standby, ends it, and does nothing else: until it has ended nothing has happened
+    /// that could not happen elsewhere.
+    pub(super) fn reads_and_ends(&self, unit: &[u8], class: Class) -> bool {
+        let mut names = Vec::new();
+        let stays = |text: &[u8]| match sql::control(text) {
+            Some(Control::End { chain, .. }) => !chain,
+            control => control.is_none(),
+        };
+        class.access == Access::Read
+            && class.tx == TxEffect::End
+            && matches!(class.session, SessionEffect::None | SessionEffect::Execute)
+            && matches!(self.block, Block::Unsent(_) | Block::Sent(_))
+            && self.leaves_nothing_open(unit)
+            && Frames(unit).all(|(header, body)| match header.tag {
+                b'P' => frontend::parse(body).is_some_and(|parse| {
+                    names.push(parse.name);
+                    stays(parse.text)
+                }),
+                b'B' => frontend::bind(body).is_some_and(|bind| {
+                    let bound = self.bound(body);
+                    names.contains(&bind.statement)
+                        || bound.is_some_and(|statement| stays(statement.text()))
+                }),
+                b'D' | b'E' | b'S' => true,
+                _ => false,
+            })
+    }
+
     /// Whether a unit says anew what its transaction is.
     fn changes_transaction(&self, unit: &[u8]) -> bool {
         let changes = |text: &[u8]| {

@@ -507,6 +507,22 @@ fn refusals_in_pipelines() {
             Turn::Query("savepoint a"),
             Turn::Query("select 1"),
         ],
+        vec![
+            Turn::Query("begin read only"),
+            Turn::Query("set work_mem = '1MB'"),
+            group(&[Step::Once("select 1"), Step::Once("commit")]),
+            Turn::Query("select 1"),
+        ],
+        vec![
+            Turn::Query("begin read only"),
+            group(&[
+                Step::Parse("s1", "select 1"),
+                Step::Run("s1"),
+                Step::Once("commit"),
+                Step::Run("s1"),
+            ]),
+            group(&[Step::Run("s1"), Step::Once("commit")]),
+        ],
     ];
     for turns in &cases {
         // From its first answer on, a standby refuses one in three.
@@ -546,7 +562,7 @@ fn what_was_found() {
             Step::Query("select nextval('s')"),
         ]),
     ];
-    faithful([&[copy.clone()], &skipped], &[], &Site::new(64, false));
+    faithful([std::slice::from_ref(&copy), &skipped], &[], &Site::new(64, false));
     let ended = [
         group(&[
             Step::Parse("s1", "select 1"),
