@@ -964,7 +964,9 @@ impl Session {
     pub(super) fn may_follow_kept(&self, unit: &[u8], class: Option<Class>, link: &Link) -> bool {
         !link.replay.is_empty()
             && !link.replay.leaves_open()
-            && class.is_some_and(|class| self.is_plain_read(unit, class))
+            && class.is_some_and(|class| {
+                self.is_plain_read(unit, class) || self.reads_and_ends(unit, class)
+            })
     }
 
     /// Whether a unit sets what its block is given again wherever it begins again, and does nothing else.
