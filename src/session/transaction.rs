@@ -770,15 +770,22 @@ impl Session {
             };
         }
         if !matches!(class.access, Access::Primary | Access::Write) {
-            return match self.block {
+            let elsewhere = |begun: Begun| match class.access {
                 // As the first statement of a block that no server knows it would have begun on the primary.
-                Block::Sent(begun)
-                    if class.access == Access::Neutral
-                        && class.tx == TxEffect::None
-                        && link.status == Status::Transaction
+                Access::Neutral => {
+                    class.tx == TxEffect::None
                         && !begun.has_read
+                        && !is_repeatable_set(unit, class)
+                }
+                // What reads beside something else could not be taken back if it was refused.
+                Access::Read => !bounce::only_reads(class) && !self.reads_and_ends(unit, class),
+                _ => false,
+            };
+            return match self.block {
+                Block::Sent(begun)
+                    if link.status == Status::Transaction
                         && begun.is_movable()
-                        && !is_repeatable_set(unit, class) =>
+                        && elsewhere(begun) =>
                 {
                     Verdict::Moves
                 }
