@@ -773,9 +773,7 @@ impl Session {
             let elsewhere = |begun: Begun| match class.access {
                 // As the first statement of a block that no server knows it would have begun on the primary.
                 Access::Neutral => {
-                    class.tx == TxEffect::None
-                        && !begun.has_read
-                        && !is_repeatable_set(unit, class)
+                    class.tx == TxEffect::None && !begun.has_read && !is_repeatable_set(unit, class)
                 }
                 // What reads beside something else could not be taken back if it was refused.
                 Access::Read => !bounce::only_reads(class) && !self.reads_and_ends(unit, class),
