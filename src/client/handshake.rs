@@ -156,7 +156,7 @@ pub async fn log_in(
         Method::Trust => return Err(ClientError::NotListed(startup.user.clone())),
         Method::Scram => {
             let verifier = authenticator.verifier(&startup.user).await;
-            Some(scram(stream, startup, &verifier, out).await?)
+            Some(Box::pin(scram(stream, startup, &verifier, out)).await?)
         }
     };
     reply::authentication(&Authentication::Ok, out);

@@ -195,7 +195,7 @@ async fn serve(
         Ok(Greeted::Nothing) => return None,
         Ok(Greeted::Cancel { process, key }) => {
             // The connection closes when it is done: that is how its client knows.
-            peers::cancel(&built, process, &key).await;
+            Box::pin(peers::cancel(&built, process, &key)).await;
             return None;
         }
         Err(refusal) => refusal,
@@ -300,7 +300,7 @@ async fn greet(
         Refusal::Notice("refused", notice)
     })?;
     if is_console(&startup.database) {
-        return administer(stream, said, built, settings, startup, place).await;
+        return Box::pin(administer(stream, said, built, settings, startup, place)).await;
     }
     let replication = replication(&startup);
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
@@ -323,7 +323,8 @@ async fn greet(
         })?;
     let permits = (place, places);
     if let Some(value) = replication {
-        let replicated = replicate(built, &startup, value, &credentials, permits, said).await?;
+        let replicated = replicate(built, &startup, value, &credentials, permits, said);
+        let replicated = Box::pin(replicated).await?;
         send_welcome(stream, said).await?;
         return Ok(Greeted::Admitted(replicated));
     }
@@ -352,7 +353,8 @@ async fn greet(
     session = session.with_sequences(pools.currval, &pools.sequences);
     let home = match session.is_on_standbys() {
         true => None,
-        false => home(&built.shared, &pools).await,
+        false if pools.mode != Mode::Session => None,
+        false => Box::pin(home(&built.shared, &pools)).await,
     };
     let process = home.as_ref().map(|(server, _)| server.process);
     let slot = enter(built, &startup, process)?;
@@ -498,9 +500,6 @@ fn replication(startup: &Startup) -> Option<&str> {
 /// Session pooling: the session's connection on the primary. If there is none now, the session gets one with its first
 /// statement.
 async fn home(shared: &Shared, pools: &PoolSet) -> Option<(Pooled, usize)> {
-    if pools.mode != Mode::Session {
-        return None;
-    }
     let node = pools.cluster.view.load().primary?;
     match pools.pools[node].checkout(Patience::Wait).await {
         Ok(server) => Some((server, node)),
@@ -559,6 +558,16 @@ fn is_off(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn takes<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_login_takes_few_kibibytes() {
+        let login = takes(serve);
+        assert!(login <= 4096, "a login takes {login} bytes");
+    }
 
     #[test]
     fn a_session_takes_less_than_a_kibibyte() {

@@ -112,6 +112,7 @@ pub struct Registry {
     /// The process among its peers, if it has any: its keys bear the number.
     id: Option<PeerId>,
     slots: Mutex<HashMap<i32, Arc<Slot>, foldhash::fast::RandomState>>,
+    random: Mutex<Stock>,
     draining: AtomicBool,
     /// Sessions with a bound that they have set themselves.
     own_bounds: AtomicUsize,
@@ -139,17 +140,18 @@ impl Registry {
         process: Option<i32>,
         key_length: usize,
     ) -> Result<Seat, NoRandomness> {
-        let random = SystemRandom::new();
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = vec![0; key_length].into_boxed_slice();
-        random.fill(&mut key).map_err(|_| NoRandomness)?;
+        random.fill(&mut key)?;
         if let Some(id) = self.id {
             key::stamp(&mut key, id);
         }
         let mut slots = self.slots();
         let process = match process.filter(|process| *process > 0 && !slots.contains_key(process)) {
             Some(process) => process,
-            None => free_process(&slots, &random)?,
+            None => free_process(&slots, &mut random)?,
         };
+        drop(random);
         let flags = AtomicU8::new(if self.draining.load(Ordering::Acquire) {
             DRAIN
         } else {
@@ -231,13 +233,52 @@ impl Registry {
 #[error("the system's random number generator failed")]
 pub struct NoRandomness;
 
+/// Random bytes for the next keys: a small request costs the generator nearly as much as this many.
+#[derive(Debug)]
+struct Stock {
+    bytes: [u8; 512],
+    /// How many of them are left, at the front.
+    left: usize,
+}
+
+impl Default for Stock {
+    fn default() -> Stock {
+        Stock {
+            bytes: [0; 512],
+            left: 0,
+        }
+    }
+}
+
+impl Stock {
+    /// Fills `buffer` with bytes that nobody else gets, and of which nothing stays here.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), NoRandomness> {
+        let mut rest = buffer;
+        while !rest.is_empty() {
+            if self.left == 0 {
+                let random = SystemRandom::new();
+                random.fill(&mut self.bytes).map_err(|_| NoRandomness)?;
+                self.left = self.bytes.len();
+            }
+            let count = rest.len().min(self.left);
+            let taken = &mut self.bytes[self.left - count..self.left];
+            let (now, later) = rest.split_at_mut(count);
+            now.copy_from_slice(taken);
+            taken.fill(0);
+            self.left -= count;
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
 fn free_process(
     slots: &HashMap<i32, Arc<Slot>, foldhash::fast::RandomState>,
-    random: &SystemRandom,
+    random: &mut Stock,
 ) -> Result<i32, NoRandomness> {
     loop {
         let mut bytes = [0; 4];
-        random.fill(&mut bytes).map_err(|_| NoRandomness)?;
+        random.fill(&mut bytes)?;
         // Positive, because clients print it, and pg_basebackup refuses others.
         let process = i32::from_be_bytes(bytes) & i32::MAX;
         if process != 0 && !slots.contains_key(&process) {
@@ -249,6 +290,24 @@ fn free_process(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn random_bytes_are_given_once() {
+        let mut stock = Stock::default();
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..200 {
+            let mut key = [0; 32];
+            stock.fill(&mut key).expect("random numbers");
+            assert!(seen.insert(key));
+            assert!(stock.bytes[stock.left..].iter().all(|byte| *byte == 0));
+        }
+        let mut long = [0; 1300];
+        stock.fill(&mut long).expect("random numbers");
+        assert!(
+            long.chunks(100)
+                .all(|part| part.iter().any(|byte| *byte != 0))
+        );
+    }
 
     #[test]
     fn a_cancel_needs_the_key() {

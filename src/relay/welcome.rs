@@ -78,6 +78,16 @@ pub async fn welcome(
     if let Some(known) = pools.known_welcome(&params) {
         return Ok(known);
     }
+    // Few logins come here, and all of them would keep the room for it.
+    Box::pin(learn(shared, pools, params)).await
+}
+
+/// Asks a server.
+async fn learn(
+    shared: &Shared,
+    pools: &PoolSet,
+    params: Params,
+) -> Result<Arc<Welcome>, Unwelcome> {
     let mut server = any_server(shared, pools).await?;
     if pools.told.load().is_none() {
         pools.told.store(Some(server.reported.clone()));
