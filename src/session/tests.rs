@@ -4002,6 +4002,41 @@ fn a_group_that_begins_read_only_and_reads_goes_to_a_standby() {
     );
 }
 
+/// A BEGIN that was prepared has taken its connection before anything else came.
+#[test]
+fn what_would_tie_an_empty_transaction_to_a_standby_begins_it_on_the_primary() {
+    let begun = "client: P b begin read only / S
+         told: 1 / Z I
+         client: B b / E / S
+         standby: P pgw_1 begin read only / B pgw_1 / E / S
+         server: 1 / 2 / C BEGIN / Z T
+         told: 2 / C BEGIN / Z T";
+    let moves = "standby: Q ROLLBACK
+         server: C ROLLBACK / Z I";
+    late(false).play(&format!(
+        "{begun}
+         client: Q savepoint a
+         {moves}
+         primary: Q BEGIN READ ONLY / Q savepoint a"
+    ));
+    late(false).play(&format!(
+        "{begun}
+         client: P - select 1 / B - / E / P s savepoint a / S
+         {moves}
+         primary: Q BEGIN READ ONLY / P - select 1 / B - / E / P pgw_3 savepoint a / S"
+    ));
+    // What can be repeated elsewhere, and what may be taken back.
+    late(false).play(&format!(
+        "{begun}
+         client: Q set work_mem = '1MB'
+         standby: Q set work_mem = '1MB'
+         server: C SET / Z T
+         told: C SET / Z T
+         client: P - select 1 / B - / E / P - commit / B - / E / S
+         standby: P - select 1 / B - / E / P - commit / B - / E / S"
+    ));
+}
+
 #[test]
 fn a_mixed_pipeline_fails_its_transaction() {
     let refused = "P - pgweir has refused a statement of this transaction";
