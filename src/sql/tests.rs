@@ -580,7 +580,11 @@ fn long_and_deep_text_is_a_write_and_does_no_harm() {
                 Reason::Read,
             ),
             (
-                format!("select * from {}select 1{}", "(".repeat(32), "+1".repeat(800)),
+                format!(
+                    "select * from {}select 1{}",
+                    "(".repeat(32),
+                    "+1".repeat(800)
+                ),
                 Reason::TooLong,
             ),
             (

@@ -562,7 +562,11 @@ fn what_was_found() {
             Step::Query("select nextval('s')"),
         ]),
     ];
-    faithful([std::slice::from_ref(&copy), &skipped], &[], &Site::new(64, false));
+    faithful(
+        [std::slice::from_ref(&copy), &skipped],
+        &[],
+        &Site::new(64, false),
+    );
     let ended = [
         group(&[
             Step::Parse("s1", "select 1"),

@@ -494,7 +494,10 @@ impl Peer {
         let lower = text.to_ascii_lowercase();
         let words: Vec<&str> = lower.split_ascii_whitespace().collect();
         let tag = |tag: &str| Ok(Done::Tag(tag.into()));
-        self.tie(!matches!(words[..], ["begin" | "select" | "show" | "execute" | "set", ..]));
+        self.tie(!matches!(
+            words[..],
+            ["begin" | "select" | "show" | "execute" | "set", ..]
+        ));
         match words[..] {
             ["begin", ..] => {
                 if self.transaction.as_ref().is_some_and(|now| !now.implicit) {
