@@ -388,7 +388,9 @@ impl<T> Line<T> {
         let crowded = self.waiting() > 0;
         if self.lent > 0 && !crowded {
             // The reserve is back to what it was before, because nobody waits any more.
-            self.lent -= 1;
+            let unused = (self.lent - 1).min(self.free - self.shelf.len());
+            self.free -= unused;
+            self.lent -= 1 + unused;
             after.close = object;
             return after;
         }
@@ -504,7 +506,8 @@ impl<T> Line<T> {
             }
         }
         for _ in 0..reserves {
-            if self.lent < alarms.reserve {
+            // Who has been admitted already, and cannot connect, has no use for it.
+            if self.lent < alarms.reserve && self.queued.len > 0 {
                 self.lent += 1;
                 wake.extend(self.admit_next());
             }

@@ -13,6 +13,8 @@ mod caps;
 mod checkout;
 mod line;
 mod manager;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
