@@ -130,14 +130,21 @@ impl Relay {
             Patience::Wait
         };
         let checkout = self.pools.pools[node].wait(patience, now);
-        self.waiting = Some(Box::new(Waiting {
+        let waiting = Waiting {
             node,
             standby,
             avoid,
             unit,
             told: false,
             checkout,
-        }));
+        };
+        self.waiting = match self.waited.take() {
+            Some(mut place) => {
+                *place = waiting;
+                Some(place)
+            }
+            None => Some(Box::new(waiting)),
+        };
         Ok(false)
     }
 
@@ -185,9 +192,15 @@ impl Relay {
                 });
                 self.placed = Some(waiting.unit);
             }
-            Err(error) => self.checkout_failed(&waiting, &error),
+            Err(error) => {
+                self.checkout_failed(&waiting, &error);
+                return Ok(true);
+            }
         }
-        Ok(true)
+        self.waited = Some(waiting);
+        // At once: the rest of the round then asks the sockets for what comes of it, and there need not be another.
+        self.recheck(cx)?;
+        Ok(self.waiting.is_some() || self.slot.draining())
     }
 
     /// Nothing has been sent, so another node may take the unit.
