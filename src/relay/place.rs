@@ -173,12 +173,16 @@ impl Relay {
             return Ok(false);
         };
         // What a client waits for a connection is not its statement's time.
-        self.calls.forget_time();
         let now = match &result {
-            Ok(server) => server.since(),
-            Err(_) => Instant::now(),
+            Ok(server) => {
+                self.calls.note_time(server.since());
+                server.since()
+            }
+            Err(_) => {
+                self.calls.forget_time();
+                Instant::now()
+            }
         };
-        self.calls.note_time(now);
         let waited = now.saturating_duration_since(waiting.checkout.since());
         let metric = &self.shared.metrics.checkout_wait;
         metric.observe(waited.as_secs_f64());
