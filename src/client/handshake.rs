@@ -137,7 +137,8 @@ async fn read_exact(stream: &mut Stream, buffer: &mut [u8]) -> std::io::Result<b
     Ok(true)
 }
 
-/// Authenticates the user of a startup packet, up to and with AuthenticationOk.
+/// Authenticates the user of a startup packet, up to and with AuthenticationOk. The end of it is left in `out`, to be sent
+/// together with what follows, be that a welcome or an error.
 ///
 /// # Errors
 /// [`ClientError`]; nothing has been said of it to the client yet.
@@ -145,30 +146,20 @@ pub async fn log_in(
     stream: &mut Stream,
     startup: &Startup,
     authenticator: &Authenticator,
+    out: &mut Vec<u8>,
 ) -> Result<Login, ClientError> {
-    let mut out = Vec::new();
     if startup.needs_negotiation() {
-        reply::negotiate(
-            startup.negotiated(),
-            startup.protocol_options.clone(),
-            &mut out,
-        );
+        reply::negotiate(startup.negotiated(), startup.protocol_options.clone(), out);
     }
     let keys = match authenticator.method {
         Method::Trust if authenticator.trusts(&startup.user) => None,
-        Method::Trust => {
-            stream.write_all(&out).await?;
-            return Err(ClientError::NotListed(startup.user.clone()));
-        }
+        Method::Trust => return Err(ClientError::NotListed(startup.user.clone())),
         Method::Scram => {
-            stream.write_all(&out).await?;
-            out.clear();
             let verifier = authenticator.verifier(&startup.user).await;
-            Some(scram(stream, startup, &verifier).await?)
+            Some(scram(stream, startup, &verifier, out).await?)
         }
     };
-    reply::authentication(&Authentication::Ok, &mut out);
-    stream.write_all(&out).await?;
+    reply::authentication(&Authentication::Ok, out);
     Ok(Login { keys })
 }
 
@@ -176,24 +167,27 @@ async fn scram(
     stream: &mut Stream,
     startup: &Startup,
     verifier: &Verifier,
+    out: &mut Vec<u8>,
 ) -> Result<Keys, ClientError> {
     let failed = |_: PgWireError| ClientError::Password(startup.user.clone());
     // The address is only for sources that look at it; ours does not.
     let client = DefaultClient::<()>::new(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false);
     let mut mechanism = mechanism(verifier).create();
     let begun = mechanism.begin(&client).await.map_err(failed)?;
-    send_step(stream, begun, &startup.user).await?;
+    put_step(begun, &startup.user, out)?;
+    send(stream, out).await?;
     let first = initial_response(read_auth(stream).await?)?;
     let client_first = first.data.clone().unwrap_or_default();
     let state = mechanism
         .next(&client, PasswordMessageFamily::SASLInitialResponse(first))
         .await
         .map_err(failed)?;
-    let server_first = send_step(stream, state, &startup.user).await?;
+    let server_first = put_step(state, &startup.user, out)?;
+    send(stream, out).await?;
     let client_final = Bytes::from(read_auth(stream).await?);
     let answer = PasswordMessageFamily::SASLResponse(SASLResponse::new(client_final.clone()));
     let state = mechanism.next(&client, answer).await.map_err(failed)?;
-    send_step(stream, state, &startup.user).await?;
+    put_step(state, &startup.user, out)?;
     let key = recover_client_key(
         &verifier.stored_key,
         &client_first,
@@ -207,12 +201,8 @@ async fn scram(
     })
 }
 
-/// Sends what pgwire answers, and returns the data of a SASLContinue.
-async fn send_step(
-    stream: &mut Stream,
-    state: AuthState,
-    user: &str,
-) -> Result<Bytes, ClientError> {
+/// Appends what pgwire answers, and returns the data of a SASLContinue.
+fn put_step(state: AuthState, user: &str, out: &mut Vec<u8>) -> Result<Bytes, ClientError> {
     let message = match state {
         AuthState::InProgress(message) => message,
         AuthState::Ok {
@@ -225,13 +215,18 @@ async fn send_step(
         } => return Ok(Bytes::new()),
         AuthState::Failed(_) => return Err(ClientError::Password(user.to_owned())),
     };
-    let mut out = Vec::new();
-    reply::authentication(&message, &mut out);
-    stream.write_all(&out).await?;
+    reply::authentication(&message, out);
     match message {
         Authentication::SASLContinue(data) => Ok(data),
         _ => Ok(Bytes::new()),
     }
+}
+
+/// Sends what has been written, which the client waits for.
+async fn send(stream: &mut Stream, out: &mut Vec<u8>) -> Result<(), ClientError> {
+    stream.write_all(out).await?;
+    out.clear();
+    Ok(())
 }
 
 /// The body of the next authentication message; nothing else is accepted now.

@@ -62,7 +62,7 @@ impl Listener {
             Address::Tcp(host, port) => {
                 let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
                 for address in tokio::net::lookup_host((host.as_str(), *port)).await? {
-                    match bind_tcp(address) {
+                    match bind_tcp(address, options) {
                         Ok(listener) => return Ok(Listener::Tcp(listener, options)),
                         Err(error) => last = error,
                     }
@@ -94,7 +94,11 @@ impl Listener {
         match self {
             Listener::Tcp(listener, options) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Stream::tcp(stream, *options)?, Peer::Tcp(address)))
+                let stream = match ACCEPTED_INHERIT {
+                    true => Stream::Tcp(stream),
+                    false => Stream::tcp(stream, *options)?,
+                };
+                Ok((stream, Peer::Tcp(address)))
             }
             Listener::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
@@ -104,7 +108,11 @@ impl Listener {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+/// Whether accepted sockets have the options of the one that listens, as on Linux, which makes them as copies of it: that
+/// saves five system calls for each client.
+const ACCEPTED_INHERIT: bool = cfg!(target_os = "linux");
+
+fn bind_tcp(address: SocketAddr, options: TcpOptions) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -114,6 +122,9 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    if ACCEPTED_INHERIT {
+        options.apply(&socket)?;
+    }
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
@@ -125,4 +136,51 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     }
     let listener = UnixListener::bind(path)?;
     Ok(Listener::Unix(listener, SocketFile(path.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::net::connect;
+
+    #[tokio::test]
+    async fn accepted_sockets_have_the_options() {
+        let options = TcpOptions {
+            keepalive: Duration::from_secs(30),
+            user_timeout: Some(Duration::from_millis(1500)),
+        };
+        let any = Address::Tcp("127.0.0.1".to_owned(), 0);
+        let listener = Listener::bind(&any, options).await.expect("a free port");
+        let plain = TcpOptions {
+            keepalive: Duration::from_secs(1),
+            user_timeout: None,
+        };
+        let address = listener.address();
+        let (accepted, connected) = tokio::join!(listener.accept(), connect(&address, plain));
+        let _connected = connected.expect("connects");
+        let (Stream::Tcp(stream), _) = accepted.expect("a client") else {
+            panic!("TCP was asked for");
+        };
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().expect("an option"));
+        assert!(socket.keepalive().expect("an option"));
+        assert_eq!(
+            socket.tcp_keepalive_time().expect("an option"),
+            options.keepalive
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().expect("an option"),
+            Duration::from_secs(10)
+        );
+        assert_eq!(socket.tcp_keepalive_retries().expect("an option"), 3);
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            socket.tcp_user_timeout().expect("an option"),
+            options.user_timeout
+        );
+    }
 }

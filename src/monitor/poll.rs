@@ -1,9 +1,10 @@
 //! One task for each node: ask, report, wait.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::probe::{self, Probe, Session};
 use crate::cluster::{Answer, Event, Judge, Observation, Silence, View};
@@ -35,7 +36,7 @@ pub struct Monitor {
     _tasks: JoinSet<()>,
 }
 
-/// Least and most time between two attempts to reach a node that is away. The least is the interval.
+/// Most time between two attempts to reach a node that is away.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 struct Board {
@@ -67,41 +68,59 @@ pub fn watch(watched: Watched, metrics: Arc<Metrics>) -> Monitor {
         metrics,
     });
     let mut tasks = JoinSet::new();
+    let rhythm = Rhythm {
+        start: Instant::now(),
+        interval,
+    };
     for (node, probe) in probes.into_iter().enumerate() {
-        tasks.spawn(poll(board.clone(), node, probe, interval));
+        tasks.spawn(poll(board.clone(), node, probe, rhythm));
     }
     Monitor { _tasks: tasks }
 }
 
-async fn poll(board: Arc<Board>, node: usize, probe: Probe, interval: Duration) {
+async fn poll(board: Arc<Board>, node: usize, probe: Probe, rhythm: Rhythm) {
     let mut session: Option<Session> = None;
     let mut failures = 0u32;
     loop {
-        let sent = tokio::time::Instant::now().into_std();
+        let sent = Instant::now();
         let result = ask(&probe, &mut session).await;
         failures = if result.is_ok() {
             0
         } else {
             failures.saturating_add(1)
         };
-        let received = tokio::time::Instant::now().into_std();
+        let received = Instant::now();
         board.report(Observation {
             node,
-            sent,
-            received,
+            sent: sent.into_std(),
+            received: received.into_std(),
             result,
         });
-        tokio::time::sleep(pause(interval, failures, sent, received)).await;
+        tokio::time::sleep_until(rhythm.next(received, failures)).await;
     }
 }
 
-/// Questions go out at even intervals; a node that is away is asked less and less often, down to once a second.
-fn pause(interval: Duration, failures: u32, sent: Instant, received: Instant) -> Duration {
-    match failures {
-        0 => interval.saturating_sub(received - sent).max(interval / 10),
-        n => interval
-            .saturating_mul(1 << n.min(10))
-            .min(MAX_BACKOFF.max(interval)),
+/// When nodes are asked: all of a cluster at the same moments, so that one timer wakes for all of them, and what they say
+/// can be compared.
+#[derive(Clone, Copy)]
+struct Rhythm {
+    start: Instant,
+    interval: Duration,
+}
+
+impl Rhythm {
+    /// When a node is asked next. One that is away is asked less and less often, down to once a second.
+    fn next(self, now: Instant, failures: u32) -> Instant {
+        let Rhythm { start, interval } = self;
+        if failures > 0 {
+            let pause = interval.saturating_mul(1 << failures.min(10));
+            return now + pause.min(MAX_BACKOFF.max(interval));
+        }
+        // A node that takes long is not asked in the very moment in which it has answered.
+        let least = interval / 10;
+        let interval = interval.as_nanos().max(1);
+        let turns = (now + least - start).as_nanos() / interval + 1;
+        start + Duration::from_nanos(u64::try_from(turns * interval).unwrap_or(u64::MAX))
     }
 }
 
@@ -173,5 +192,33 @@ fn silence_index(silence: &Silence) -> usize {
         Silence::TimedOut => 1,
         Silence::Starting => 2,
         Silence::Rejected(_) => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_asked_at_the_same_moments() {
+        let ms = Duration::from_millis;
+        let start = Instant::now();
+        let rhythm = Rhythm {
+            start,
+            interval: ms(50),
+        };
+        let check = |now: u64, failures: u32, next: u64| {
+            let found = rhythm.next(start + ms(now), failures) - start;
+            assert_eq!(found, ms(next), "at {now} ms, after {failures} failures");
+        };
+        check(0, 0, 50);
+        check(3, 0, 50);
+        check(44, 0, 50);
+        check(46, 0, 100);
+        check(50, 0, 100);
+        check(1_234, 0, 1_250);
+        check(3, 1, 103);
+        check(3, 2, 203);
+        check(3, 99, 1_003);
     }
 }

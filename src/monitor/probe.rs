@@ -13,7 +13,9 @@ const IDENTITY: &str = "SELECT system_identifier, \
 /// One text for both roles: each function is only called where it is allowed. The timeline of a standby is the newest
 /// that it is known to have followed: what it receives, if the user may see that (`pg_monitor`), or what its control
 /// file says, which comes late but is never ahead.
-const STATE: &str = "SELECT r.standby, \
+///
+/// Prepared once: to parse and plan it takes the node longer than to run it.
+const PREPARE: &str = "PREPARE pgweir_state AS SELECT r.standby, \
     CASE WHEN NOT r.standby THEN pg_catalog.pg_current_wal_insert_lsn() END, \
     CASE WHEN NOT r.standby THEN pg_catalog.pg_current_wal_flush_lsn() END, \
     CASE WHEN NOT r.standby THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END, \
@@ -25,6 +27,9 @@ const STATE: &str = "SELECT r.standby, \
         (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), \
         (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery())) END \
     FROM (SELECT pg_catalog.pg_is_in_recovery() AS standby) r";
+
+/// Asks what [`PREPARE`] has prepared.
+const STATE: &str = "EXECUTE pgweir_state";
 
 /// How a node is asked.
 #[derive(Debug)]
@@ -62,6 +67,7 @@ impl Probe {
         let rows = server::query(&mut server, IDENTITY, self.timeout).await?;
         let (system_id, started) =
             identity(&rows).ok_or(ServerError::Protocol("a malformed identity"))?;
+        server::query(&mut server, PREPARE, self.timeout).await?;
         Ok(Session {
             server,
             system_id,

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -48,25 +48,35 @@ pub fn scratch<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
     SCRATCH_BUFFER.with_borrow_mut(|buffer| use_it(buffer))
 }
 
+impl TcpOptions {
+    /// Sets them, and no delay.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn apply(self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
+        let interval = self.keepalive / KEEPALIVE_PROBES;
+        let keepalive = TcpKeepalive::new()
+            .with_time(self.keepalive)
+            // The kernel counts in seconds, and none is no interval.
+            .with_interval(interval.max(Duration::from_secs(1)))
+            .with_retries(KEEPALIVE_PROBES);
+        socket.set_tcp_keepalive(&keepalive)?;
+        #[cfg(target_os = "linux")]
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
+        }
+        Ok(())
+    }
+}
+
 impl Stream {
     /// Takes over an accepted or connected TCP socket: no delay, keepalive on.
     ///
     /// # Errors
     /// As the system says; a socket that is closed already takes no options on some.
     pub fn tcp(stream: TcpStream, options: TcpOptions) -> io::Result<Stream> {
-        stream.set_nodelay(true)?;
-        let interval = options.keepalive / KEEPALIVE_PROBES;
-        let keepalive = TcpKeepalive::new()
-            .with_time(options.keepalive)
-            // The kernel counts in seconds, and none is no interval.
-            .with_interval(interval.max(Duration::from_secs(1)))
-            .with_retries(KEEPALIVE_PROBES);
-        let socket = SockRef::from(&stream);
-        socket.set_tcp_keepalive(&keepalive)?;
-        #[cfg(target_os = "linux")]
-        if options.user_timeout.is_some() {
-            socket.set_tcp_user_timeout(options.user_timeout)?;
-        }
+        options.apply(&SockRef::from(&stream))?;
         Ok(Stream::Tcp(stream))
     }
 

@@ -178,7 +178,9 @@ async fn serve(
 ) -> Option<(Serving, Permits)> {
     let settings = built.databases.settings();
     let limit = settings.config.timeouts.login;
-    let greeting = greet(&mut stream, route, &built, &settings);
+    // What the client has not been told yet of what it has been asked for or promised.
+    let mut said = Vec::new();
+    let greeting = greet(&mut stream, &mut said, route, &built, &settings);
     let result = match timeout(limit, greeting).await {
         Ok(result) => result,
         Err(_) => {
@@ -200,13 +202,12 @@ async fn serve(
     };
     let (label, message) = match refusal {
         Refusal::Silent(label) => (label, Vec::new()),
-        Refusal::Relayed(message) => ("refused", message),
+        Refusal::Relayed(message) => ("refused", [said, message].concat()),
         Refusal::Notice(label, notice) => {
             tracing::info!(%peer, reason = %notice.message, "login refused");
             built.shared.metrics.errors.named(notice.state.code()).inc();
-            let mut out = Vec::new();
-            notice.put(&mut out);
-            (label, out)
+            notice.put(&mut said);
+            (label, said)
         }
     };
     built.shared.metrics.client_logins_failed.named(label).inc();
@@ -281,6 +282,7 @@ impl Admitted {
 
 async fn greet(
     stream: &mut Stream,
+    said: &mut Vec<u8>,
     route: Route,
     built: &Built,
     settings: &Settings,
@@ -298,12 +300,12 @@ async fn greet(
         Refusal::Notice("refused", notice)
     })?;
     if is_console(&startup.database) {
-        return administer(stream, built, settings, startup, place).await;
+        return administer(stream, said, built, settings, startup, place).await;
     }
     let replication = replication(&startup);
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
     let authenticator = &settings.authenticator;
-    let login = log_in(stream, &startup, authenticator)
+    let login = log_in(stream, &startup, authenticator, said)
         .await
         .map_err(failed)?;
     let credentials = authenticator.credentials(&startup.user);
@@ -321,8 +323,9 @@ async fn greet(
         })?;
     let permits = (place, places);
     if let Some(value) = replication {
-        let replicated = replicate(stream, built, &startup, value, &credentials, permits);
-        return replicated.await.map(Greeted::Admitted);
+        let replicated = replicate(built, &startup, value, &credentials, permits, said).await?;
+        send_welcome(stream, said).await?;
+        return Ok(Greeted::Admitted(replicated));
     }
     let Some(pools) = built.databases.pools(&startup.database, &startup.user) else {
         return Err(no_database(&startup));
@@ -354,7 +357,8 @@ async fn greet(
     let process = home.as_ref().map(|(server, _)| server.process);
     let slot = enter(built, &startup, process)?;
     let told = welcome.told(session.is_on_standbys());
-    say_welcome(stream, &told, &slot).await?;
+    put_welcome(&told, &slot, said);
+    send_welcome(stream, said).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
         permits,
@@ -369,18 +373,20 @@ async fn greet(
 /// The console: whatever settings its client asks for, they are of no server.
 async fn administer(
     stream: &mut Stream,
+    said: &mut Vec<u8>,
     built: &Built,
     settings: &Settings,
     startup: Startup,
     place: Places,
 ) -> Result<Greeted, Refusal> {
-    log_in(stream, &startup, &settings.authenticator)
+    log_in(stream, &startup, &settings.authenticator, said)
         .await
         .map_err(failed)?;
     let admitted = console::admit(&settings.config.admin, &startup.user);
     admitted.map_err(|notice| Refusal::Notice("refused", notice))?;
     let slot = enter(built, &startup, None)?;
-    say_welcome(stream, &console::welcome(), &slot).await?;
+    put_welcome(&console::welcome(), &slot, said);
+    send_welcome(stream, said).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
         permits: (place, Places::default()),
@@ -413,24 +419,28 @@ fn enter(built: &Built, startup: &Startup, process: Option<i32>) -> Result<Seat,
 }
 
 /// The end of a login.
-async fn say_welcome(stream: &mut Stream, settings: &[u8], slot: &Seat) -> Result<(), Refusal> {
-    let mut out = settings.to_vec();
-    reply::backend_key_data(slot.process, &slot.key, &mut out);
-    reply::ready_idle(&mut out);
+fn put_welcome(settings: &[u8], slot: &Seat, out: &mut Vec<u8>) {
+    out.extend_from_slice(settings);
+    reply::backend_key_data(slot.process, &slot.key, out);
+    reply::ready_idle(out);
+}
+
+/// All that the client has not been told of its login goes at once.
+async fn send_welcome(stream: &mut Stream, said: &[u8]) -> Result<(), Refusal> {
     stream
-        .write_all(&out)
+        .write_all(said)
         .await
         .map_err(|_| Refusal::Silent("gone"))
 }
 
 /// A replication connection: a walsender on the primary, for this client alone.
 async fn replicate(
-    stream: &mut Stream,
     built: &Built,
     startup: &Startup,
     value: &str,
     credentials: &Credentials,
     permits: Permits,
+    said: &mut Vec<u8>,
 ) -> Result<Admitted, Refusal> {
     let physical = !value.eq_ignore_ascii_case("database");
     let Some((cluster, database)) = built.databases.for_replication(&startup.database, physical)
@@ -464,7 +474,7 @@ async fn replicate(
         reply::parameter_status(name, value, &mut settings);
     }
     let slot = enter(built, startup, Some(server.process))?;
-    say_welcome(stream, &settings, &slot).await?;
+    put_welcome(&settings, &slot, said);
     Ok(Admitted {
         slot,
         permits,

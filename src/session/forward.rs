@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::front::{Context, FUNCTION_CALL, Frames};
+use super::front::{Context, FUNCTION_CALL, Frames, copy_data, takes_copy_data};
 use super::listen::NO_TYPES;
 use super::named::{self, NOTHING};
 use super::sequence::DISCARD_SEQUENCES;
@@ -54,8 +54,15 @@ impl Session {
                 return verbatim;
             }
         }
-        if self.stream.left > 0 {
-            self.stream.left -= bytes.len();
+        let streamed = self.stream.left.min(bytes.len());
+        if streamed > 0 && streamed == bytes.len() {
+            self.stream.left -= streamed;
+            return true;
+        }
+        if streamed > 0 || (takes_copy_data(link) && bytes.first() == Some(&b'd')) {
+            // Behind the rest of a message nothing but such data is forwarded with it.
+            self.stream.left = copy_data(&bytes[streamed..], usize::MAX).1;
+            link.replans = false;
             return true;
         }
         if link.doubtful && !may_be_of_a_copy(bytes) {

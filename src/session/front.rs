@@ -128,7 +128,16 @@ impl Session {
         if self.stream.left > 0 {
             let len = self.stream.left.min(input.len());
             if !self.stream.drop {
-                return Next::Forward { len, class: None };
+                let more = match held {
+                    Some((link, _)) if takes_copy_data(link) => {
+                        copy_data(&input[len..], context.max_message).0
+                    }
+                    _ => 0,
+                };
+                return Next::Forward {
+                    len: len + more,
+                    class: None,
+                };
             }
             self.stream.left -= len;
             return Next::Skip { len };
@@ -142,6 +151,10 @@ impl Session {
             return self.discard(input, header, held.is_some(), replies);
         }
         match held {
+            Some((link, _)) if header.tag == b'd' && takes_copy_data(link) => Next::Forward {
+                len: copy_data(input, context.max_message).0,
+                class: None,
+            },
             Some((link, standby)) if self.group.open || link.copy_in => {
                 self.next_open(input, header, link, standby, context)
             }
@@ -817,6 +830,30 @@ fn place_class(len: usize, class: Class, held: Option<(&Link, bool)>) -> Next {
     }
 }
 
+/// Whether the server reads the data of a COPY, and nothing of what was sent before is kept: the data then passes with no
+/// more than a look at where its messages end.
+pub(super) fn takes_copy_data(link: &Link) -> bool {
+    link.copy_in && link.replay.is_empty() && !link.doubtful
+}
+
+/// How many bytes at the front are CopyData, and how many more the last of these messages has. Stops where anything else
+/// begins, or what cannot be told yet, or is too large.
+pub(super) fn copy_data(bytes: &[u8], max_message: usize) -> (usize, usize) {
+    let mut at = 0;
+    while let Some([b'd', length @ ..]) = bytes.get(at..).and_then(<[u8]>::first_chunk::<HEADER>) {
+        let length = u32::from_be_bytes(*length) as usize;
+        if length < size_of::<u32>() || length - size_of::<u32>() > max_message {
+            break;
+        }
+        let end = at + 1 + length;
+        if end > bytes.len() {
+            return (bytes.len(), end - bytes.len());
+        }
+        at = end;
+    }
+    (at, 0)
+}
+
 /// Bytes of a Query that are enough to judge it: all of it, or more than are held of a unit.
 fn whole_or_preview(input: &[u8], header: Header, buffer: usize) -> Option<usize> {
     let len = input.len().min(header.total());
@@ -849,5 +886,29 @@ impl<'a> Iterator for Frames<'a> {
         let frame = self.0.get(..header.total())?;
         self.0 = &self.0[header.total()..];
         Some((header, &frame[HEADER..]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_data_of_a_copy_ends() {
+        let check = |bytes: &[u8], expected: (usize, usize)| {
+            assert_eq!(copy_data(bytes, 100), expected, "{}", bytes.escape_ascii());
+        };
+        check(b"", (0, 0));
+        check(b"d\0\0\0", (0, 0));
+        check(b"d\0\0\0\x04", (5, 0));
+        check(b"d\0\0\0\x06ab", (7, 0));
+        check(b"d\0\0\0\x06a", (6, 1));
+        check(b"d\0\0\0\x06abd\0\0\0\x05", (12, 1));
+        // Less than a header, another message, and lengths that cannot be.
+        check(b"d\0\0\0\x06abd\0", (7, 0));
+        check(b"d\0\0\0\x06abc\0\0\0\x04", (7, 0));
+        check(b"d\0\0\0\x06abd\0\0\0\x03", (7, 0));
+        check(b"d\0\0\0\x06abd\0\0\x01\0", (7, 0));
+        check(b"c\0\0\0\x04", (0, 0));
     }
 }

@@ -770,15 +770,20 @@ impl Session {
             };
         }
         if !matches!(class.access, Access::Primary | Access::Write) {
-            return match self.block {
+            let elsewhere = |begun: Begun| match class.access {
                 // As the first statement of a block that no server knows it would have begun on the primary.
+                Access::Neutral => {
+                    class.tx == TxEffect::None && !begun.has_read && !is_repeatable_set(unit, class)
+                }
+                // What reads beside something else could not be taken back if it was refused.
+                Access::Read => !bounce::only_reads(class) && !self.reads_and_ends(unit, class),
+                _ => false,
+            };
+            return match self.block {
                 Block::Sent(begun)
-                    if class.access == Access::Neutral
-                        && class.tx == TxEffect::None
-                        && link.status == Status::Transaction
-                        && !begun.has_read
+                    if link.status == Status::Transaction
                         && begun.is_movable()
-                        && !is_repeatable_set(unit, class) =>
+                        && elsewhere(begun) =>
                 {
                     Verdict::Moves
                 }
@@ -964,7 +969,9 @@ impl Session {
     pub(super) fn may_follow_kept(&self, unit: &[u8], class: Option<Class>, link: &Link) -> bool {
         !link.replay.is_empty()
             && !link.replay.leaves_open()
-            && class.is_some_and(|class| self.is_plain_read(unit, class))
+            && class.is_some_and(|class| {
+                self.is_plain_read(unit, class) || self.reads_and_ends(unit, class)
+            })
     }
 
     /// Whether a unit sets what its block is given again wherever it begins again, and does nothing else.

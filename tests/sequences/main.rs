@@ -508,6 +508,10 @@ fn refusals_in_pipelines() {
             Turn::Query("select 1"),
         ],
         vec![
+            group(&[Step::Parse("s1", "begin read only"), Step::Run("s1")]),
+            group(&[Step::Once("select 1"), Step::Parse("s1", "savepoint a")]),
+        ],
+        vec![
             Turn::Query("begin read only"),
             Turn::Query("set work_mem = '1MB'"),
             group(&[Step::Once("select 1"), Step::Once("commit")]),
