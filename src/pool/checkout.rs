@@ -104,7 +104,14 @@ impl Drop for Pooled {
             object.server.link.reusable() && object.server.unsent.is_empty()
         };
         match self.object.take() {
-            Some(object) if is_fit(&object) => pool.give_back(Some(object)),
+            Some(object) if is_fit(&object) => {
+                let mut line = pool.line();
+                if line.is_calm() && !pool.caps.gives_way(false) {
+                    return line.shelve(object);
+                }
+                drop(line);
+                pool.give_back(Some(object));
+            }
             unfit => {
                 unfit.into_iter().for_each(close);
                 pool.give_back(None);

@@ -408,10 +408,22 @@ impl<T> Line<T> {
         } else if let Some(key) = self.queued.pop(&mut self.entries) {
             after.wake[0] = self.give(key, object);
         } else {
-            self.shelf.push(object);
-            self.free += 1;
+            self.shelve(object);
         }
         after
+    }
+
+    /// Whether what comes back now goes to the shelf, unless another pool needs it more.
+    #[inline]
+    pub(super) fn is_calm(&self) -> bool {
+        self.lent == 0 && self.waiting() == 0
+    }
+
+    /// What [`Line::give_back`] does with a connection while it is calm.
+    #[inline]
+    pub(super) fn shelve(&mut self, object: T) {
+        self.shelf.push(object);
+        self.free += 1;
     }
 
     /// Who looks, and has come first.
