@@ -116,7 +116,7 @@ impl Ledger {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let all = pools.iter().filter(|entry| *entry.on_node == *on_node);
         for pool in all.filter_map(|entry| entry.pool.upgrade()) {
-            pool.shelf.retain(|_| false);
+            pool.retain_idle(|_| false);
         }
     }
 
@@ -147,7 +147,7 @@ impl Ledger {
         drop(pools);
         if let Some((_, pool)) = oldest {
             let mut found = false;
-            let closed = pool.shelf.retain(|_| std::mem::replace(&mut found, true));
+            let closed = pool.retain_idle(|_| std::mem::replace(&mut found, true));
             self.evictions.inc_by(closed as u64);
         }
     }
@@ -155,12 +155,7 @@ impl Ledger {
 
 /// Since when the connection that has been idle for longest is; `None` if none is idle.
 fn idle_since(pool: &Inner) -> Option<Instant> {
-    let mut since = None;
-    pool.shelf.retain(|member| {
-        since.get_or_insert(member.used);
-        true
-    });
-    since
+    pool.line().shelf().first().map(|member| member.used)
 }
 
 /// The bounds that count for one pool.

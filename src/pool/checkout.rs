@@ -1,18 +1,19 @@
 //! Taking a connection out of a pool, and giving it back.
 
 use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{Object, PoolError, Timeouts};
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::sleep_until;
 
-use super::caps::{Counted, Slot};
+use super::caps::Slot;
+use super::line::{After, Fitness, Key, Turn};
 use super::manager::{Member, with_slot};
-use super::{Inner, Manager, Pool, lock};
+use super::{Inner, Manager, Pool};
 use crate::server::{self, Server, ServerError};
 use crate::wire::{ClientFacing, Notice, SqlState};
 
@@ -40,30 +41,6 @@ impl Drop for Place {
     }
 }
 
-/// A client that waits, as long as this lives.
-struct Waiter<'a> {
-    pool: &'a Inner,
-    since: (Instant, u64),
-}
-
-impl Waiter<'_> {
-    fn new(pool: &Inner, now: Instant) -> Waiter<'_> {
-        pool.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut queue = lock(&pool.queue);
-        queue.next += 1;
-        let since = (now, queue.next);
-        queue.since.insert(since);
-        Waiter { pool, since }
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.pool.waiting.fetch_sub(1, Ordering::Relaxed);
-        lock(&self.pool.queue).since.remove(&self.since);
-    }
-}
-
 impl Pooled {
     fn new(mut object: Object<Manager>, now: Instant, place: Place) -> Pooled {
         object.used = now;
@@ -77,6 +54,14 @@ impl Pooled {
     /// another.
     pub fn into_closed(mut self) -> Option<Box<Member>> {
         self.object.take().map(Object::take)
+    }
+
+    /// When it was handed out.
+    pub fn since(&self) -> Instant {
+        let member = self.object.as_ref();
+        member
+            .expect("only into_closed takes the object, and it takes self")
+            .used
     }
 
     /// The pool that it belongs to.
@@ -113,25 +98,42 @@ impl std::ops::DerefMut for Pooled {
 impl Drop for Pooled {
     fn drop(&mut self) {
         let pool = &*self.place.0;
-        let surplus = pool.take_reserve_back();
-        if let Some(object) = self.object.take() {
-            // The pool checks again when it hands the connection out; what is known to be unfit leaves at once, so that
-            // its place is free.
-            let fit = object.server.link.reusable() && object.server.unsent.is_empty();
-            if fit && !surplus {
-                pool.shelf.put(object);
-                // Asked when it can be seen to be idle: who begins to starve after this finds it there.
-                if pool.caps.gives_way(pool.has_waiters()) {
-                    drop(pool.shelf.take().map(Object::take));
+        // The pool checks again when it hands the connection out; what is known to be unfit leaves at once, so that its
+        // place is free.
+        let is_fit = |object: &Object<Manager>| {
+            object.server.link.reusable() && object.server.unsent.is_empty()
+        };
+        match self.object.take() {
+            Some(object) if is_fit(&object) => {
+                let mut line = pool.line();
+                if line.is_calm() && !pool.caps.gives_way(false) {
+                    return line.shelve(object);
                 }
-            } else {
-                drop(Object::take(object));
+                drop(line);
+                pool.give_back(Some(object));
+            }
+            unfit => {
+                unfit.into_iter().for_each(close);
+                pool.give_back(None);
             }
         }
-        if !surplus {
-            pool.admission.add_permits(1);
-        }
-        pool.tell_lookers();
+    }
+}
+
+/// Closes a connection, which its pool does not count any more.
+pub(super) fn close(object: Object<Manager>) {
+    drop(Object::take(object));
+}
+
+/// Somebody who may have a connection and is not in the line, as long as this lives; what it has got is given back then.
+struct Aside<'a> {
+    pool: &'a Inner,
+    object: Option<Object<Manager>>,
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        self.pool.give_back(self.object.take());
     }
 }
 
@@ -220,22 +222,37 @@ const AT_ONCE: Timeouts = Timeouts {
     recycle: None,
 };
 
+/// A client that wants a connection, and what it does to get one. Dropped, it gives its place in the line up, and what it
+/// has been given goes to the next.
+pub struct Checkout {
+    /// Until it has a connection, which takes this.
+    place: Option<Place>,
+    patience: Patience,
+    since: Instant,
+    /// Its place in the line, from the first poll.
+    key: Option<Key>,
+    /// What it does once it has been admitted and nothing was there. Boxed, as whatever is rare here: most of those who wait
+    /// do so until a connection comes back.
+    look: Option<Look>,
+    is_long: bool,
+}
+
+/// Ends with a connection, or with nothing where there is something to see in the line.
+type Look = Pin<Box<dyn Future<Output = Result<Option<Object<Manager>>, CheckoutError>> + Send>>;
+
 impl Pool {
     /// An idle connection that may be used at `now`, if there is one. Never waits.
     pub fn try_checkout(&self, now: Instant) -> Option<Pooled> {
-        let admitted = self.0.admission.try_acquire().ok()?;
-        let object = self.0.idle(now)?;
-        if self.0.is_stale(&object, now) {
-            // It must be asked first.
-            self.0.shelf.put(object);
-            return None;
+        loop {
+            let taken = self.0.line().take(|object| self.0.fitness(object, now));
+            match taken? {
+                (object, true) => return Some(Pooled::new(object, now, Place::new(&self.0))),
+                (unfit, false) => close(unfit),
+            }
         }
-        admitted.forget();
-        Some(Pooled::new(object, now, Place::new(&self.0)))
     }
 
-    /// A connection: an idle one, a new one, or the next that is given back, in the order of asking. Who waits until
-    /// [`NOTICE_AFTER`] has its task woken then.
+    /// A connection: an idle one, a new one, or the next that is given back, in the order of asking.
     ///
     /// # Errors
     /// [`CheckoutError`]; [`CheckoutError::Timeout`] after the pool's deadline, which does not count the time that
@@ -244,46 +261,21 @@ impl Pool {
     /// # Cancel safety
     /// Dropping the future gives its place in the queue up.
     pub async fn checkout(&self, patience: Patience) -> Result<Pooled, CheckoutError> {
-        let pool = &self.0;
-        let limits = pool.limits;
-        let connecting = AtomicBool::new(false);
-        let mut find = pin!(pool.find(patience, &connecting));
-        let start = tokio::time::Instant::now();
-        let (place, waiter) = (Place::new(pool), Waiter::new(pool, start.into_std()));
-        let reserve = (limits.reserve > 0).then_some(limits.reserve_after);
-        let alarms = [reserve, Some(NOTICE_AFTER), Some(limits.wait)];
-        let next = |passed: Duration| {
-            let times = alarms.iter().flatten().filter(|time| **time > passed);
-            times.min().copied()
-        };
-        let mut due = next(Duration::ZERO);
-        let mut over = false;
-        let mut alarm = pin!(sleep_until(start + due.unwrap_or(limits.wait)));
-        let found = std::future::poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(found) = find.as_mut().poll(cx) {
-                    return Poll::Ready(found);
-                }
-                if over && !connecting.load(Ordering::Relaxed) {
-                    return Poll::Ready(Err(CheckoutError::Timeout(limits.wait)));
-                }
-                let Some(passed) = due else {
-                    return Poll::Pending;
-                };
-                std::task::ready!(alarm.as_mut().poll(cx));
-                over |= passed >= limits.wait;
-                if reserve == Some(passed) {
-                    pool.lend_reserve();
-                }
-                due = next(passed);
-                if let Some(due) = due {
-                    alarm.as_mut().reset(start + due);
-                }
-            }
-        })
-        .await;
-        drop(waiter);
-        found.map(|object| Pooled::new(object, Instant::now(), place))
+        let mut checkout = self.wait(patience, Instant::now());
+        std::future::poll_fn(|cx| checkout.poll(cx)).await
+    }
+
+    /// The same for somebody who polls it, and has come at `now`. Its task is woken when it has waited for
+    /// [`NOTICE_AFTER`].
+    pub fn wait(&self, patience: Patience, now: Instant) -> Checkout {
+        Checkout {
+            place: Some(Place::new(&self.0)),
+            patience,
+            since: now,
+            key: None,
+            look: None,
+            is_long: false,
+        }
     }
 
     /// Whether it has fewer connections than it keeps.
@@ -295,103 +287,210 @@ impl Pool {
     /// Opens a connection if there are fewer than the pool keeps, and room for it.
     pub async fn warm(&self) {
         let pool = &self.0;
-        if !self.is_below_minimum() || pool.trouble().is_some() {
+        if !self.is_below_minimum() || pool.trouble().is_some() || !pool.line().admit_aside() {
             return;
         }
-        let Ok(admitted) = pool.admission.try_acquire() else {
-            return;
-        };
-        let Some(slot) = pool.caps.try_slot() else {
-            return;
-        };
-        if let Ok(object) = pool.open(slot).await {
-            pool.shelf.put(object);
+        let mut aside = Aside { pool, object: None };
+        if let Some(slot) = pool.caps.try_slot() {
+            aside.object = pool.open(slot).await.ok();
         }
-        drop(admitted);
-        pool.tell_lookers();
+    }
+}
+
+impl Checkout {
+    /// Since when it waits.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether it had waited for [`NOTICE_AFTER`] when it was polled last.
+    pub fn is_long(&self) -> bool {
+        self.is_long
+    }
+
+    /// See [`Pool::checkout`]. Once it is ready it has left the line, and stays pending.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Pooled, CheckoutError>> {
+        let found = std::task::ready!(self.poll_line(cx));
+        if found.is_err() {
+            self.leave();
+        }
+        let place = self.place.take();
+        Poll::Ready(found.and_then(|(object, now)| {
+            let place = place.ok_or(CheckoutError::Closed)?;
+            Ok(Pooled::new(object, now, place))
+        }))
+    }
+
+    /// A connection that may be used, and when that was seen.
+    fn poll_line(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Object<Manager>, Instant), CheckoutError>> {
+        let Some(Place(pool)) = &self.place else {
+            return Poll::Pending;
+        };
+        // Who has just come has just read the clock.
+        let mut now = match self.key {
+            Some(_) => Instant::now(),
+            None => self.since,
+        };
+        loop {
+            let mut line = pool.line();
+            let key = *self.key.get_or_insert_with(|| line.join(now));
+            let check = |object: &Object<Manager>| pool.fitness(object, now);
+            let turn = line.turn(key, cx.waker(), &pool.alarms, check);
+            self.is_long = line.is_long(key, &pool.alarms);
+            let sweeps = line.starts_sweeping();
+            drop(line);
+            if sweeps {
+                tokio::spawn(keep_watch(Arc::downgrade(pool)));
+            }
+            match turn {
+                Turn::Take(object) => {
+                    (self.key, self.look) = (None, None);
+                    return Poll::Ready(Ok((object, now)));
+                }
+                Turn::Wait => return Poll::Pending,
+                Turn::Over => return Poll::Ready(Err(CheckoutError::Timeout(pool.limits.wait))),
+                Turn::Close(object) => {
+                    self.look = None;
+                    close(object);
+                    continue;
+                }
+                Turn::Ask(object) => self.look = Some(Box::pin(ask(pool.clone(), key, object))),
+                Turn::Look => {}
+            }
+            let patience = self.patience;
+            let doing = self
+                .look
+                .get_or_insert_with(|| Box::pin(look(pool.clone(), key, patience)));
+            let found = std::task::ready!(doing.as_mut().poll(cx));
+            self.look = None;
+            now = Instant::now();
+            if let Some(object) = found? {
+                pool.line().served(key);
+                self.key = None;
+                return Poll::Ready(Ok((object, now)));
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        let Some((key, Place(pool))) = self.key.take().zip(self.place.as_ref()) else {
+            return;
+        };
+        // What it does holds a connection, or a place for one, which is to be free when the next is admitted.
+        self.look = None;
+        let after = pool
+            .line()
+            .leave(key, |crowded| pool.caps.gives_way(crowded));
+        pool.settle(after);
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Opens a connection for who has been admitted, as soon as that can be done. What is given to it meanwhile makes an end of
+/// this.
+async fn look(
+    pool: Arc<Inner>,
+    key: Key,
+    patience: Patience,
+) -> Result<Option<Object<Manager>>, CheckoutError> {
+    let slot = loop {
+        match (pool.trouble(), pool.caps.try_slot()) {
+            (Some((_, error)), _) if !pool.is_worth_waiting(&error, patience) => {
+                return Err(CheckoutError::Server(error));
+            }
+            (Some((until, _)), slot) => {
+                drop(slot);
+                sleep_until(until.into()).await;
+            }
+            (None, Some(slot)) => break slot,
+            (None, None) => break pool.caps.slot(&pool.ledger).await,
+        }
+    };
+    if !pool.line().connects(key) {
+        return Ok(None);
+    }
+    match pool.open(slot).await {
+        Ok(object) => Ok(Some(object)),
+        Err(CheckoutError::Server(error)) if pool.is_worth_waiting(&error, patience) => {
+            pool.line().looks_again(key);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks a connection for who was to have it. If it does not work, there may be others.
+async fn ask(
+    pool: Arc<Inner>,
+    key: Key,
+    object: Object<Manager>,
+) -> Result<Option<Object<Manager>>, CheckoutError> {
+    let object = pool.asked(object).await;
+    if object.is_none() {
+        pool.line().looks_again(key);
+    }
+    Ok(object)
+}
+
+/// Looks after those who wait for long, as long as anybody waits.
+async fn keep_watch(pool: Weak<Inner>) {
+    while let Some(pool_now) = pool.upgrade() {
+        let (next, wake) = pool_now.line().sweep(Instant::now(), &pool_now.alarms);
+        drop(pool_now);
+        wake.into_iter().for_each(std::task::Waker::wake);
+        let Some(next) = next else { return };
+        sleep_until(next.into()).await;
     }
 }
 
 impl Inner {
-    /// An idle connection, the one that was used last.
-    fn idle(&self, now: Instant) -> Option<Object<Manager>> {
-        loop {
-            let object = self.shelf.take()?;
-            if object.is_fit(now) {
-                return Some(object);
-            }
-            drop(Object::take(object));
+    /// Whether it may be used.
+    fn fitness(&self, member: &Member, now: Instant) -> Fitness {
+        if !member.is_fit(now) {
+            Fitness::Unfit
+        } else if self.is_stale(member, now) {
+            Fitness::Doubtful
+        } else {
+            Fitness::Good
         }
+    }
+
+    /// Somebody is through, with a connection for the next or without.
+    fn give_back(&self, object: Option<Object<Manager>>) {
+        let after = self
+            .line()
+            .give_back(object, |crowded| self.caps.gives_way(crowded));
+        self.settle(after);
+    }
+
+    fn settle(&self, after: After<Object<Manager>>) {
+        after.wake().into_iter().for_each(close);
+    }
+
+    /// Closes idle connections that are not to stay, and tells how many. The one that has been idle for longest is asked
+    /// about first.
+    pub(super) fn retain_idle(&self, mut stays: impl FnMut(&Member) -> bool) -> usize {
+        let mut line = self.line();
+        let leaving = line.shelf().extract_if(.., |object| !stays(object));
+        let leaving: Vec<_> = leaving.collect();
+        // Closing is a system call.
+        drop(line);
+        let count = leaving.len();
+        leaving.into_iter().for_each(close);
+        count
     }
 
     /// Whether it has been idle for so long that it must be asked before it is used.
     fn is_stale(&self, member: &Member, now: Instant) -> bool {
         now.saturating_duration_since(member.used) >= self.limits.check
-    }
-
-    async fn find(
-        &self,
-        patience: Patience,
-        connecting: &AtomicBool,
-    ) -> Result<Object<Manager>, CheckoutError> {
-        let Ok(admitted) = self.admission.acquire().await else {
-            return Err(CheckoutError::Closed);
-        };
-        let mut looker = None;
-        loop {
-            let mut returned = pin!(self.returned.notified());
-            if looker.is_some() {
-                // Before the look, so that nothing comes back unseen between it and the wait.
-                returned.as_mut().enable();
-            }
-            let now = Instant::now();
-            if let Some(object) = self.idle(now) {
-                // Boxed, as whatever is rare here: clients wait with room for it, and most of them for a moment only.
-                let object = match self.is_stale(&object, now) {
-                    true => Box::pin(self.asked(object)).await,
-                    false => Some(object),
-                };
-                if let Some(object) = object {
-                    admitted.forget();
-                    return Ok(object);
-                }
-                continue;
-            }
-            let slot = match (self.trouble(), self.caps.try_slot()) {
-                (Some((until, error)), _) => {
-                    if !self.is_worth_waiting(&error, patience) {
-                        return Err(CheckoutError::Server(error));
-                    }
-                    if looker.is_none() {
-                        looker = Some(Counted::new(&self.lookers));
-                        continue;
-                    }
-                    // Whichever is first: another try, or a connection that comes back.
-                    let _ = Box::pin(timeout_at(until.into(), returned)).await;
-                    continue;
-                }
-                (None, Some(slot)) => slot,
-                (None, None) if looker.is_none() => {
-                    looker = Some(Counted::new(&self.lookers));
-                    continue;
-                }
-                (None, None) => tokio::select! {
-                    slot = self.caps.slot(&self.ledger) => slot,
-                    () = returned.as_mut() => continue,
-                },
-            };
-            connecting.store(true, Ordering::Relaxed);
-            let opened = Box::pin(self.open(slot)).await;
-            connecting.store(false, Ordering::Relaxed);
-            match opened {
-                Ok(object) => {
-                    admitted.forget();
-                    return Ok(object);
-                }
-                Err(CheckoutError::Server(error)) if self.is_worth_waiting(&error, patience) => {}
-                Err(error) => return Err(error),
-            }
-        }
     }
 
     /// The node has no room for more connections, but there are some that will become free, or nowhere else to go.
@@ -440,7 +539,7 @@ impl Inner {
                 tracing::info!(%error, "an idle server connection was dead");
                 drop(asked);
                 let now = Instant::now();
-                self.shelf.retain(|member| !self.is_stale(member, now));
+                self.retain_idle(|member| !self.is_stale(member, now));
                 None
             }
         }
@@ -478,56 +577,18 @@ impl Inner {
         });
         self.troubled.store(true, Ordering::Relaxed);
     }
-
-    fn has_waiters(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-
-    fn tell_lookers(&self) {
-        if self.lookers.load(Ordering::Relaxed) > 0 {
-            self.returned.notify_one();
-        }
-    }
-
-    /// One more connection than the pool's size, for a client that has waited long enough.
-    fn lend_reserve(&self) {
-        let more = |lent| (lent < self.limits.reserve).then_some(lent + 1);
-        let lent = self
-            .lent
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        if lent.is_ok() {
-            self.admission.add_permits(1);
-        }
-    }
-
-    /// Whether the reserve is back to what it was before, because nobody waits any more.
-    fn take_reserve_back(&self) -> bool {
-        self.lent.load(Ordering::Relaxed) > 0
-            && !self.has_waiters()
-            && self
-                .lent
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lent| {
-                    lent.checked_sub(1)
-                })
-                .is_ok()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Bytes of what a method of a pool returns.
-    fn size<'a, F>(_: impl Fn(&'a Pool, Patience) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    /// What glibc keeps ready for each thread ends at 1,032 bytes: beyond, each wait would be a visit to its heap.
+    /// It is part of what a session that waits keeps.
     #[test]
     fn who_waits_takes_little() {
-        let waiting = size(Pool::checkout);
+        let waiting = size_of::<Checkout>();
         assert!(
-            waiting <= 1000,
+            waiting <= 64,
             "who waits for a connection takes {waiting} bytes"
         );
     }

@@ -1,34 +1,34 @@
 //! Pools of server connections: one per node, database and user.
 //!
-//! deadpool makes the connections, counts them and owns them to their end. In front of it stands a queue: as many clients
-//! are let in as the pool may have connections, in the order in which they came, so that nothing above the size is ever
-//! opened. A client that has waited long may be let in on the reserve. Who is let in takes the connection that was used
-//! last from the shelf, where those lie that nobody uses, or opens one, all in parallel; bounds that pools share are in
-//! [`Ledger`].
+//! deadpool makes the connections, counts them and owns them to their end. In front of it stands a line of our own
+//! (`line.rs`): as many clients are let in as the pool may have connections, in the order in which they came, so that
+//! nothing above the size is ever opened. A client that has waited long may be let in on the reserve. Who is let in takes the
+//! connection that was used last from the shelf, where those lie that nobody uses, or opens one, all in parallel; bounds that
+//! pools share are in [`Ledger`]. What comes back goes straight to who has waited for longest.
 //!
 //! A pool knows how to make a connection and whether an idle one may be used again. It does not know what a statement
 //! is.
 
 mod caps;
 mod checkout;
+mod line;
 mod manager;
-mod shelf;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use deadpool::managed::{self, PoolConfig, Timeouts};
-use tokio::sync::{Notify, Semaphore};
+use deadpool::managed::{self, Object, PoolConfig, Timeouts};
 
 use caps::Caps;
 pub use caps::{Ledger, Shared};
 use checkout::Trouble;
-pub use checkout::{ALL_IN_USE, CheckoutError, NOTICE_AFTER, Patience, Pooled};
+pub use checkout::{ALL_IN_USE, Checkout, CheckoutError, NOTICE_AFTER, Patience, Pooled};
+use line::{Alarms, Line};
 pub use manager::{Manager, Member};
-use shelf::Shelf;
 
 use crate::metrics::IntCounter;
 use crate::server::{Credentials, Endpoint, Reported, Server, ServerError};
@@ -106,21 +106,12 @@ pub struct Pool(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     members: managed::Pool<Manager>,
-    /// Those of them that nobody uses.
-    shelf: Shelf,
+    /// Those of them that nobody uses, and who waits.
+    line: Mutex<Line<Object<Manager>>>,
+    /// What happens to who waits for long.
+    alarms: Alarms,
     limits: Limits,
     setup: Arc<Setup>,
-    /// One permit for each connection that the pool may have, less those in use.
-    admission: Semaphore,
-    /// Clients that wait.
-    waiting: AtomicUsize,
-    /// Since when each of them does.
-    queue: Mutex<Queue>,
-    /// Connections of the reserve that have been lent.
-    lent: AtomicUsize,
-    /// Clients that have been admitted and cannot open a connection.
-    lookers: AtomicUsize,
-    returned: Notify,
     caps: Caps,
     ledger: Arc<Ledger>,
     troubled: AtomicBool,
@@ -169,15 +160,15 @@ impl Pool {
             .expect("a runtime is given, which is all that building can fail for");
         let pool = Arc::new(Inner {
             members,
-            shelf: Shelf::default(),
+            line: Mutex::new(Line::new(limits.size)),
+            alarms: Alarms::new(
+                NOTICE_AFTER,
+                limits.wait,
+                limits.reserve,
+                limits.reserve_after,
+            ),
             limits,
             setup,
-            admission: Semaphore::new(limits.size),
-            waiting: AtomicUsize::new(0),
-            queue: Mutex::default(),
-            lent: AtomicUsize::new(0),
-            lookers: AtomicUsize::new(0),
-            returned: Notify::new(),
             caps: Caps::new(&ledger, bounds),
             ledger,
             troubled: AtomicBool::new(false),
@@ -203,28 +194,29 @@ impl Pool {
 
     /// Connections open, connections idle, and clients that wait.
     pub fn status(&self) -> Status {
+        let size = self.0.members.status().size;
+        let mut line = self.0.line();
         Status {
-            size: self.0.members.status().size,
-            idle: self.0.shelf.len(),
-            waiting: self.0.waiting.load(Ordering::Relaxed),
-            max: self.0.limits.size + self.0.lent.load(Ordering::Relaxed),
+            size,
+            idle: line.shelf().len(),
+            waiting: line.waiting(),
+            max: self.0.limits.size + line.lent(),
         }
     }
 
     /// Whether half of its connections could still be had: nobody waits then.
     pub fn has_room(&self) -> bool {
-        self.0.admission.available_permits() * 2 >= self.0.limits.size
+        self.0.line().free() * 2 >= self.0.limits.size
     }
 
     /// Since when the client waits that has waited for longest.
     pub fn waiting_since(&self) -> Option<Instant> {
-        let queue = lock(&self.0.queue);
-        queue.since.first().map(|(since, _)| *since)
+        self.0.line().waiting_since()
     }
 
     /// Closes all connections that nobody uses.
     pub fn close_idle(&self) {
-        self.0.shelf.retain(|_| false);
+        self.0.retain_idle(|_| false);
     }
 
     /// Closes all connections to a database of this node that nobody uses, whichever pool has them. The database goes by its
@@ -239,7 +231,7 @@ impl Pool {
         let now = Instant::now();
         let keep = if has_clients { self.0.limits.min } else { 0 };
         let mut size = self.0.members.status().size;
-        self.0.shelf.retain(|member| {
+        self.0.retain_idle(|member| {
             let idle = now.saturating_duration_since(member.used) >= member.idle;
             let stays = !member.is_retired(now) && (!idle || size <= keep);
             size -= usize::from(!stays);
@@ -248,11 +240,10 @@ impl Pool {
     }
 }
 
-/// When clients began to wait, each with a number of its own.
-#[derive(Debug, Default)]
-struct Queue {
-    since: BTreeSet<(Instant, u64)>,
-    next: u64,
+impl Inner {
+    fn line(&self) -> MutexGuard<'_, Line<Object<Manager>>> {
+        lock(&self.line)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::pools::Mode;
 use super::run::{Begin, End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
-use crate::pool::{ALL_IN_USE, CheckoutError, NOTICE_AFTER, Patience};
+use crate::pool::{ALL_IN_USE, CheckoutError, Patience};
 use crate::sql::catalog::Catalog;
 use crate::sql::{Class, Reason, SessionEffect, TxEffect};
 use crate::wire::{Notice, Severity, SqlState};
@@ -124,22 +124,27 @@ impl Relay {
             });
             return Ok(true);
         }
-        let pool = self.pools.pools[node].clone();
         let patience = if standby {
             Patience::Leave
         } else {
             Patience::Wait
         };
-        let checkout = Box::pin(async move { pool.checkout(patience).await });
-        self.waiting = Some(Box::new(Waiting {
+        let checkout = self.pools.pools[node].wait(patience, now);
+        let waiting = Waiting {
             node,
             standby,
             avoid,
             unit,
-            since: now,
             told: false,
             checkout,
-        }));
+        };
+        self.waiting = match self.waited.take() {
+            Some(mut place) => {
+                *place = waiting;
+                Some(place)
+            }
+            None => Some(Box::new(waiting)),
+        };
         Ok(false)
     }
 
@@ -156,8 +161,8 @@ impl Relay {
         let Some(waiting) = &mut self.waiting else {
             return Ok(false);
         };
-        let Poll::Ready(result) = waiting.checkout.as_mut().poll(cx) else {
-            let tell = !waiting.told && waiting.since.elapsed() >= NOTICE_AFTER;
+        let Poll::Ready(result) = waiting.checkout.poll(cx) else {
+            let tell = !waiting.told && waiting.checkout.is_long();
             if tell {
                 waiting.told = true;
                 self.say(&queued());
@@ -168,11 +173,19 @@ impl Relay {
             return Ok(false);
         };
         // What a client waits for a connection is not its statement's time.
-        self.calls.forget_time();
-        self.shared
-            .metrics
-            .checkout_wait
-            .observe(waiting.since.elapsed().as_secs_f64());
+        let now = match &result {
+            Ok(server) => {
+                self.calls.note_time(server.since());
+                server.since()
+            }
+            Err(_) => {
+                self.calls.forget_time();
+                Instant::now()
+            }
+        };
+        let waited = now.saturating_duration_since(waiting.checkout.since());
+        let metric = &self.shared.metrics.checkout_wait;
+        metric.observe(waited.as_secs_f64());
         self.flags.recheck = true;
         match result {
             Ok(server) => {
@@ -183,9 +196,15 @@ impl Relay {
                 });
                 self.placed = Some(waiting.unit);
             }
-            Err(error) => self.checkout_failed(&waiting, &error),
+            Err(error) => {
+                self.checkout_failed(&waiting, &error);
+                return Ok(true);
+            }
         }
-        Ok(true)
+        self.waited = Some(waiting);
+        // At once: the rest of the round then asks the sockets for what comes of it, and there need not be another.
+        self.recheck(cx)?;
+        Ok(self.waiting.is_some() || self.slot.draining())
     }
 
     /// Nothing has been sent, so another node may take the unit.

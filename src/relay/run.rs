@@ -72,6 +72,8 @@ pub struct Relay {
     /// Bytes that the client has not taken yet.
     pub(super) output: BytesMut,
     pub(super) waiting: Option<Box<Waiting>>,
+    /// Where it waited the last time: who waits once does so again, as long as there are more clients than connections.
+    pub(super) waited: Option<Box<Waiting>>,
     /// `held` was taken for this unit, which has not been sent yet.
     pub(super) placed: Option<Unit>,
     /// What the session hears by LISTEN.
@@ -190,6 +192,7 @@ impl Relay {
             input: BytesMut::new(),
             output: BytesMut::new(),
             waiting: None,
+            waited: None,
             placed: None,
             ears: None,
             cancelling: None,
@@ -246,8 +249,9 @@ impl Relay {
                     if let End::Told(notice) = &end {
                         self.tell(notice);
                     }
-                    // Nobody is to wait for it.
+                    // Nobody is to wait for it, and it waits for nobody.
                     self.ears = None;
+                    self.waiting = None;
                     self.ending = Some(Box::pin(tokio::time::sleep(LINGER)));
                     return self.linger(cx);
                 }
@@ -677,14 +681,21 @@ impl Relay {
 
     // ── client to server ─────────────────────────────────────────────────────────────────────────────────────────
 
-    fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut moved = false;
-        if self.flags.recheck && !self.flags.draining_link {
-            self.flags.recheck = false;
-            if !self.input.is_empty() && self.waiting.is_none() {
-                moved |= self.process_input(cx)? || self.waiting.is_some();
-            }
+    /// Looks at the input again where something has changed; true if that has moved something.
+    #[inline]
+    pub(super) fn recheck(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if !self.flags.recheck || self.flags.draining_link {
+            return Ok(false);
         }
+        self.flags.recheck = false;
+        if self.input.is_empty() || self.waiting.is_some() {
+            return Ok(false);
+        }
+        Ok(self.process_input(cx)? || self.waiting.is_some())
+    }
+
+    fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let moved = self.recheck(cx)?;
         if self.flags.goodbye {
             return match &self.held {
                 // What waits for more from the client waits in vain: it is undone.

@@ -1,11 +1,10 @@
 //! Where a unit goes: the decision of `route`, counted and put into words.
 
-use std::pin::Pin;
 use std::time::Instant;
 
 use super::{Cluster, Shared};
 use crate::config::Route;
-use crate::pool::{CheckoutError, Pooled};
+use crate::pool::{Checkout, CheckoutError};
 use crate::route::{self, Decision, Floor, Need, Policy, Role};
 use crate::sql::{Access, Class, HintResult, Reason};
 use crate::wire::{ClientFacing, Notice, SqlState};
@@ -24,10 +23,9 @@ pub(super) struct Waiting {
     /// Nodes that could not be used for this unit.
     pub(super) avoid: u64,
     pub(super) unit: Unit,
-    pub(super) since: Instant,
     /// The client has been told that it waits.
     pub(super) told: bool,
-    pub(super) checkout: Pin<Box<dyn Future<Output = Result<Pooled, CheckoutError>> + Send>>,
+    pub(super) checkout: Checkout,
 }
 
 /// Which kind of node a class needs.
