@@ -126,6 +126,7 @@ impl Connection {
             }
         };
         let rows = match text {
+            _ if text.starts_with("PREPARE") => return self.done(b"PREPARE", b'I'),
             _ if text.starts_with("BEGIN") => return self.done(b"BEGIN", b'T'),
             // What a session leaves behind is taken away.
             _ if text.ends_with("RESET ALL") => return self.done(b"RESET", b'I'),
@@ -139,7 +140,8 @@ impl Connection {
             "SHOW default_transaction_isolation" => vec![vec!["read committed".to_owned()]],
             _ if text.contains("pg_event_trigger") => Vec::new(),
             _ if text.contains("pg_control_system") => vec![vec!["1".to_owned(), "1".to_owned()]],
-            _ if text.contains("pg_is_in_recovery") => {
+            // What the monitor has prepared.
+            _ if text.starts_with("EXECUTE") => {
                 while HUSHED.load(Ordering::Relaxed) {
                     thread::park();
                 }
