@@ -124,14 +124,34 @@ impl Rhythm {
     }
 }
 
+/// Asks once. A connection that has ended may have been ended alone, by an administrator or a firewall: the node is asked on
+/// another one before anything is said of it. One that is down refuses that at once.
 async fn ask(probe: &Probe, session: &mut Option<Session>) -> Result<Answer, Silence> {
-    let mut open = match session.take() {
-        Some(open) => open,
-        None => probe
-            .connect()
-            .await
-            .map_err(|error| probe::silence(&error))?,
+    let Some(open) = session.take() else {
+        return ask_anew(probe, session).await;
     };
+    match ask_on(probe, open, session).await {
+        Err(Silence::Gone) => {
+            let again = tokio::time::timeout(probe.timeout, ask_anew(probe, session)).await;
+            again.unwrap_or(Err(Silence::Gone))
+        }
+        result => result,
+    }
+}
+
+async fn ask_anew(probe: &Probe, session: &mut Option<Session>) -> Result<Answer, Silence> {
+    let open = probe
+        .connect()
+        .await
+        .map_err(|error| probe::silence(&error))?;
+    ask_on(probe, open, session).await
+}
+
+async fn ask_on(
+    probe: &Probe,
+    mut open: Session,
+    session: &mut Option<Session>,
+) -> Result<Answer, Silence> {
     let answer = probe
         .ask(&mut open)
         .await
