@@ -224,8 +224,8 @@ fn put_step(state: AuthState, user: &str, out: &mut Vec<u8>) -> Result<Bytes, Cl
 
 /// Sends what has been written, which the client waits for.
 async fn send(stream: &mut Stream, out: &mut Vec<u8>) -> Result<(), ClientError> {
-    stream.write_all(out).await?;
-    out.clear();
+    // Not said again if that takes too long.
+    stream.write_all(&std::mem::take(out)).await?;
     Ok(())
 }
 

@@ -427,10 +427,10 @@ fn put_welcome(settings: &[u8], slot: &Seat, out: &mut Vec<u8>) {
     reply::ready_idle(out);
 }
 
-/// All that the client has not been told of its login goes at once.
-async fn send_welcome(stream: &mut Stream, said: &[u8]) -> Result<(), Refusal> {
+/// All that the client has not been told of its login goes at once, and is not said again if that takes too long.
+async fn send_welcome(stream: &mut Stream, said: &mut Vec<u8>) -> Result<(), Refusal> {
     stream
-        .write_all(said)
+        .write_all(&std::mem::take(said))
         .await
         .map_err(|_| Refusal::Silent("gone"))
 }
