@@ -274,6 +274,16 @@ impl Owing {
         !self.queue.is_empty() && self.open_until > self.taken
     }
 
+    /// How many have left the queue.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// How many will have left it with the next that is pushed.
+    pub fn next(&self) -> u64 {
+        self.taken + self.queue.len() as u64 + 1
+    }
+
     /// Whether the server may skip whatever comes before the next Sync: a Query ends its group only if nothing has failed
     /// before it.
     pub fn may_be_skipping(&self) -> bool {
@@ -324,7 +334,7 @@ impl Owing {
         self.owns += usize::from(owed.is_of_a_name());
         // The first of a group fails or succeeds; what is behind it may be skipped.
         let is_first = self.queue.back().is_none_or(|last| last.ends_with_ready());
-        let tick = self.taken + self.queue.len() as u64 + 1;
+        let tick = self.next();
         if owed.changes_unnamed() && !is_first {
             self.open_until = tick;
         }

@@ -43,44 +43,6 @@ pub struct Received {
     pub missed: bool,
 }
 
-/// Changes of the unnamed statement among what an error takes with it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Skipped {
-    /// The message that failed has been seen.
-    begun: bool,
-    /// All of them.
-    all: u32,
-    /// The client's own that the server has skipped.
-    clients: u32,
-    /// What the last of those made it.
-    last: Option<StatementId>,
-    /// What the message that failed was to make it.
-    failed: Option<StatementId>,
-}
-
-impl Skipped {
-    /// The first is what failed, the others are skipped.
-    fn note(&mut self, owed: Owed) {
-        let fails = !std::mem::replace(&mut self.begun, true);
-        if !owed.changes_unnamed() {
-            return;
-        }
-        self.all += 1;
-        match owed {
-            Owed::Parse { id, .. } if fails => self.failed = id,
-            _ if owed.is_swallowed() => {}
-            Owed::Parse { id, .. } => {
-                self.clients += 1;
-                self.last = id;
-            }
-            _ => {
-                self.clients += 1;
-                self.last = None;
-            }
-        }
-    }
-}
-
 /// A server that cannot be understood, or one of the proxy's own statements that failed. The connection ends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
@@ -723,13 +685,20 @@ impl Session {
                 self.cold();
             }
         }
-        let mut unnamed = Skipped::default();
+        let failed = link.owing.taken() + 1;
+        let failed_parse = match link.owing.front() {
+            Some(Owed::Parse {
+                unnamed: true, id, ..
+            }) => id,
+            _ => None,
+        };
+        let mut changes_unnamed = false;
         let mut skipped_names = 0;
         let (held, doubtful) = (&mut link.held, &mut link.doubtful);
         let sequences = &mut link.sequences;
         let unset = link.owing.fail(|owed| {
             skipped_names += usize::from(owed.changes_name());
-            unnamed.note(owed);
+            changes_unnamed |= owed.changes_unnamed();
             match owed {
                 Owed::Parse { unnamed: true, .. } => {}
                 Owed::Parse { id: Some(id), .. } => _ = held.remove(id),
@@ -748,7 +717,19 @@ impl Session {
         });
         self.undo_names(skipped_names);
         self.group.sets += unset;
-        self.undo_unnamed(unnamed, link);
+        if changes_unnamed {
+            // The server may still have another client's.
+            link.unnamed = Some(StatementId::NONE);
+            let now = self.unnamed_changes.undo(failed, link.owing.taken());
+            if let Some(now) = now {
+                self.unnamed = now;
+            } else if failed_parse.is_some()
+                && failed_parse == self.unnamed.as_ref().map(|statement| statement.id)
+            {
+                // It was being brought to the connection again.
+                self.unnamed = None;
+            }
+        }
         self.group.open |= link.owing.skipping();
         if let Some(refusal) = refusal.filter(|_| !link.fatal) {
             // The server does not have what the proxy took it to have.
@@ -764,29 +745,6 @@ impl Session {
             Verdict::Swallow
         } else {
             Verdict::Pass
-        }
-    }
-
-    /// What was to change the unnamed statement has failed, or been skipped.
-    fn undo_unnamed(&mut self, skipped: Skipped, link: &mut Link) {
-        if skipped.all == 0 {
-            return;
-        }
-        // The server may still have another client's.
-        link.unnamed = Some(StatementId::NONE);
-        let is_clients = |owed: Owed| owed.changes_unnamed() && !owed.is_swallowed();
-        if link.owing.iter().any(is_clients) {
-            // A later group has given it another one; if that fails, too, nobody knows what was before.
-            self.unnamed_before = None;
-            return;
-        }
-        let now = self.unnamed.as_ref().map(|statement| statement.id);
-        if skipped.failed.is_some() && skipped.failed == now {
-            self.unnamed = None;
-        } else if skipped.clients > 0 && skipped.last == now {
-            // Of several the first would have to be undone, which nobody knows any more.
-            let before = self.unnamed_before.take();
-            self.unnamed = before.filter(|_| skipped.clients == 1);
         }
     }
 

@@ -57,6 +57,7 @@ impl Session {
                 };
             }
         }
+        self.unnamed_changes.forget();
         if let Some(unnamed) = link.replay.unnamed_before() {
             self.unnamed = unnamed;
         }

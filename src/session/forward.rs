@@ -178,7 +178,6 @@ impl Session {
         if run.parse.is_some() {
             self.note_prepared(statement.class);
             self.set_unnamed(Some(statement), link);
-            link.unnamed = Some(id);
             link.owing.push(Owed::Parse {
                 swallow: false,
                 named: false,
@@ -472,7 +471,6 @@ impl Session {
         self.judged(class, link);
         self.group = Group::default();
         self.set_unnamed(None, link);
-        link.unnamed = None;
         link.owing.push(Owed::Query { write, sets });
     }
 
@@ -548,7 +546,6 @@ impl Session {
                 writer.sent = body.end;
             }
             self.set_unnamed(Some(statement), link);
-            link.unnamed = Some(id);
             link.owing.push(Owed::Parse {
                 swallow: false,
                 named: false,
@@ -813,10 +810,7 @@ impl Session {
         let target = frontend::target(&writer.bytes[body]);
         let unnamed = target == Some(Target::Statement(b""));
         match target {
-            Some(Target::Statement(b"")) => {
-                self.set_unnamed(None, link);
-                link.unnamed = None;
-            }
+            Some(Target::Statement(b"")) => self.set_unnamed(None, link),
             Some(Target::Statement(name)) if self.prepared(name).is_some() => {
                 let cold = self.cold();
                 if let Some(statement) = cold.prepared.remove(name) {
@@ -843,9 +837,16 @@ impl Session {
         });
     }
 
+    /// The message that is about to be noted among what is owed gives the client another unnamed statement, unless the
+    /// server skips it.
     fn set_unnamed(&mut self, statement: Option<Arc<Statement>>, link: &mut Link) {
-        self.unnamed_before = std::mem::replace(&mut self.unnamed, statement);
-        link.replay.replaced(&self.unnamed_before);
+        if link.owing.skipping() {
+            return;
+        }
+        link.unnamed = statement.as_ref().map(|statement| statement.id);
+        let before = std::mem::replace(&mut self.unnamed, statement);
+        link.replay.replaced(&before);
+        self.unnamed_changes.note(before, &link.owing);
     }
 
     /// What a server is given for a statement that it lacks.

@@ -343,7 +343,9 @@ impl Session {
             let Some(take) = forwardable(frame, header, context.pipeline_buffer) else {
                 break;
             };
-            if link.owing.owes_end() && self.hangs(&frame[..take], header, link, context) {
+            // In a COPY the server finds fault with all that is not of it.
+            let is_open = !link.copy_in && link.owing.owes_end();
+            if is_open && self.hangs(&frame[..take], header, link, context) {
                 break;
             }
             if standby && !link.owing.skipping() && !self.may_stay(&frame[..take], header, context)

@@ -42,7 +42,7 @@ pub use sequence::SequenceTalk;
 pub use steer::{check_startup, own_settings};
 pub use transaction::TransactionDefaults;
 
-use crate::link::{Link, Owed, Params, Statement};
+use crate::link::{Link, Owed, Owing, Params, Statement};
 use crate::route::Floor;
 use crate::sql::{Class, Lexing, PinReason, Pins};
 use crate::wire::{Status, frame, frontend};
@@ -78,8 +78,8 @@ pub struct Session {
     block: Block,
     /// The unnamed prepared statement.
     unnamed: Option<Arc<Statement>>,
-    /// What it was before the latest change, which the server may skip.
-    unnamed_before: Option<Arc<Statement>>,
+    /// What it was before each change that has not been answered.
+    unnamed_changes: UnnamedChanges,
     group: Group,
     stream: Stream,
     cold: Option<Box<Cold>>,
@@ -123,6 +123,79 @@ const OWN_NAMES: &[u8] = b"pgw_";
 
 /// A client's names for prepared statements.
 type Names = HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>;
+
+/// What the client's unnamed statement was before each of its changes that are on their way, in the order of what is owed
+/// for them ([`Owing::next`]): those that the server skips have not happened.
+#[derive(Debug, Default)]
+struct UnnamedChanges {
+    /// The last.
+    at: u64,
+    before: Option<Arc<Statement>>,
+    /// Those before it; only in pipelines there are any.
+    earlier: VecDeque<(u64, Option<Arc<Statement>>)>,
+}
+
+impl UnnamedChanges {
+    /// What will be owed next changes it.
+    #[inline]
+    fn note(&mut self, before: Option<Arc<Statement>>, owing: &Owing) {
+        let at = std::mem::replace(&mut self.at, owing.next());
+        let older = std::mem::replace(&mut self.before, before);
+        if at > owing.taken() && !owing.is_empty() {
+            self.keep(at, older, owing);
+        } else if !self.earlier.is_empty() {
+            self.earlier = VecDeque::new();
+        }
+    }
+
+    #[cold]
+    fn keep(&mut self, at: u64, before: Option<Arc<Statement>>, owing: &Owing) {
+        while self
+            .earlier
+            .front()
+            .is_some_and(|(at, _)| *at <= owing.taken())
+        {
+            self.earlier.pop_front();
+        }
+        self.earlier.push_back((at, before));
+    }
+
+    /// Nothing is on its way, or nothing of it counts any more.
+    #[inline]
+    fn forget(&mut self) {
+        self.at = 0;
+        if !self.earlier.is_empty() {
+            self.earlier = VecDeque::new();
+        }
+    }
+
+    /// The message with this number has `failed`, and with it those up to the `last` have been skipped. What the unnamed
+    /// statement is now, if that has changed with it.
+    fn undo(&mut self, failed: u64, last: u64) -> Option<Option<Arc<Statement>>> {
+        let mut changes = std::mem::take(&mut self.earlier);
+        if self.at > 0 {
+            changes.push_back((self.at, self.before.take()));
+        }
+        self.at = 0;
+        let mut now = None;
+        for (at, before) in changes {
+            if at < failed {
+                continue;
+            }
+            if at <= last {
+                // Whoever fails to change it has taken it away.
+                now.get_or_insert(before.filter(|_| at > failed));
+                continue;
+            }
+            if self.at > 0 {
+                self.earlier.push_back((self.at, self.before.take()));
+            }
+            self.at = at;
+            self.before = now.take().unwrap_or(before);
+        }
+        now
+    }
+}
 
 /// What happens to a name.
 #[derive(Debug)]
@@ -218,7 +291,7 @@ impl Session {
             lateness: Lateness::default(),
             block: Block::None,
             unnamed: None,
-            unnamed_before: None,
+            unnamed_changes: UnnamedChanges::default(),
             group: Group::default(),
             stream: Stream::default(),
             cold,
@@ -258,6 +331,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> bool {
         self.sequences.placed();
+        self.unnamed_changes.forget();
         if !link.own_names.is_empty() {
             self.hide_names(link, out);
         }
@@ -414,6 +488,10 @@ impl Session {
     /// otherwise it is when the Sync comes.
     pub fn fail_unit(&mut self, unit: &[u8]) -> bool {
         self.fail_block();
+        if is_unnamed_first(unit) {
+            // A server forgets it before it finds fault with the message.
+            self.unnamed = None;
+        }
         let mut rest = unit;
         let mut last = None;
         while let Ok(Some(header)) = frame::header(rest, usize::MAX) {
@@ -425,7 +503,12 @@ impl Session {
             last = Some(header.tag);
             rest = &rest[here..];
         }
-        let ends = matches!(last, Some(b'S' | b'Q' | b'F'));
+        // A Query or a call behind other messages is skipped with them.
+        let ends = match last {
+            Some(b'S') => true,
+            Some(tag @ (b'Q' | b'F')) => unit.first() == Some(&tag),
+            _ => false,
+        };
         if !ends {
             self.skip_to_sync();
         }
@@ -545,4 +628,13 @@ fn take_idle_limit(link: &mut Link, out: &mut Vec<u8>) {
 /// Whether a connection is between units: everything answered, no transaction open.
 fn between_units(link: &Link) -> bool {
     link.settled() && link.status == Status::Idle
+}
+
+/// Whether the first message of a unit is a Parse of the unnamed statement, or a Query, which destroys it.
+fn is_unnamed_first(unit: &[u8]) -> bool {
+    match unit.first() {
+        Some(b'P') => unit.get(frame::HEADER) == Some(&0),
+        Some(tag) => *tag == b'Q',
+        None => false,
+    }
 }

@@ -821,8 +821,10 @@ impl Session {
         {
             Some(Control::Set(modes)) if modes.read_only == Some(false) => return Verdict::Refused,
             Some(Control::Set(_)) => return Verdict::Stays,
-            // The server warns.
-            Some(Control::Begin { modes, .. }) if modes == Modes::default() => {
+            // The server warns, and takes the modes as SET TRANSACTION would.
+            Some(Control::Begin { modes, .. })
+                if modes.read_only != Some(false) && modes.isolation.is_none() =>
+            {
                 return Verdict::Stays;
             }
             _ => {}
