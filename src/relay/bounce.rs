@@ -72,7 +72,7 @@ impl Relay {
             log::learned(&self.pools.cluster.nodes[node].name, refusal);
             let catalog = self.pools.catalog.current();
             let context = self.shared.context(&catalog);
-            self.session.learn_refusal(&units[..first], false, context);
+            self.session.learn_refusal(&units[..first], usize::MAX, context);
         }
         let refusals = self.detour.refusals + 1;
         self.detour = Detour {
@@ -95,12 +95,12 @@ impl Relay {
     }
 
     /// The client has had a part of the result, and then the refusal: the next time it goes to the primary.
-    pub(super) fn learn(&self, refusal: &Refusal, unit: &[u8]) {
+    pub(super) fn learn(&self, refusal: &Refusal, unit: &[u8], unanswered: usize) {
         let Some(held) = &self.held else { return };
         log::learned(&self.pools.cluster.nodes[held.node].name, refusal);
         let catalog = self.pools.catalog.current();
         let context = self.shared.context(&catalog);
-        self.session.learn_refusal(unit, true, context);
+        self.session.learn_refusal(unit, unanswered, context);
     }
 
     /// A place is about to be chosen for a unit of this class, which is changed to what is known better of it. Returns the

@@ -543,8 +543,8 @@ impl Relay {
                 if received.catalog_changed != Change::None {
                     self.catalog_changed(received.catalog_changed);
                 }
-                if let Some((refusal, unit)) = &received.learned {
-                    self.learn(refusal, unit);
+                if let Some((refusal, unit, unanswered)) = &received.learned {
+                    self.learn(refusal, unit, *unanswered);
                 }
                 if received.ended {
                     self.detour = Detour::default();

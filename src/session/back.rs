@@ -33,8 +33,9 @@ pub struct Received {
     pub catalog_changed: Change,
     /// What the connection was given is to be sent again: [`Link::replay`] has it.
     pub again: Option<Again>,
-    /// A standby has refused this unit when the client had seen a part of its result, so that it could not run elsewhere.
-    pub learned: Option<(Refusal, Vec<u8>)>,
+    /// A standby has refused this unit when the client had seen a part of its result, so that it could not run elsewhere; and
+    /// how many of its Executes had not been answered.
+    pub learned: Option<(Refusal, Vec<u8>, usize)>,
     /// A transaction has ended, and this Query, which stood behind it in one with it, follows.
     pub rest: Option<Vec<u8>>,
     /// Channels are gone: [`Session::take_unlistened`].
@@ -656,7 +657,8 @@ impl Session {
         if !link.replay.holds()
             && let Some(refusal) = refusal.take().filter(|refusal| refusal.learned)
         {
-            received.learned = Some((refusal, link.replay.front().to_vec()));
+            let unit = link.replay.front().to_vec();
+            received.learned = Some((refusal, unit, link.owing.executes()));
         }
         link.failed = true;
         link.copy_failed |= std::mem::take(&mut link.copy_in);

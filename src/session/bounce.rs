@@ -64,9 +64,11 @@ impl Session {
     }
 
     /// A standby has refused this unit, and it is its shape that does not belong there: the statements that may be to
-    /// blame are writes from now on. Those are the ones that were bound up to its first Execute, unless a part of its
-    /// result had been `shown`.
-    pub fn learn_refusal(&self, unit: &[u8], shown: bool, context: Context<'_>) {
+    /// blame are writes from now on. Those are the ones that were bound for the first of the last `unanswered` Executes, which
+    /// may be more than there are.
+    pub fn learn_refusal(&self, unit: &[u8], unanswered: usize, context: Context<'_>) {
+        let executes = Frames(unit).filter(|(header, _)| header.tag == b'E').count();
+        let mut answered = executes.saturating_sub(unanswered);
         let learn_text = |text: &[u8]| {
             let executed = self.executed_text(text, context);
             let text = executed.as_deref().unwrap_or(text);
@@ -95,15 +97,16 @@ impl Session {
                     let name = frontend::bind(body).map(|bind| bind.statement);
                     let own = parsed.iter().rev().find(|(own, _)| Some(*own) == name);
                     if let Some(statement) = own.map(|(_, own)| own).or_else(|| self.bound(body)) {
-                        if statement.class.tx != TxEffect::None {
+                        if answered > 0 || statement.class.tx != TxEffect::None {
                             // Its own BEGIN is no read, and its answer is no result.
                             continue;
                         }
                         learn(statement);
                     }
-                    is_blamed = true;
+                    is_blamed = answered == 0;
                 }
-                b'E' if !shown && is_blamed => return,
+                b'E' if is_blamed => return,
+                b'E' => answered = answered.saturating_sub(1),
                 _ => {}
             }
         }

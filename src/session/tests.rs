@@ -122,9 +122,9 @@ impl Script {
                 if let Some(rest) = received.rest {
                     self.input.splice(0..0, rest);
                 }
-                if let Some((_, unit)) = received.learned {
+                if let Some((_, unit, unanswered)) = received.learned {
                     let context = context(&self.classifier, &self.statements);
-                    self.session.learn_refusal(&unit, true, context);
+                    self.session.learn_refusal(&unit, unanswered, context);
                 }
                 self.missed |= received.missed;
                 self.catalog_changes += usize::from(received.catalog_changed != Change::None);
@@ -152,7 +152,7 @@ impl Script {
         };
         if refusal.learned {
             let context = context(&self.classifier, &self.statements);
-            self.session.learn_refusal(&units[..first], false, context);
+            self.session.learn_refusal(&units[..first], usize::MAX, context);
         }
         self.input.splice(0..0, units);
         self.bounced = Some(refusal);
@@ -4062,6 +4062,28 @@ fn bounce(transcript: &str) -> Script {
     script.bouncing = true;
     script.play(transcript);
     script
+}
+
+/// Of a pipeline that has been answered in part, what was refused is to blame, and nothing else.
+#[test]
+fn what_was_answered_is_not_to_blame() {
+    let script = bounce(
+        "client: P - select 1 / B - / E / P - select a from v / B - / E / P - select 2 / B - / E / S
+         standby: P - select 1 / B - / E / P - select a from v / B - / E / P - select 2 / B - / E / S
+         server: 1 / 2 / D 1 / C SELECT 1 / 1 / 2 / E 25006 / Z I
+         told: 1 / 2 / D 1 / C SELECT 1 / 1 / 2 / E 25006 / Z I
+         client: Q select 1
+         standby: Q select 1
+         server: T / C SELECT 0 / Z I
+         told: T / C SELECT 0 / Z I
+         client: Q select 2
+         standby: Q select 2
+         server: T / C SELECT 0 / Z I
+         told: T / C SELECT 0 / Z I
+         client: Q select a from v
+         primary: Q select a from v",
+    );
+    assert_eq!(script.classifier.learned(), 1);
 }
 
 #[test]

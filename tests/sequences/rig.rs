@@ -425,7 +425,7 @@ impl Rig {
     fn bounced(&mut self, refusal: &Refusal, unit: &[u8]) {
         if refusal.learned {
             let context = self.site.context();
-            self.session.learn_refusal(unit, false, context);
+            self.session.learn_refusal(unit, usize::MAX, context);
         }
         self.detour = true;
         self.bounces += 1;
