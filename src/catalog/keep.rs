@@ -139,6 +139,9 @@ pub async fn keep(watched: Weak<Watched>, source: Source) {
             }
             Err(error) => {
                 source.failures.inc();
+                if !matches!(error, LoadError::NoPrimary) {
+                    known.failed();
+                }
                 // While there is a primary, it may be changed behind our back.
                 let is_old = loaded.elapsed() > source.ttl * 2;
                 if is_old && !matches!(error, LoadError::NoPrimary) && known.current().is_known() {

@@ -62,6 +62,14 @@ impl Watched {
         self.bell.notify_one();
     }
 
+    /// It could not be loaded.
+    fn failed(&self) {
+        let _changes = self.lock();
+        if let Some(unreadable) = self.current.load().unreadable() {
+            self.current.store(Arc::new(unreadable));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, u64> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }

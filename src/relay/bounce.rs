@@ -72,7 +72,8 @@ impl Relay {
             log::learned(&self.pools.cluster.nodes[node].name, refusal);
             let catalog = self.pools.catalog.current();
             let context = self.shared.context(&catalog);
-            self.session.learn_refusal(&units[..first], usize::MAX, context);
+            self.session
+                .learn_refusal(&units[..first], usize::MAX, context);
         }
         let refusals = self.detour.refusals + 1;
         self.detour = Detour {

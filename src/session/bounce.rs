@@ -67,7 +67,9 @@ impl Session {
     /// blame are writes from now on. Those are the ones that were bound for the first of the last `unanswered` Executes, which
     /// may be more than there are.
     pub fn learn_refusal(&self, unit: &[u8], unanswered: usize, context: Context<'_>) {
-        let executes = Frames(unit).filter(|(header, _)| header.tag == b'E').count();
+        let executes = Frames(unit)
+            .filter(|(header, _)| header.tag == b'E')
+            .count();
         let mut answered = executes.saturating_sub(unanswered);
         let learn_text = |text: &[u8]| {
             let executed = self.executed_text(text, context);

@@ -152,7 +152,8 @@ impl Script {
         };
         if refusal.learned {
             let context = context(&self.classifier, &self.statements);
-            self.session.learn_refusal(&units[..first], usize::MAX, context);
+            self.session
+                .learn_refusal(&units[..first], usize::MAX, context);
         }
         self.input.splice(0..0, units);
         self.bounced = Some(refusal);

@@ -99,6 +99,7 @@ fn names_are_the_clients_own() {
 #[test]
 fn a_statement_whose_result_has_changed_is_planned_anew() {
     let rig = Rig::start(0, |config| config.databases[0].pool.size = 3);
+    rig.learn("postgres");
     rig.client("postgres")
         .query("CREATE TABLE shifting AS SELECT 1 AS a")
         .unwrap();
@@ -141,6 +142,8 @@ fn a_statement_whose_result_has_changed_is_planned_anew() {
 #[test]
 fn a_stale_plan_is_replaced_unseen_where_the_result_is_described() {
     let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    // Until the catalog is known, a function that a write calls may have prepared something: all of it is forgotten.
+    rig.learn("postgres");
     let mut client = rig.client("postgres");
     client
         .query("CREATE TABLE shifting AS SELECT 1 AS a")

@@ -400,7 +400,7 @@ fn optimistic() -> Rig {
 /// BEGIN, and the proxy has asked the primary where it is since then.
 fn begin_and_be_sampled(rig: &Rig, client: &mut RawClient, begin: &str) {
     execute(client, begin);
-    let asked = || logged(rig.cluster.primary(), "pg_is_in_recovery() AS standby");
+    let asked = || logged(rig.cluster.primary(), "EXECUTE pgweir_state");
     let before = asked();
     // One may have been on its way; and the standby is asked as often.
     rig.wait("the primary to be asked", || asked() >= before + 3);

@@ -95,7 +95,7 @@ pub static TABLES: Catalog = Catalog {
 #[derive(Debug)]
 enum Known {
     /// It has not been loaded, or is out of date: nothing that has a user's name is a read.
-    Nothing(Pins),
+    Nothing(Option<Pins>),
     /// There is no database to ask: every relation is an ordinary table, and there is nothing else.
     Tables,
     Names(Box<Names>),
@@ -196,7 +196,7 @@ impl Catalog {
             database: 0,
             epoch: 0,
             contents: 0,
-            known: Known::Nothing(Pins::NONE),
+            known: Known::Nothing(None),
         }
     }
 
@@ -251,17 +251,29 @@ impl Catalog {
     #[must_use]
     pub fn behind(mut self, before: &Catalog) -> Catalog {
         if let Known::Nothing(leaves) = &mut self.known {
-            *leaves = before.leaves();
+            *leaves = Some(before.leaves());
         }
         self
     }
 
+    /// The same once it has turned out that it cannot be loaded; `None` if something else is known.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<Catalog> {
+        let is_new = matches!(self.known, Known::Nothing(None));
+        is_new.then(|| Catalog {
+            known: Known::Nothing(Some(Pins::NONE)),
+            ..Catalog::unknown().of(self.database)
+        })
+    }
+
     /// What a statement that writes, or whose effects are not known, may leave in its session by way of functions and
-    /// triggers that nobody has looked into. What is not known may leave anything but prepared statements, which are not
-    /// worth to lose all of them every time.
+    /// triggers that nobody has looked into. What is not known may leave anything; but after the first moments, which end
+    /// when the catalog has been loaded or could not be, no prepared statements of which there was nothing to be seen:
+    /// clients' own would be lost with them every time.
     pub fn leaves(&self) -> Pins {
         match &self.known {
-            Known::Nothing(before) => Pins::MAY_END
+            Known::Nothing(None) => Pins::MAY_END.with(PinReason::Settings),
+            Known::Nothing(Some(before)) => Pins::MAY_END
                 .with(PinReason::Settings)
                 .without(Pins::NONE.with(PinReason::Prepare))
                 .and(*before),

@@ -469,6 +469,11 @@ fn what_functions_may_leave_in_their_session() {
     let preparing = catalog("L prepare 0 - -", &Trust::default());
     let behind = Catalog::unknown().behind(&preparing).leaves();
     assert!(behind.has(PinReason::Prepare) && behind.has(PinReason::Settings));
-    let unknown = Catalog::unknown().leaves();
-    assert!(unknown.has(PinReason::Settings) && !unknown.has(PinReason::Prepare));
+    // Before anything has been seen, and where nothing can be.
+    let unknown = Catalog::unknown();
+    assert!(unknown.leaves().has(PinReason::Settings) && unknown.leaves().has(PinReason::Prepare));
+    let unreadable = unknown.unreadable().expect("nothing is known");
+    assert!(unreadable.leaves().has(PinReason::Settings));
+    assert!(!unreadable.leaves().has(PinReason::Prepare));
+    assert!(unreadable.unreadable().is_none() && preparing.unreadable().is_none());
 }
