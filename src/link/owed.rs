@@ -131,16 +131,6 @@ impl Owed {
         )
     }
 
-    /// Whether the client hears nothing of the reply, though the server has been given it in a group of the client's.
-    pub fn is_swallowed(self) -> bool {
-        matches!(
-            self,
-            Owed::Parse { swallow: true, .. }
-                | Owed::Close { swallow: true, .. }
-                | Owed::Sync { swallow: true, .. }
-        )
-    }
-
     fn is_of_a_name(self) -> bool {
         matches!(self, Owed::Own(_))
     }
