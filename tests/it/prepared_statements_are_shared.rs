@@ -3,9 +3,9 @@
 
 use std::process::Command;
 
-use pgweir::testbed::{RawClient, request};
+use pgweir::testbed::{Cluster, RawClient, request};
 
-use crate::support::{Rig, run, value};
+use crate::support::{Rig, execute, logged, run, value};
 
 /// Each message alone, its answer awaited by Flush before the next is sent.
 #[test]
@@ -384,4 +384,38 @@ fn resident_kilobytes() -> usize {
     let (out, _) =
         run(Command::new("ps").args(["-o", "rss=", "-p", &std::process::id().to_string()]));
     out.trim().parse().expect("ps prints a number")
+}
+
+/// What functions may leave is not known where their texts cannot be read, and will not be: README says what that means.
+/// Nobody's statements are given up for it.
+#[test]
+fn they_stay_where_the_catalog_cannot_be_read() {
+    let builder = Cluster::builder().setting("log_statement", "all");
+    let cluster = builder.start().unwrap();
+    for sql in [
+        "CREATE ROLE watcher LOGIN IN ROLE pg_monitor",
+        "CREATE DATABASE closed",
+        "REVOKE CONNECT ON DATABASE closed FROM public",
+    ] {
+        cluster.primary().execute(sql).unwrap();
+    }
+    let rig = Rig::before(cluster, |config| {
+        config.databases[0].pool.size = 1;
+        config.clusters[0].monitor.user = "watcher".to_owned();
+    });
+    rig.wait_ready();
+    let failures = || rig.metric("pgweir_catalog_load_failures_total", &[]);
+    let before = failures();
+    let mut owner = rig.client("closed");
+    rig.wait("a load that fails", || failures() > before);
+    execute(&mut owner, "CREATE TABLE t (n int)");
+    let forgotten = || logged(rig.cluster.primary(), "DEALLOCATE ALL");
+    let before = forgotten();
+    let mut other = rig.client("closed");
+    for _ in 0..3 {
+        // With one connection, what is behind one statement comes before the next.
+        execute(&mut owner, "INSERT INTO t VALUES (1)");
+        execute(&mut other, "INSERT INTO t VALUES (2)");
+    }
+    assert_eq!(forgotten(), before);
 }

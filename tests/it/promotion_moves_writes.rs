@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pgweir::testbed::{Mode, RawClient};
 
-use crate::support::{Rig, sqlstate, value};
+use crate::support::{Rig, execute, sqlstate, value};
 
 #[test]
 fn writes_move_reads_go_on_and_idle_clients_stay() {
@@ -188,4 +188,40 @@ fn what_is_lost_with_a_server_is_told_precisely() {
         "so may a transaction whose COMMIT was sent"
     );
     assert_eq!(value(&mut client, "SELECT 1"), "1", "the session goes on");
+}
+
+/// An administrator or a firewall may end it, and its node is well: the node is asked on another before anything is said of
+/// it.
+#[test]
+fn a_monitors_connection_that_ends_costs_nothing() {
+    const ENDS: usize = 5;
+    const MONITOR: &str = "application_name = 'pgweir monitor'";
+    let rig = Rig::start(1, |_| ());
+    let mut client = rig.client("postgres");
+    execute(&mut client, "CREATE TABLE t (n int)");
+    let count = |name: &str| rig.metric(name, &[]);
+    let figures = || {
+        [
+            count("pgweir_node_state_changes_total"),
+            count("pgweir_node_probe_failures_total"),
+        ]
+    };
+    let before = figures();
+    for _ in 0..ENDS {
+        for node in rig.cluster.nodes() {
+            let mut admin = node.connect("postgres").expect("straight");
+            let asked = format!("SELECT max(pid) FROM pg_stat_activity WHERE {MONITOR}");
+            let pid = value(&mut admin, &asked);
+            execute(&mut admin, &format!("SELECT pg_terminate_backend({pid})"));
+            // The new one has asked, which takes its name from the statement.
+            let again = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE {MONITOR} AND pid <> {pid} AND query LIKE 'EXECUTE%'"
+            );
+            rig.wait("another connection of the monitor", || {
+                value(&mut admin, &again) == "1"
+            });
+        }
+        execute(&mut client, "INSERT INTO t VALUES (1)");
+    }
+    assert_eq!(figures(), before, "state changes and probes without answer");
 }
