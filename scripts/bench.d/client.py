@@ -17,10 +17,10 @@ READY = b"Z\0\0\0\x05I"
 BUFFER = bytearray(1 << 20)
 
 
-def log_in(port):
+def log_in(port, user=USER):
     client = socket.create_connection(("127.0.0.1", port), 60)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    words = b"".join(word.encode() + b"\0" for word in ("user", USER, "database", DATABASE)) + b"\0"
+    words = b"".join(word.encode() + b"\0" for word in ("user", user, "database", DATABASE)) + b"\0"
     client.sendall(struct.pack("!ii", 8 + len(words), 3 << 16) + words)
     asked = client.recv(4096, socket.MSG_PEEK)
     if asked[:1] == b"R" and asked[5:9] == SCRAM_ASKED:

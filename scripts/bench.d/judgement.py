@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from figures import middle, table
 from plan import BOUNCER, DIRECT, MANY, ONE, PAIR, PGPOOL, PIPELINE, PIPELINED, PROTOCOLS, RELAY, SELECT, SPLIT, THREE
+from scale import NODES_PAIR, POOLS_PAIR, WORKERS, WORKERS_PAIR
 
 CROWDED = (16, 64, 256)
 IDLE = 10000
@@ -22,6 +23,7 @@ class Measured:
     connects: dict = field(default_factory=dict)
     memory: dict = field(default_factory=dict)
     crowd: dict = field(default_factory=dict)
+    scale: dict = field(default_factory=dict)
 
     def of(self, script, protocol, clients, target, name="cpu"):
         return middle(self.transactions.get((script, protocol, clients, target)), name)
@@ -184,10 +186,22 @@ def memory(m):
     yield at_most(f"KiB of an idle client, {IDLE} of them", {"": value}, 1.5)
 
 
+def scale(m):
+    def grown(pair):
+        rounds = m.scale.get(pair, {})
+        return divide(middle(rounds.get("large"), "cpu"), middle(rounds.get("small"), "cpu"))
+
+    for pair in (NODES_PAIR, POOLS_PAIR):
+        yield at_most(f"CPU of a transaction, {pair}", {"": grown(pair)}, 1.15)
+    # So many cores do so much more, as long as nothing else is short.
+    more = divide(WORKERS, grown(WORKERS_PAIR))
+    what = f"what {WORKERS} workers can serve ÷ 1, by CPU of a transaction"
+    yield line(what, {"": more}, "≥ 1.6", lambda value: value >= 1.6)
+
+
 def elsewhere(_):
     yield ("allocations of a warm transaction", "`cargo test --test allocations`", "0", "–")
     yield ("idle client and connecting by TLS", "pgweir does not offer TLS yet", "≤ 8 KiB; ≥ 1 × PgBouncer", "–")
-    yield ("32 nodes, 1,000 pools, two workers", "not measured", "≤ 1.15, ≤ 1.15, ≥ 1.6 ×", "–")
 
 
 PARTS = (
@@ -206,5 +220,6 @@ PARTS = (
     pipelines,
     memory,
     many,
+    scale,
     elsewhere,
 )

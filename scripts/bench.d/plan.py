@@ -10,7 +10,7 @@ from pathlib import Path
 from needs import SPARE_FILES, file_limit
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PARTS = ("transactions", "syscalls", "bulk", "connects", "memory", "crowd")
+PARTS = ("transactions", "syscalls", "bulk", "connects", "memory", "crowd", "scale")
 
 DIRECT, RELAY = "direct", "relay"
 BOUNCER, HAPROXY, PAIR, PGPOOL = "PgBouncer", "HAProxy", "HAProxy, PgBouncer", "Pgpool-II"

@@ -12,6 +12,7 @@ from idle import BUSY
 from judgement import judgement
 from needs import pgweir_version, revision
 from plan import BOUNCER, PARTS, RELAY, ROOT
+from scale import CLIENTS
 from targets import POOL
 from transactions import SETTLE, TAIL
 
@@ -104,6 +105,17 @@ def crowd(site, plan, targets):
     return CROWD.format(idle=plan.idle[-1]) + table(heads, rows)
 
 
+def scale(site, plan, pairs):
+    rows = []
+    for pair, rounds in pairs.items():
+        used = [middle(rounds[name], "cpu") for name in ("large", "small")]
+        spreads = (spread(rounds[name], "cpu", ".1f") for name in ("small", "large"))
+        rates = (spread(rounds[name], "tps", ".0f") for name in ("small", "large"))
+        rows.append((pair, str(CLIENTS[pair]), *spreads, ratio(*used), *rates))
+    heads = ("what", "clients", "µs, small", "µs, large", "×", "tps, small", "tps, large")
+    return SCALE_TEXT + table(heads, rows)
+
+
 SECTIONS = {
     "transactions": transactions,
     "syscalls": syscalls,
@@ -111,6 +123,7 @@ SECTIONS = {
     "connects": connects,
     "memory": memory,
     "crowd": crowd,
+    "scale": scale,
 }
 
 
@@ -222,5 +235,15 @@ CROWD = """\
 
 {idle} idle clients: what the process uses while nobody speaks, and CPU of a transaction (select-only, simple) of busy
 clients among them, beside a process without them. pgweir asks each of three nodes 20 times a second, clients or not.
+
+"""
+
+SCALE_TEXT = """\
+## More of everything
+
+CPU of a transaction (select-only, simple) of "three nodes", and of the same with more nodes (each a standby of its own,
+all on this machine), with more pools (each of a user of its own, who stays and has used a server connection), and with
+more workers. The cores are shared with pgbench and PostgreSQL, so that rates show little of what workers can serve:
+CPU of a transaction shows what they cost each other.
 
 """

@@ -83,8 +83,8 @@ class Site:
             BOUNCER: lambda: self.start_pgbouncer(stack, auth),
             PAIR: lambda: self.start_pair(stack, auth),
             PGPOOL: lambda: self.start_pgpool(stack),
-            ONE: lambda: self.start_pgweir(stack, 1, auth),
-            THREE: lambda: self.start_pgweir(stack, 3, auth),
+            ONE: lambda: self.start_pgweir(stack, 1, auth=auth),
+            THREE: lambda: self.start_pgweir(stack, 3, auth=auth),
         }
         return start_it[name]()
 
@@ -148,9 +148,9 @@ class Site:
         file.write_text("\n".join(["[databases]", server, "[pgbouncer]", *lines, ""]))
         return self.run(stack, BOUNCER, [self.peers["pgbouncer"], file], port, file.with_suffix(".log"))
 
-    def users_file(self):
-        file = self.directory / "userlist.txt"
-        file.write_text(f'"{USER}" "{verifier()}"\n')
+    def users_file(self, users=(), name="userlist.txt"):
+        file = self.directory / name
+        file.write_text("".join(f'"{user}" "{verifier()}"\n' for user in (USER, *users)))
         return file
 
     def start_pgpool(self, stack):
@@ -183,12 +183,13 @@ class Site:
         files = ["-f", file, "-F", self.directory / "pcp.conf", "-a", self.directory / "pool_hba.conf"]
         return self.run(stack, PGPOOL, [self.peers["pgpool"], "-n", *files], port, file.with_suffix(".log"))
 
-    def start_pgweir(self, stack, nodes, auth):
+    def start_pgweir(self, stack, nodes, auth="trust", workers=1, users=()):
         port, http_port = free_port(), free_port()
         listed = ", ".join(f'{{ address = "127.0.0.1:{port}" }}' for port in self.cluster.ports[:nodes])
-        self.users_file()
         file = self.directory / f"pgweir-{port}.toml"
+        users_file = self.users_file(users, f"pgweir-{port}.txt").name
         values = {"port": port, "http_port": http_port, "nodes": listed, "user": USER, "pool": POOL}
+        values |= {"workers": workers, "users_file": users_file}
         file.write_text(PGWEIR_FILE.format(**values, auth=auth, clients=self.max_clients))
         # It has nothing to finish when it is stopped.
         command, log = [self.pgweir, "run", file], file.with_suffix(".log")
@@ -211,7 +212,7 @@ listen postgresql
 # All that is on by default stays on: read-your-writes, logs at info; and there are metrics.
 PGWEIR_FILE = """\
 [process]
-workers = 1
+workers = {workers}
 [[listener]]
 address = "127.0.0.1:{port}"
 [cluster.main]
@@ -221,7 +222,7 @@ monitor = {{ user = "{user}" }}
 pool = {{ mode = "transaction", size = {pool} }}
 [auth]
 method = "{auth}"
-users_file = "userlist.txt"
+users_file = "{users_file}"
 [admin]
 http = "127.0.0.1:{http_port}"
 [limits]

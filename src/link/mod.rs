@@ -55,8 +55,8 @@ pub struct Link {
     /// A RESET was forwarded that takes the connection to its own default, and the session to another. Nothing is sent
     /// behind its unit.
     pub resetting: bool,
-    /// The operator's SQL has made the connection ready: what takes settings back undoes that, too.
-    pub set_up: bool,
+    /// The operator's SQL that has made the connection ready, if there is any: what takes settings back undoes that, too.
+    pub set_up: Option<Arc<str>>,
     /// The units in progress as the client sent them, if they may have to be sent again. They stay with the connection, so
     /// that their memory is that of connections, not of clients.
     pub replay: Replay,

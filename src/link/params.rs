@@ -122,6 +122,11 @@ impl Params {
             && !name.as_bytes()[0].is_ascii_digit()
     }
 
+    /// Whether `wanted` lacks a setting that is here, which goes back to the connection's default.
+    pub fn gives_up(&self, wanted: &Params) -> bool {
+        self.0.keys().any(|name| !wanted.0.contains_key(name))
+    }
+
     /// Appends the SQL that takes a connection from `self` to `wanted`; nothing if they are the same. True if a server may
     /// refuse it, though it has accepted each of the settings before.
     ///

@@ -159,7 +159,7 @@ impl Manager {
             for (name, value) in changed.iter() {
                 reported.set(name, value);
             }
-            server.link.set_up = true;
+            server.link.set_up = Some(sql.clone());
         }
         Ok(server)
     }

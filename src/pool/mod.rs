@@ -60,7 +60,7 @@ pub struct Limits {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
     /// Run on a new connection, and again whenever DISCARD ALL has undone it.
-    pub connect_query: Option<Box<str>>,
+    pub connect_query: Option<Arc<str>>,
     /// Run before DISCARD ALL when a connection is cleaned.
     pub reset_query: Option<Box<str>>,
     /// Settings of the proxy's own, with which every connection logs in.

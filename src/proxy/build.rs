@@ -325,7 +325,6 @@ fn known_database(
     timeouts: SessionTimeouts,
 ) -> Database {
     let pool = &database.pool;
-    let sql = |text: &Option<String>| text.as_deref().map(Box::from);
     Database {
         dbname: database.dbname.clone(),
         max_connections: database.max_connections,
@@ -354,8 +353,8 @@ fn known_database(
             optimistic: pool.optimistic,
             currval: pool.currval,
             setup: Arc::new(Setup {
-                connect_query: sql(&pool.connect_query),
-                reset_query: sql(&pool.reset_query),
+                connect_query: pool.connect_query.as_deref().map(Arc::from),
+                reset_query: pool.reset_query.as_deref().map(Box::from),
                 ..Setup::default()
             }),
         },

@@ -82,6 +82,13 @@ pub async fn welcome(
     Box::pin(learn(shared, pools, params)).await
 }
 
+/// The SQL that takes a connection from one to the other.
+fn difference(from: &Params, to: &Params) -> Vec<u8> {
+    let mut sql = Vec::new();
+    from.put_difference(to, &mut sql);
+    sql
+}
+
 /// Asks a server.
 async fn learn(
     shared: &Shared,
@@ -94,10 +101,20 @@ async fn learn(
     }
     let mut reported = Reported::clone(&server.reported);
     let params = Arc::new(params);
-    let mut sql = Vec::new();
-    server.link.params.put_difference(&params, &mut sql);
-    if !sql.is_empty() {
-        let changed = match server::apply(&mut server, &sql, APPLY).await {
+    let mut texts: Vec<Vec<u8>> = Vec::new();
+    let mut before = server.link.params.clone();
+    if let Some(set_up) = server.link.set_up.as_deref()
+        && before.gives_up(&params)
+    {
+        // RESET goes back to before the operator's SQL.
+        let own = Arc::<Params>::default();
+        texts.push(difference(&before, &own));
+        texts.push(set_up.as_bytes().to_vec());
+        before = own;
+    }
+    texts.push(difference(&before, &params));
+    for sql in texts.iter().filter(|sql| !sql.is_empty()) {
+        let changed = match server::apply(&mut server, sql, APPLY).await {
             Ok(changed) => changed,
             Err(error) => {
                 // The connection has read an error: it is not in a known state.
@@ -108,8 +125,8 @@ async fn learn(
         for (name, value) in changed.iter() {
             reported.set(name, value);
         }
-        server.link.params = params.clone();
     }
+    server.link.params = params.clone();
     let level = match server::query(&mut server, "SHOW default_transaction_isolation", APPLY).await
     {
         Ok(rows) => rows.into_iter().flatten().flatten().next(),

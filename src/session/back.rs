@@ -817,7 +817,7 @@ impl Session {
             }
         }
         // It may have taken back what the operator's SQL had set.
-        link.dirty |= link.set_up && tag == b"RESET\0";
+        link.dirty |= link.set_up.is_some() && tag == b"RESET\0";
         if tag == b"PREPARE\0" || tag == DEALLOCATE {
             self.has_prepared(tag == DEALLOCATE, link);
         }
@@ -836,7 +836,7 @@ impl Session {
                 link.dirty = false;
                 self.pinned.clear();
             }
-            link.dirty |= link.set_up;
+            link.dirty |= link.set_up.is_some();
             if let Some(cold) = &mut self.cold {
                 if let Some(hearing) = &mut cold.hearing {
                     hearing.note_all();

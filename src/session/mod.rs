@@ -338,6 +338,10 @@ impl Session {
         if Arc::ptr_eq(&self.params, &link.params) {
             return false;
         }
+        let set_up = link.set_up.is_some() && link.params.gives_up(&self.params);
+        if set_up {
+            set_up_again(link, out);
+        }
         let mut sql = Vec::new();
         let refusable = link.params.put_difference(&self.params, &mut sql);
         if !sql.is_ascii() {
@@ -347,6 +351,11 @@ impl Session {
             inject(&encoding, link, out);
         }
         link.params = self.params.clone();
+        if set_up {
+            // Whatever the operator's SQL is, it stands in nobody's transaction.
+            inject(&sql, link, out);
+            return true;
+        }
         if !(refusable && unit.is_some_and(|(unit, class)| front::is_refused_with(unit, class))) {
             inject(&sql, link, out);
             return refusable;
@@ -370,11 +379,9 @@ impl Session {
     /// Instead of [`Session::begin`], for a statement that mends settings which the server refuses: takes the connection to
     /// its own, so that nobody else's are in force.
     pub fn begin_bare(link: &mut Link, out: &mut Vec<u8>) {
-        let own = Arc::<Params>::default();
-        let mut sql = Vec::new();
-        link.params.put_difference(&own, &mut sql);
-        inject(&sql, link, out);
-        link.params = own;
+        if !link.params.is_empty() {
+            set_up_again(link, out);
+        }
     }
 
     /// Between units of a session that keeps its connection, when it is not known what the server has prepared: the server
@@ -424,7 +431,7 @@ impl Session {
             // The client's own are there as before when it is over.
             Params::default().put_difference(&link.params, &mut sql);
         }
-        if (settings && link.set_up) || !sql.is_ascii() {
+        if (settings && link.set_up.is_some()) || !sql.is_ascii() {
             link.dirty = true;
             return;
         }
@@ -613,6 +620,18 @@ fn inject(sql: &[u8], link: &mut Link, out: &mut Vec<u8>) {
     link.owing.push(Owed::Injected { discard: false });
     // A simple Query destroys the unnamed statement.
     link.unnamed = None;
+}
+
+/// Takes a connection to what it was when the operator's SQL had made it ready: RESET goes back to before that.
+#[cold]
+fn set_up_again(link: &mut Link, out: &mut Vec<u8>) {
+    let own = Arc::<Params>::default();
+    let mut sql = Vec::new();
+    link.params.put_difference(&own, &mut sql);
+    inject(&sql, link, out);
+    link.params = own;
+    let set_up = link.set_up.clone();
+    inject(set_up.as_deref().unwrap_or_default().as_bytes(), link, out);
 }
 
 #[cold]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pgweir::config::{Config, PoolMode, User};
 use pgweir::testbed::{Cluster, RawClient, request};
 
-use crate::support::{LIMIT, Rig, run, value};
+use crate::support::{LIMIT, Rig, execute, run, value};
 
 /// Users with pools of their own, so that tests can count their connections.
 const USERS: &str = "CREATE ROLE one LOGIN; CREATE ROLE two LOGIN";
@@ -272,6 +272,59 @@ fn the_operators_sql_makes_connections_ready() {
     }
     let resets = primary.value("SELECT count(*) FROM resets").unwrap();
     assert_eq!(resets, "4", "each of them was cleaned");
+}
+
+/// What a client sets is taken back without what the operator has set, whoever comes behind it, and in whatever way it was
+/// set.
+#[test]
+fn what_the_operators_sql_sets_outlives_every_client() {
+    for mode in [PoolMode::Transaction, PoolMode::Statement] {
+        let rig = rig(|config| {
+            let pool = &mut config.databases[0].pool;
+            (pool.size, pool.mode) = (1, mode);
+            pool.connect_query = Some(
+                "SET work_mem = '33MB'; SET search_path = pg_catalog; SET TimeZone = 'Asia/Tokyo'; SET my.origin = 'made'; \
+                 SET ROLE two"
+                    .to_owned(),
+            );
+        });
+        let primary = rig.cluster.primary();
+        primary.execute("GRANT two TO one").unwrap();
+        let state = "SELECT concat_ws(' ', current_setting('work_mem'), current_setting('search_path'), \
+                     current_setting('TimeZone'), current_setting('my.origin'), current_user)";
+        let made = "33MB pg_catalog Asia/Tokyo made two";
+        let mut bystander = client(&rig, "one", "postgres");
+        assert_eq!(value(&mut bystander, state), made);
+        for set in [
+            "SET work_mem = '1MB'",
+            "SET search_path = public",
+            "SET TIME ZONE 'Etc/UTC'",
+            "SET my.origin = 'mine'",
+            "SET ROLE one",
+            "SELECT set_config('work_mem', '2MB', false)",
+        ] {
+            let mut owner = client(&rig, "one", "postgres");
+            execute(&mut owner, set);
+            let own = value(&mut owner, state);
+            assert_ne!(own, made, "after {set}");
+            for _ in 0..2 {
+                assert_eq!(value(&mut bystander, state), made, "after {set}");
+                assert_eq!(value(&mut owner, state), own, "after {set}");
+            }
+            // Who logs in is told what is so.
+            let mut other = client(&rig, "one", "postgres");
+            assert_eq!(other.parameters()["TimeZone"], "Asia/Tokyo", "{set}");
+            assert_eq!(value(&mut other, state), made, "after {set}");
+        }
+        let options = [
+            ("user", "one"),
+            ("database", "postgres"),
+            ("options", "-c work_mem=3MB"),
+        ];
+        let mut startup = RawClient::connect(&rig.raw_address(), &options).unwrap();
+        assert_eq!(value(&mut startup, "SHOW work_mem"), "3MB");
+        assert_eq!(value(&mut bystander, state), made);
+    }
 }
 
 #[test]
