@@ -841,7 +841,7 @@ pub(super) static MAX_CLIENTS: Key<Count> = Key {
     shape: CLIENTS,
     needed: Needed::No,
     does: "Most clients at once, those that still log in included. The next one is refused with \
-           SQLSTATE 53300. The limit on open files of the process must allow for it.",
+           SQLSTATE 53300; 16 more may log in to the console. The limit on open files of the process must allow for it.",
 };
 
 pub(super) static PIPELINE_BUFFER: Key<Size> = Key {

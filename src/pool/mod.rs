@@ -233,7 +233,8 @@ impl Pool {
         let mut size = self.0.members.status().size;
         self.0.retain_idle(|member| {
             let idle = now.saturating_duration_since(member.used) >= member.idle;
-            let stays = !member.is_retired(now) && (!idle || size <= keep);
+            // One that its server has ended does not work for anybody, and holds the place of one that does.
+            let stays = member.is_fit(now) && (!idle || size <= keep);
             size -= usize::from(!stays);
             stays
         });

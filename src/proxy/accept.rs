@@ -293,13 +293,14 @@ async fn greet(
         First::Startup(startup) => startup,
     };
     // Counted after the first packet, so that cancel requests get through a full house.
-    let place = built.databases.admit_any().map_err(|bound| {
+    let to_console = is_console(&startup.database);
+    let place = built.databases.admit_any(to_console).map_err(|bound| {
         built.shared.metrics.clients_rejected.inc();
         let text = format!("no more connections allowed ({bound})");
         let notice = Notice::fatal(SqlState::TooManyConnections, text);
         Refusal::Notice("refused", notice)
     })?;
-    if is_console(&startup.database) {
+    if to_console {
         return Box::pin(administer(stream, said, built, settings, startup, place)).await;
     }
     let replication = replication(&startup);

@@ -106,6 +106,10 @@ enum Counted {
     User(String),
 }
 
+/// How many more clients there may be than clients are allowed, if those want to talk to the console. Strangers count among
+/// them until their login is over, one way or the other.
+const CONSOLE_PLACES: usize = 16;
+
 /// Names whose clients are counted, beyond which those without clients are forgotten. Any name may be a database's.
 const MANY_COUNTS: usize = 1024;
 
@@ -242,13 +246,15 @@ impl Databases {
         Some((known.template.cluster.clone(), name.to_owned()))
     }
 
-    /// A client's place among all.
+    /// A client's place among all. Some more are for the console, so that a full house can be looked at, and its bound be
+    /// raised.
     ///
     /// # Errors
     /// The name of the bound that is reached.
-    pub(super) fn admit_any(&self) -> Result<Places, &'static str> {
+    pub(super) fn admit_any(&self, to_console: bool) -> Result<Places, &'static str> {
         let most = self.settings.load().config.limits.max_clients;
-        self.take([(Some(most), Counted::All, "max_clients")])
+        let more = if to_console { CONSOLE_PLACES } else { 0 };
+        self.take([(Some(most + more), Counted::All, "max_clients")])
     }
 
     /// A client's places among those of its database and its user, where they are bounded.

@@ -8,7 +8,7 @@ use super::run::{Begin, End, Held, Relay};
 use super::unit::{self, Unit, Waiting};
 use crate::pool::{ALL_IN_USE, CheckoutError, Patience};
 use crate::sql::catalog::Catalog;
-use crate::sql::{Class, Reason, SessionEffect, TxEffect};
+use crate::sql::{Class, Reason, SessionEffect};
 use crate::wire::{Notice, Severity, SqlState};
 
 impl Relay {
@@ -25,7 +25,7 @@ impl Relay {
             // Not the next statement: the cancel was for the one before.
             return Ok(false);
         }
-        if self.pools.mode == Mode::Statement && class.tx == TxEffect::Begin {
+        if self.must_not_begin(Some(class)) {
             self.reject(cx, unit, &no_transactions(Severity::Error))?;
             return Ok(true);
         }

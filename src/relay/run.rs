@@ -32,7 +32,7 @@ use crate::pool::{Pool, Pooled, Setup};
 use crate::route::Role;
 use crate::session::{LinkError, Next, OVERDUE, Session};
 use crate::sql::catalog::{Catalog, Change};
-use crate::sql::{self, Class, Pins, Reason};
+use crate::sql::{self, Class, Pins, Reason, TxEffect};
 use crate::wire::frame::HEADER;
 use crate::wire::{ClientFacing, Notice, Severity, SqlState, Status, frontend};
 
@@ -801,6 +801,19 @@ impl Relay {
                     }
                     at += len;
                 }
+                Next::Forward { len, class } if self.must_not_begin(class) => {
+                    if self
+                        .held
+                        .as_ref()
+                        .is_some_and(|held| !held.server.link.settled())
+                    {
+                        // Its answer comes behind those that are on their way.
+                        self.flags.draining_link = true;
+                        return Ok(at);
+                    }
+                    self.reject(cx, &rest[..len], &no_transactions(Severity::Error))?;
+                    at += len;
+                }
                 Next::Forward { len, class } => {
                     self.forward(cx, &rest[..len], class, Begin::No, &catalog)?;
                     at += len;
@@ -854,6 +867,12 @@ impl Relay {
                 return Ok(at);
             }
         }
+    }
+
+    /// Whether a unit begins a transaction where there are to be none.
+    #[inline]
+    pub(super) fn must_not_begin(&self, class: Option<Class>) -> bool {
+        self.pools.mode == Mode::Statement && class.is_some_and(|class| class.tx == TxEffect::Begin)
     }
 
     /// Sends bytes to the held connection, settings first if a unit begins. False if those must be confirmed before the

@@ -346,9 +346,21 @@ fn a_full_pool_says_so_and_recovers() {
 
 #[test]
 fn too_many_clients_are_told() {
-    let rig = Rig::start(0, |config| config.limits.max_clients = 2);
+    let rig = Rig::start(0, |config| {
+        config.limits.max_clients = 2;
+        config.admin.users = vec!["postgres".to_owned()];
+    });
     let first = rig.client("postgres");
     let _second = rig.client("postgres");
+    assert_eq!(refused(&rig, "postgres", "postgres"), "53300");
+    // A full house can be looked at, by a few.
+    let mut admins = Vec::new();
+    for _ in 0..16 {
+        admins.push(rig.client("pgweir"));
+    }
+    admins[0].query("SHOW POOLS").expect("pools");
+    assert_eq!(refused(&rig, "postgres", "pgweir"), "53300");
+    drop(admins);
     assert_eq!(refused(&rig, "postgres", "postgres"), "53300");
     drop(first);
     rig.wait("the place to be free", || {

@@ -230,6 +230,17 @@ fn a_minimum_is_kept_while_there_are_clients() {
     );
     assert_eq!(connections(&rig), 3);
     assert_eq!(rig.metric("pgweir_pool_connects_total", &[]), before);
+    // Those that an administrator ends are neither counted nor missed for long.
+    let ended =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'one'";
+    assert_eq!(rig.cluster.primary().value(ended).unwrap(), "3");
+    rig.wait("three others", || {
+        let opened = rig.metric("pgweir_pool_connects_total", &[]) - before;
+        let idle = [("user", "one"), ("state", "idle")];
+        opened == 3.0
+            && connections(&rig) == 3
+            && rig.metric("pgweir_pool_connections", &idle) == 3.0
+    });
     drop(clients);
     rig.wait("an empty pool", || connections(&rig) == 0);
     rig.wait("no trace of it", || {

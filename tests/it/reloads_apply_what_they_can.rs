@@ -239,6 +239,48 @@ fn another_pool_mode_is_for_new_clients() {
     assert_eq!(sqlstate(&mut after, "BEGIN"), "0A000");
 }
 
+/// Nothing is begun that could only be ended with the session: also behind another statement, and by who keeps a connection.
+#[test]
+fn statement_pooling_begins_nothing() {
+    let rig = rig(|config| config.databases[0].pool.mode = PoolMode::Statement);
+    let begin = request::query("BEGIN");
+    let by_messages = [
+        request::parse("", "BEGIN", &[]),
+        request::bind("", "", &[]),
+        request::execute("", 0),
+        request::sync(),
+    ]
+    .concat();
+    let mut client = rig.client("postgres");
+    for pinned in [false, true] {
+        if pinned {
+            let sql = "CREATE TEMP TABLE kept (n int)";
+            client.query(sql).unwrap();
+        }
+        for begin in [&begin, &by_messages] {
+            for before in [0, 3] {
+                let selects = request::query("SELECT 1").repeat(before);
+                client
+                    .send(&[&selects[..], begin, &request::query("SELECT 2")].concat())
+                    .unwrap();
+                for _ in 0..before {
+                    let answer = client.recv_until_ready().unwrap();
+                    assert!(answer.iter().all(|message| message.tag != b'E'));
+                }
+                let answer = client.recv_until_ready().unwrap();
+                let error = answer
+                    .iter()
+                    .find(|message| message.tag == b'E')
+                    .expect("an error");
+                assert_eq!(error.error().unwrap().code(), "0A000");
+                let answer = client.recv_until_ready().unwrap();
+                assert!(answer.iter().any(|message| message.tag == b'D'));
+            }
+        }
+    }
+    assert_eq!(value(&mut client, "SELECT count(*) FROM kept"), "0");
+}
+
 /// What clients still have of pools that new clients do not get is shown with those.
 #[test]
 fn pools_that_are_replaced_are_shown_while_they_are_used() {
@@ -288,7 +330,7 @@ fn bounds_on_clients_and_connections_are_those_of_now() {
     let parameters = |database| [("user", "postgres"), ("database", database)];
     assert_eq!(refusal(&rig, &parameters("postgres")), "53300");
     assert_eq!(reload(&rig, |config| config.limits.max_clients = 2), DONE);
-    assert_eq!(refusal(&rig, &parameters("pgweir")), "53300");
+    assert_eq!(refusal(&rig, &parameters("template1")), "53300");
 }
 
 #[test]
