@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use pgweir::cluster::{Lsn, NodeState, Position, Sample, Timeline, View};
+use pgweir::cluster::{Lsn, NodeState, Position, Readable, Sample, Timeline, View};
 use pgweir::link::Link;
 use pgweir::metrics::{Labels, Metrics};
 use pgweir::route::{Decision, Floor, Need, Policy, decide};
@@ -280,6 +280,7 @@ fn view(now: Instant) -> View {
         position,
     }]);
     view.silence_after = Duration::from_secs(3600);
+    view.readable = Readable::of(&view.nodes, view.silence_after);
     view
 }
 

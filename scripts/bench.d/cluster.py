@@ -9,7 +9,7 @@ from processes import Failed, as_postgres, call, free_port, say, start, wait_unt
 SCALE = 5  # pgbench's: 500,000 rows, small enough to stay in memory
 USER = "postgres"
 DATABASE = "bench"
-CONNECTIONS = 800  # for the targets that take one for each client, beside those that the others keep
+CONNECTIONS = 1200  # for the targets that take one for each client, and for a thousand pools
 SENDERS = 40  # one for each standby of those who want many
 
 

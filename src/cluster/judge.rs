@@ -17,7 +17,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::{
-    Answer, Lsn, NodeState, NodeView, Observation, Position, Ring, Sample, Silence, Timeline, View,
+    Answer, Lag, Lsn, NodeState, NodeView, Observation, Position, Readable, Ring, Sample, Silence,
+    Timeline, View,
 };
 
 /// What the judge is told by the configuration.
@@ -159,6 +160,8 @@ pub struct Judge {
     ring: Ring,
     incarnation: u64,
     epoch: u64,
+    /// The nodes as the next view shows them.
+    shown: Box<[NodeView]>,
 }
 
 impl Judge {
@@ -176,6 +179,7 @@ impl Judge {
             ring: Ring::default(),
             incarnation: 0,
             epoch: 0,
+            shown: View::empty(nodes).nodes,
         }
     }
 
@@ -216,6 +220,12 @@ impl Judge {
         self.sample(index, sent);
         self.name_states(now, &mut events);
         self.admit(index, &mut events);
+        // The primary's position is what the lag of all is held against; whatever else changes for others is an event.
+        if self.primary == Some(index) || !events.is_empty() {
+            self.shown = self.node_views();
+        } else {
+            self.shown[index] = self.node_view(index);
+        }
         events
     }
 
@@ -433,7 +443,7 @@ impl Judge {
         if self.nodes[index].state != NodeState::Standby || self.nodes[index].silence.is_some() {
             return;
         }
-        let lag = self.bound(index);
+        let lag = self.lag(index).map(|lag| lag.bound);
         let max = self.policy.max_lag;
         let node = &mut self.nodes[index];
         let was = node.eligible;
@@ -469,13 +479,13 @@ impl Judge {
     }
 
     /// A standby's lag, if it follows the accepted timeline and has replayed a sample of it.
-    fn bound(&self, index: usize) -> Option<Duration> {
+    fn lag(&self, index: usize) -> Option<Lag> {
         let answer = self.nodes[index].answer.as_ref()?;
         let (_, accepted) = self.accepted?;
         if self.standby_timeline(answer) != Some(accepted) {
             return None;
         }
-        Some(self.ring.lag(answer.replay?)?.bound)
+        self.ring.lag(answer.replay?)
     }
 
     // ── the view ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -491,17 +501,24 @@ impl Judge {
                 })
                 .collect()
         });
+        debug_assert_eq!(self.shown, self.node_views());
+        let nodes = self.shown.clone();
         View {
             epoch: self.epoch,
-            nodes: (0..self.nodes.len())
-                .map(|index| self.node_view(index))
-                .collect(),
+            readable: Readable::of(&nodes, self.policy.silence_after),
+            nodes,
             primary: self.primary,
             timeline: self.accepted.map(|(_, timeline)| timeline),
             incarnation: self.incarnation,
             samples: samples.into(),
             silence_after: self.policy.silence_after,
         }
+    }
+
+    fn node_views(&self) -> Box<[NodeView]> {
+        (0..self.nodes.len())
+            .map(|index| self.node_view(index))
+            .collect()
     }
 
     fn node_view(&self, index: usize) -> NodeView {
@@ -519,9 +536,7 @@ impl Judge {
             true => self.standby_timeline(answer),
             false => answer.timeline,
         });
-        let lag = lsn
-            .filter(|_| standby && self.bound(index).is_some())
-            .and_then(|lsn| self.ring.lag(lsn));
+        let lag = if standby { self.lag(index) } else { None };
         let newest = self.ring.newest().map(|(_, lsn)| lsn);
         NodeView {
             state: node.state,

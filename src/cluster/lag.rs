@@ -97,7 +97,14 @@ impl Ring {
 
     /// The lag of a standby that has replayed up to `replay`; `None` if it has not replayed any sample.
     pub fn lag(&self, replay: Lsn) -> Option<Lag> {
-        let (newest, _) = self.newest()?;
+        let (newest, last) = self.newest()?;
+        if last <= replay {
+            // As nearly always, and there are many samples to look through.
+            return Some(Lag {
+                bound: Duration::ZERO,
+                estimate: Duration::ZERO,
+            });
+        }
         let visible = self.samples.partition_point(|(_, lsn)| *lsn <= replay);
         let (fresh, _) = self.samples.get(visible.checked_sub(1)?)?;
         let estimate = self

@@ -15,4 +15,4 @@ pub use judge::{Event, Judge, Policy};
 pub use lag::{Lag, Ring, Sample};
 pub use lsn::{Lsn, ParseLsnError, Position, Timeline, timeline_of_wal_file};
 pub use observation::{Answer, Observation, Silence};
-pub use view::{NodeState, NodeView, View};
+pub use view::{NodeState, NodeView, Readable, View};

@@ -95,6 +95,45 @@ pub struct View {
     pub samples: Box<[Sample]>,
     /// A node that has not answered for so long gets nothing.
     pub silence_after: Duration,
+    /// What its standbys have in common; without it each of them is looked at.
+    pub readable: Option<Readable>,
+}
+
+/// What all standbys that reads may go to have in common: most reads need not look at each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readable {
+    /// Their places, a bit each.
+    pub places: u64,
+    /// All of them have answered lately, as seen up to this moment. Only where there are any.
+    pub fresh_until: Option<Instant>,
+    /// All of them have replayed so much, on this timeline, if it is one and the same.
+    pub position: Option<Position>,
+}
+
+impl Readable {
+    /// That of these nodes; nothing if one of them has never answered.
+    pub fn of(nodes: &[NodeView], silence_after: Duration) -> Option<Readable> {
+        let mut all = Readable {
+            places: 0,
+            fresh_until: None,
+            position: None,
+        };
+        for (place, node) in nodes.iter().enumerate().filter(|(_, node)| node.eligible) {
+            let until = node.seen?.checked_add(silence_after)?;
+            let is_first = all.places == 0;
+            all.places |= 1 << place;
+            all.fresh_until = Some(all.fresh_until.map_or(until, |least| least.min(until)));
+            all.position = match (all.position, node.position) {
+                (_, at) if is_first => at,
+                (Some(least), Some(at)) if least.timeline == at.timeline => Some(Position {
+                    lsn: least.lsn.min(at.lsn),
+                    ..at
+                }),
+                _ => None,
+            };
+        }
+        Some(all)
+    }
 }
 
 impl View {
@@ -122,6 +161,7 @@ impl View {
             incarnation: 0,
             samples: Box::default(),
             silence_after: Duration::MAX,
+            readable: None,
         }
     }
 

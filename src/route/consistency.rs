@@ -59,7 +59,12 @@ impl Floor {
 
     /// Whether a node shows everything that the session has written. [`Floor::resolve`] comes first.
     pub fn satisfied_by(&self, node: &NodeView) -> bool {
-        match (self.dirty, self.position, node.position) {
+        self.satisfied_at(node.position)
+    }
+
+    /// The same of a node that is there, or further.
+    pub fn satisfied_at(&self, position: Option<Position>) -> bool {
+        match (self.dirty, self.position, position) {
             (Some(_), ..) => false,
             (None, None, _) => true,
             // Without the history of timelines only positions of one timeline can be compared.

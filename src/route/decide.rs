@@ -175,6 +175,13 @@ fn shown(
 ) -> Option<usize> {
     let any = policy.consistency == Consistency::Eventual;
     let resolved = any || floor.resolve(view);
+    if let Some(all) = &view.readable
+        && policy.max_lag.is_none()
+        && all.fresh_until.is_some_and(|until| now <= until)
+        && (any || floor.satisfied_at(all.position))
+    {
+        return least_busy(all.places, outstanding, turn);
+    }
     standby(view, now, outstanding, turn, |node| {
         policy.admits(node) && resolved && (any || floor.satisfied_by(node))
     })
@@ -194,7 +201,7 @@ fn standby(
 ) -> Option<usize> {
     let mut candidates = 0;
     for (place, node) in view.nodes.iter().enumerate() {
-        if serves(node) && outstanding(place) != u32::MAX && view.is_fresh(place, now) {
+        if serves(node) && view.is_fresh(place, now) {
             candidates |= 1 << place;
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::{Lsn, NodeState, NodeView, Position, Sample, Timeline, View};
+use crate::cluster::{Lsn, NodeState, NodeView, Position, Readable, Sample, Timeline, View};
 use crate::config::{Consistency, Reads, Route, Routing};
 use crate::sql::Classifier;
 use crate::sql::catalog::TABLES;
@@ -447,5 +447,49 @@ proptest! {
             let covered = samples.iter().any(|(sent, _, lsn)| sent >= wrote && *lsn <= replay);
             prop_assert!(!shows || covered, "write at {wrote}, replay {replay}: {samples:?}");
         }
+    }
+
+    /// What standbys have in common is a shorter way to the same place.
+    #[test]
+    fn what_standbys_have_in_common_decides_as_each_of_them_does(
+        nodes in proptest::collection::vec(
+            (0u8..4, proptest::option::weighted(0.95, 0u64..3000), proptest::option::weighted(0.95, (1u32..3, 0u64..4)), 0u32..4),
+            0..9,
+        ),
+        wrote in proptest::option::of(0u64..30),
+        eventual in any::<bool>(),
+        max_lag in proptest::option::weighted(0.1, 0u64..20),
+        now in 0u64..6000,
+        turn in any::<u32>(),
+    ) {
+        let start = Instant::now();
+        let then = |ms: u64| start + Duration::from_millis(ms);
+        let mut view = view(start, &[(10, 1, 1), (20, 1, 2), (25, 1, 3)], 1);
+        let loads: Vec<u32> = nodes.iter().map(|node| if node.3 == 3 { u32::MAX } else { node.3 }).collect();
+        let shown = nodes.iter().map(|(state, seen, at, _)| NodeView {
+            // Of four, three are standbys that may be read.
+            eligible: *state > 0,
+            seen: seen.map(then),
+            lag: Some(Duration::from_millis(u64::from(*state) * 5)),
+            ..node(NodeState::Standby, at.map(|(timeline, lsn)| position(timeline, lsn)))
+        });
+        view.nodes = shown.collect();
+        view.primary = None;
+        let mut floor = Floor::default();
+        if let Some(wrote) = wrote {
+            floor.wrote(then(wrote));
+        }
+        let policy = Policy {
+            consistency: if eventual { Consistency::Eventual } else { Consistency::Session },
+            max_lag: max_lag.map(Duration::from_millis),
+            ..Policy::default()
+        };
+        let decided = |view: &View| {
+            let mut floor = floor;
+            decide(Need::Standby, policy, &mut floor, view, then(now), |place| loads[place], turn)
+        };
+        let each = decided(&view);
+        view.readable = Readable::of(&view.nodes, view.silence_after);
+        prop_assert_eq!(decided(&view), each);
     }
 }
