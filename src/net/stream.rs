@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -134,6 +135,23 @@ impl Stream {
     /// Nothing is lost when the future is dropped.
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_read(cx, buffer)).await
+    }
+
+    /// Reads once, waiting for bytes, and appends them; `Ok(0)` is the end of the stream.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn read_into(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            scratch(|buffer| {
+                let read = self.poll_read(cx, buffer);
+                read.map_ok(|n| {
+                    bytes.extend_from_slice(&buffer[..n]);
+                    n
+                })
+            })
+        })
+        .await
     }
 
     /// Writes all of `bytes`.

@@ -38,10 +38,8 @@ impl Messages {
                 }
                 return Ok(message);
             }
-            let mut chunk = [0; 4096];
-            match stream.read(&mut chunk).await? {
-                0 => return Err(ServerError::Closed),
-                n => self.buffer.extend_from_slice(&chunk[..n]),
+            if stream.read_into(&mut self.buffer).await? == 0 {
+                return Err(ServerError::Closed);
             }
         }
     }
