@@ -23,7 +23,7 @@ check:
 	scripts/instructions
 
 # Beside PostgreSQL itself, a relay of bytes, PgBouncer, HAProxy and Pgpool-II, with what it is to cost; writes
-# docs/benchmarks.md after 25 minutes. ARGS="--quick" takes two and writes nothing, "--full" over an hour.
+# docs/benchmarks.md after half an hour. ARGS="--quick" takes four and writes nothing, "--full" over an hour.
 bench:
 	@scripts/install-postgresql
 	cargo build --release --locked

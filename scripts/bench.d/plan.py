@@ -1,6 +1,6 @@
 """What one run measures: the options, and the cells of transactions.
 
-The default is made for about 25 minutes, --quick for about two, --full is every combination and takes over an hour.
+The default is made for about half an hour, --quick for about four minutes, --full is every combination and takes over an hour.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def arguments(description):
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", dest="size", action="store_const", const="quick", help="two minutes; writes no file")
+    size.add_argument("--quick", dest="size", action="store_const", const="quick", help="four minutes; writes no file")
     size.add_argument("--full", dest="size", action="store_const", const="full", help="every combination; over an hour")
     add("--seconds", type=positive, help="length of one run of pgbench (default 3; 2 with --quick)")
     add("--rounds", type=positive, help="measurements of each cell (default 3; 1 with --quick)")
