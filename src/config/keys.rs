@@ -595,8 +595,9 @@ pub(super) static POOL_CONNECT_QUERY: Key<Text> = Key {
     shape: Text,
     needed: Needed::No,
     does: "SQL that is run on each new server connection before its first client has it, and again whenever the \
-           connection has been cleaned with DISCARD ALL. A connection on which it fails is not used, so a \
-           mistake in it keeps all clients out.",
+           connection has been cleaned with DISCARD ALL, or settings of one client have been taken from it for the next: \
+           it may run often. A client's own RESET goes back to before it, until its transaction has ended. A connection on \
+           which it fails is not used, so a mistake in it keeps all clients out.",
 };
 
 pub(super) static POOL_RESET_QUERY: Key<Text> = Key {
