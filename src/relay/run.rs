@@ -467,6 +467,9 @@ impl Relay {
             moved = true;
             if server.unsent.is_empty() {
                 server.unsent = BytesMut::new();
+                // What waited behind it may be the last that the client sends, and nothing else would bring it to mind: in the
+                // middle of a COPY, or of a large parameter, no server says anything.
+                self.flags.recheck = true;
             }
         }
         if !self.output.is_empty() {

@@ -8,7 +8,7 @@ use std::thread;
 
 use pgweir::testbed::{Cluster, ProtocolVersion, RawClient, request, wait_for};
 
-use crate::support::{LIMIT, config_text, report, value};
+use crate::support::{LIMIT, Rig, config_text, execute, report, run, value};
 
 const STATEMENTS: usize = 10_000;
 const LARGE: usize = 20_000;
@@ -315,5 +315,84 @@ fn announced_bytes_cost_nothing() {
             value(&mut program.try_client().unwrap(), "SELECT 1");
             drop(clients);
         });
+    }
+}
+
+/// A server that takes nothing for a while: what the client has sent last waits in the proxy, and neither side says anything
+/// that would bring it to mind. Where that begins depends on buffers of the system, so the place is searched for.
+#[test]
+fn what_is_sent_last_gets_to_a_server_that_was_slow() {
+    /// More than all buffers hold.
+    const MOST: usize = 40 << 20;
+    /// Less than the proxy reads at once.
+    const NEAR: usize = 8 << 10;
+    /// Looks in a row that find nothing new read.
+    const STILL: usize = 8;
+    let rig = Rig::start(0, |config| config.databases[0].pool.size = 1);
+    let mut client = rig.client("postgres");
+    execute(&mut client, "CREATE TABLE sink (line text)");
+    rig.learn("postgres");
+    let backend = value(&mut client, "SELECT pg_backend_pid()");
+    let signal = |name: &str| run(Command::new("kill").args([name, &backend]));
+    let received = || {
+        let labels = [("direction", "received")];
+        rig.metric("pgweir_client_bytes_total", &labels) as usize
+    };
+    let line = request::copy_data([b'x'; 1000]);
+    let copy = |bytes: usize| [line.repeat(bytes / line.len()), request::copy_done()].concat();
+    let bind = |bytes: usize| {
+        let flight = [
+            request::bind("", "", &[Some(&"x".repeat(bytes))]),
+            request::execute("", 0),
+            request::sync(),
+        ];
+        flight.concat()
+    };
+    for (begin, answer, flight) in [
+        (
+            request::query("COPY sink FROM STDIN"),
+            b'G',
+            &copy as &dyn Fn(usize) -> Vec<u8>,
+        ),
+        (
+            [
+                request::parse("", "SELECT length($1::text)", &[]),
+                request::flush(),
+            ]
+            .concat(),
+            b'1',
+            &bind,
+        ),
+    ] {
+        let (mut taken, mut too_much) = (0, MOST);
+        while too_much - taken > NEAR {
+            let bytes = taken.midpoint(too_much);
+            let flight = flight(bytes);
+            client.send(&begin).unwrap();
+            client.expect(answer).unwrap();
+            signal("-STOP");
+            let until = received() + flight.len();
+            let is_taken = thread::scope(|scope| {
+                let sender = &mut client;
+                scope.spawn(move || sender.send(&flight).unwrap());
+                let (mut seen, mut same) = (0, 0);
+                rig.wait("the proxy to read what it can", || {
+                    let now = received();
+                    same = if now == std::mem::replace(&mut seen, now) {
+                        same + 1
+                    } else {
+                        0
+                    };
+                    now == until || same == STILL
+                });
+                let is_taken = received() == until;
+                signal("-CONT");
+                is_taken
+            });
+            let answer = client.recv_until_ready().unwrap();
+            assert!(answer.iter().all(|message| message.tag != b'E'), "{bytes}");
+            *(if is_taken { &mut taken } else { &mut too_much }) = bytes;
+        }
+        assert!(taken > 0 && too_much < MOST, "{taken} {too_much}");
     }
 }
