@@ -10,7 +10,7 @@ use std::time::Duration;
 use pgweir::config::PoolMode;
 use pgweir::testbed::{Error, Message, RawClient, request};
 
-use crate::support::Rig;
+use crate::support::{LIMIT, Rig};
 
 /// How long one listens for what is not to be heard.
 const SHORT: Duration = Duration::from_millis(150);
@@ -778,8 +778,13 @@ fn make(client: &mut RawClient, flights: &[Vec<u8>]) -> Vec<String> {
 
 /// What a client sees of the state.
 fn look(rig: &Rig, client: &mut RawClient, step: Step) -> String {
+    look_for(rig, client, step, SHORT)
+}
+
+/// The same; a notification may take `patience`.
+fn look_for(rig: &Rig, client: &mut RawClient, step: Step, patience: Duration) -> String {
     if let Hears(channel) = step {
-        return hears(rig, client, channel);
+        return hears(rig, client, channel, patience);
     }
     ask(client, step);
     told(client, step)
@@ -807,8 +812,8 @@ fn told(client: &mut RawClient, step: Step) -> String {
 }
 
 /// Whether a client is told of a notification. On the connection of a listener it comes at latest with the answer to the
-/// second of its statements.
-fn hears(rig: &Rig, client: &mut RawClient, channel: &str) -> String {
+/// second of its statements, and by a shared one when it comes.
+fn hears(rig: &Rig, client: &mut RawClient, channel: &str, patience: Duration) -> String {
     let notify = format!("NOTIFY {channel}");
     rig.cluster.primary().execute(&notify).unwrap();
     let mut heard = false;
@@ -816,7 +821,7 @@ fn hears(rig: &Rig, client: &mut RawClient, channel: &str) -> String {
         let answer = exchange(client, &request::query("SELECT 1")).unwrap();
         heard |= answer.iter().any(|message| message.tag == b'A');
     }
-    heard = heard || client.recv_within(SHORT).unwrap().is_some();
+    heard = heard || client.recv_within(patience).unwrap().is_some();
     format!("heard: {heard}")
 }
 
@@ -919,10 +924,15 @@ fn check(rig: &Rig, mode: PoolMode, row: &Row, way: Way, unseen: &Unseen) -> Res
         unseen.is_all(rig, &mut other, row.look, "another")?;
     }
     if row.fate == Ends && mode != PoolMode::Session {
+        if matches!(row.look, Hears(_)) {
+            // Until its connection was given back it listened: the notification meant for the other may have come yet.
+            owner.query("SELECT 1").unwrap();
+        }
         unseen.is_all(rig, &mut owner, row.look, "the owner")?;
     } else {
+        let patience = if oracle.seen == unseen.0 { SHORT } else { LIMIT };
         is(
-            look(rig, &mut owner, row.look),
+            look_for(rig, &mut owner, row.look, patience),
             oracle.seen,
             "the owner sees",
         )?;
