@@ -245,6 +245,18 @@ impl Owing {
         self.queue.iter().any(is_unit)
     }
 
+    /// Whether nothing of a client's is behind the unit in front: if that is cancelled, nothing else runs. Looks at each
+    /// entry.
+    pub fn is_last_unit(&self) -> bool {
+        let mut ended = false;
+        let mut clients = self.queue.iter().filter(|owed| !owed.is_own());
+        clients.all(|owed| {
+            let is_first = !ended;
+            ended |= owed.ends_with_ready();
+            is_first
+        })
+    }
+
     /// Whether a Parse of this statement has not been answered. Looks at each entry up to the last such Parse.
     pub fn is_parsing(&self, id: StatementId) -> bool {
         self.queue
@@ -488,6 +500,19 @@ mod tests {
             owing.push(*entry);
         }
         owing
+    }
+
+    #[test]
+    fn the_last_unit_has_nothing_behind_it() {
+        let own = Owed::Injected { discard: false };
+        let last = |entries: &[Owed]| queue(entries).is_last_unit();
+        assert!(last(&[]) && last(&[QUERY]) && last(&[PARSE, BIND, Owed::Execute, SYNC]));
+        assert!(last(&[PARSE, BIND, Owed::Execute]), "without its end");
+        assert!(last(&[own, QUERY]) && last(&[QUERY, own]));
+        for more in [QUERY, PARSE, SYNC, Owed::CopyEnd] {
+            assert!(!last(&[QUERY, more]), "{more:?}");
+            assert!(!last(&[PARSE, SYNC, own, more]), "{more:?}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::calls::Calls;
 use super::cancel::{self, Cancelling};
 use super::compose::compose;
 use super::ears::Ears;
-use super::finish::finish;
+use super::finish::{Leaving, finish};
 use super::log;
 use super::place::no_transactions;
 use super::pools::Mode;
@@ -212,7 +212,10 @@ impl Relay {
         self.note_pins_ended(self.flags.pins);
         self.flags.pins = Pins::NONE;
         // A group whose Sync has not come is a transaction that only the end of its connection rolls back.
-        let keep_state = self.session.is_bound() || self.session.mid_unit();
+        let leaving = Leaving {
+            keeps_state: self.session.is_bound() || self.session.mid_unit(),
+            mid_message: self.session.mid_message(),
+        };
         let cancelling = self.cancelling.is_some();
         for mut held in self
             .held
@@ -223,8 +226,7 @@ impl Relay {
             // In session pooling whatever the client did is still on the connection.
             held.server.link.dirty |= self.pools.mode == Mode::Session;
             held.server.link.doubtful |= cancelling;
-            let node = &self.pools.cluster.nodes[held.node];
-            finish(held.server, &self.shared, node, keep_state);
+            finish(held, &self.shared, &self.pools.cluster, leaving);
         }
     }
 

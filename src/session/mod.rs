@@ -314,6 +314,11 @@ impl Session {
         self.group.open || self.stream.left > 0
     }
 
+    /// Whether a message has been forwarded in part.
+    pub fn mid_message(&self) -> bool {
+        self.stream.left > 0
+    }
+
     /// Whether a group has been forwarded without its Sync, and has not been failed by the proxy.
     pub fn has_open_group(&self) -> bool {
         self.group.open && !self.group.discard

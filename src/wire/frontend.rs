@@ -178,6 +178,9 @@ pub fn put_execute(portal: &[u8], out: &mut Vec<u8>) {
 /// A Sync message.
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
 
+/// Terminate.
+pub const TERMINATE: &[u8] = b"X\0\0\0\x04";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Clients are killed in every state of the protocol, while others work: their locks are free at once, their transactions
 //! are undone, the pool has its size, and whoever comes later is served. A COMMIT alone is left to its server.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -414,6 +414,47 @@ fn in_every_state() {
     let (took, state) = slowest;
     report(&format!("the slowest to be free, after {took:?}: {state}"));
     the_pool_has_its_size(&rig);
+}
+
+/// A server process ignores a cancel that comes before it has begun with what it has been sent: it gets another.
+#[test]
+fn before_the_server_has_begun() {
+    let rig = rig(|_| ());
+    let cancels = || rig.metric("pgweir_cancel_requests_total", &[("result", "sent")]);
+    for sql in [
+        "SELECT pg_sleep(60)",
+        "INSERT INTO ghosts SELECT 1 FROM pg_sleep(60)",
+    ] {
+        let mut victim = rig.client_with(&VICTIM);
+        answered(&mut victim, "SELECT pg_advisory_lock(7)");
+        let process = value(&mut victim, "SELECT pg_backend_pid()");
+        let mut waiter = Waiter::queue(&rig, Holds::AdvisoryLock).unwrap();
+        let before = cancels();
+        signal("-STOP", &process);
+        send(&mut victim, &[request::query(sql)]);
+        waiter.dies();
+        Death::Closed.of(victim);
+        rig.wait("the first cancel", || cancels() > before);
+        signal("-CONT", &process);
+        let took = waiter.served(sql);
+        report(&format!("{sql}: free after {took:?}"));
+        nothing_is_left(&rig, sql);
+    }
+    // Behind what runs there is more: nothing is heard of its end, and so it gets two more in any case.
+    let mut victim = rig.client_with(&VICTIM);
+    answered(&mut victim, "BEGIN");
+    let before = cancels();
+    let sleeper = [group("SELECT pg_sleep(60)"), request::sync()].concat();
+    send(&mut victim, &[sleeper.repeat(2)]);
+    Death::Closed.of(victim);
+    rig.wait("three cancels", || cancels() == before + 3.0);
+    nothing_is_left(&rig, "in a pipeline");
+    the_pool_has_its_size(&rig);
+}
+
+fn signal(name: &str, process: &str) {
+    let status = Command::new("kill").args([name, process]).status();
+    assert!(status.unwrap().success(), "{name} {process}");
 }
 
 /// Before a session has begun.

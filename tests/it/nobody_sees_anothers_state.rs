@@ -930,7 +930,11 @@ fn check(rig: &Rig, mode: PoolMode, row: &Row, way: Way, unseen: &Unseen) -> Res
         }
         unseen.is_all(rig, &mut owner, row.look, "the owner")?;
     } else {
-        let patience = if oracle.seen == unseen.0 { SHORT } else { LIMIT };
+        let patience = if oracle.seen == unseen.0 {
+            SHORT
+        } else {
+            LIMIT
+        };
         is(
             look_for(rig, &mut owner, row.look, patience),
             oracle.seen,
