@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &str)] = &[
     ("catalog", "server net sql metrics"),
     (
         "relay",
-        "session link route cluster sql wire pool server client catalog net config metrics",
+        "session link route cluster monitor sql wire pool server client catalog net config metrics",
     ),
     ("console", "sql wire"),
     ("http", "cluster metrics"),

@@ -229,6 +229,14 @@ impl Judge {
         events
     }
 
+    /// Whether there is a primary, all other nodes are its standbys, and all of them answer.
+    pub fn is_settled(&self) -> bool {
+        let is_well = |node: &Node| {
+            node.silence.is_none() && matches!(node.state, NodeState::Primary | NodeState::Standby)
+        };
+        self.primary.is_some() && self.nodes.iter().all(is_well)
+    }
+
     /// The first answers fix which cluster this is: what most nodes say, and of equals the first in the configuration. A
     /// node of another cluster behind one of the addresses never becomes anything.
     fn identify(&mut self, now: Instant) {

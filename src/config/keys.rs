@@ -301,7 +301,10 @@ pub(super) static MONITOR_INTERVAL: Key<Time> = Key {
     needed: Needed::No,
     does: "Time between two questions to a node. A promotion is noticed, and a lag known, about \
            this late. `\"1ms\"` asks each node a thousand times a second; `\"10s\"` leaves \
-           standbys that fell behind in use for that long.",
+           standbys that fell behind in use for that long. While no client of the cluster has sent anything \
+           for a second, and all nodes are well, they are asked a fifth as often, but at least four times in \
+           the time after which a silent node gets nothing, and in `reads.max_lag`; the first client that \
+           sends something ends that at once.",
 };
 
 pub(super) static MONITOR_TIMEOUT: Key<Time> = Key {

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::probe::{self, Probe, Session};
+use super::traffic::{Quiet, Traffic};
 use crate::cluster::{Answer, Event, Judge, Observation, Silence, View};
 use crate::metrics::Metrics;
 
@@ -27,6 +28,10 @@ pub struct Watched {
     pub judge: Judge,
     /// How often each node is asked.
     pub interval: Duration,
+    /// The same while clients are quiet and nothing is wrong.
+    pub rest: Duration,
+    /// What clients do.
+    pub traffic: Arc<Traffic>,
     /// Gets each new view, with what has changed.
     pub publish: Publish,
 }
@@ -43,7 +48,8 @@ struct Board {
     name: String,
     nodes: Vec<String>,
     first_node: usize,
-    judge: Mutex<Judge>,
+    judge: Mutex<(Judge, Quiet)>,
+    traffic: Arc<Traffic>,
     publish: Publish,
     metrics: Arc<Metrics>,
 }
@@ -57,20 +63,25 @@ pub fn watch(watched: Watched, metrics: Arc<Metrics>) -> Monitor {
         probes,
         judge,
         interval,
+        rest,
+        traffic,
         publish,
     } = watched;
+    let start = Instant::now();
     let board = Arc::new(Board {
         name,
         nodes,
         first_node,
-        judge: Mutex::new(judge),
+        judge: Mutex::new((judge, Quiet::new(start.into_std()))),
+        traffic,
         publish,
         metrics,
     });
     let mut tasks = JoinSet::new();
     let rhythm = Rhythm {
-        start: Instant::now(),
+        start,
         interval,
+        rest,
     };
     for (node, probe) in probes.into_iter().enumerate() {
         tasks.spawn(poll(board.clone(), node, probe, rhythm));
@@ -90,13 +101,23 @@ async fn poll(board: Arc<Board>, node: usize, probe: Probe, rhythm: Rhythm) {
             failures.saturating_add(1)
         };
         let received = Instant::now();
-        board.report(Observation {
+        // Before it is decided to rest: nobody who comes then is missed.
+        let came = board.traffic.came();
+        let rests = board.report(Observation {
             node,
             sent: sent.into_std(),
             received: received.into_std(),
             result,
         });
-        tokio::time::sleep_until(rhythm.next(received, failures)).await;
+        let next = tokio::time::sleep_until(rhythm.next(received, failures, rests));
+        if rests {
+            tokio::select! {
+                () = next => {}
+                () = came => {}
+            }
+        } else {
+            next.await;
+        }
     }
 }
 
@@ -106,12 +127,14 @@ async fn poll(board: Arc<Board>, node: usize, probe: Probe, rhythm: Rhythm) {
 struct Rhythm {
     start: Instant,
     interval: Duration,
+    rest: Duration,
 }
 
 impl Rhythm {
     /// When a node is asked next. One that is away is asked less and less often, down to once a second.
-    fn next(self, now: Instant, failures: u32) -> Instant {
-        let Rhythm { start, interval } = self;
+    fn next(self, now: Instant, failures: u32, rests: bool) -> Instant {
+        let start = self.start;
+        let interval = if rests { self.rest } else { self.interval };
         if failures > 0 {
             let pause = interval.saturating_mul(1 << failures.min(10));
             return now + pause.min(MAX_BACKOFF.max(interval));
@@ -162,23 +185,27 @@ async fn ask_on(
 }
 
 impl Board {
-    fn report(&self, observation: Observation) {
-        let node = observation.node;
+    /// Judges what has been heard, and publishes it. True if there is no hurry to ask again.
+    fn report(&self, observation: Observation) -> bool {
+        let (node, now) = (observation.node, observation.received);
         if let Err(silence) = &observation.result
             && let Some(counters) = self.metrics.node(self.first_node + node)
         {
             counters.probe_failures.at(silence_index(silence)).inc();
         }
         let silence = observation.result.as_ref().err().cloned();
-        let (view, events) = {
+        let (view, events, rests) = {
             let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
+            let (judge, quiet) = &mut *judge;
             let events = judge.observe(observation);
-            (judge.view(), events)
+            let rests = quiet.is(&self.traffic, now) && judge.is_settled();
+            (judge.view(), events, rests)
         };
         for event in &events {
             self.log(event, silence.as_ref());
         }
         (self.publish)(view, &events);
+        rests
     }
 
     fn log(&self, event: &Event, silence: Option<&Silence>) {
@@ -226,9 +253,11 @@ mod tests {
         let rhythm = Rhythm {
             start,
             interval: ms(50),
+            rest: ms(250),
         };
+        assert_eq!(rhythm.next(start + ms(53), 0, true), start + ms(250));
         let check = |now: u64, failures: u32, next: u64| {
-            let found = rhythm.next(start + ms(now), failures) - start;
+            let found = rhythm.next(start + ms(now), failures, false) - start;
             assert_eq!(found, ms(next), "at {now} ms, after {failures} failures");
         };
         check(0, 0, 50);

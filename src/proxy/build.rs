@@ -88,6 +88,7 @@ pub(super) struct ToWatch {
     judge: Judge,
     probes: Vec<Probe>,
     interval: Duration,
+    rest: Duration,
 }
 
 /// Builds the rooms. Nothing talks to anybody yet.
@@ -280,7 +281,17 @@ fn to_watch(
         judge: Judge::new(cluster.nodes.len(), policy),
         probes: cluster.nodes.iter().map(probe).collect(),
         interval: monitor.interval,
+        rest: rest(monitor.interval, policy),
     }
+}
+
+/// How often nodes are asked while clients are quiet. The first that comes is served by what was heard last, so that is not
+/// to be older than a part of what a node may be silent, and of what a standby may be late.
+fn rest(interval: Duration, policy: Policy) -> Duration {
+    (interval * 5)
+        .min(policy.silence_after / 4)
+        .min(policy.max_lag / 4)
+        .max(interval)
 }
 
 /// What proves the monitor user.
@@ -451,6 +462,7 @@ fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
         Arc::downgrade(built),
         built.shared.metrics.clone(),
     );
+    let traffic = cluster.traffic.clone();
     let publish = move |view: View, events: &[Event]| {
         for event in events {
             if let Event::State { node, .. } = event
@@ -477,6 +489,8 @@ fn watch_one(built: &Arc<Built>, watched: ToWatch) -> Monitor {
         first_node,
         judge: watched.judge,
         interval: watched.interval,
+        rest: watched.rest,
+        traffic,
         publish: Box::new(publish),
         probes: watched.probes,
     };

@@ -1,10 +1,12 @@
 //! A cluster as sessions see it: its nodes, and the picture that the monitor last published.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
 
 use crate::cluster::View;
+use crate::monitor::Traffic;
 use crate::pool::NodeCounts;
 use crate::server::Endpoint;
 
@@ -17,6 +19,8 @@ pub struct Cluster {
     pub nodes: Box<[Node]>,
     /// The newest picture. Read without a lock at every decision.
     pub view: ArcSwap<View>,
+    /// What its clients do: the monitor asks less often while they are quiet.
+    pub traffic: Arc<Traffic>,
     rotation: AtomicU32,
 }
 
@@ -42,6 +46,7 @@ impl Cluster {
             name: name.to_owned(),
             nodes: nodes.into(),
             view: ArcSwap::from_pointee(view),
+            traffic: Arc::default(),
             rotation: AtomicU32::new(0),
         }
     }

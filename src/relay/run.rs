@@ -737,6 +737,7 @@ impl Relay {
                 return Err(End::Gone);
             }
             self.shared.metrics.client_received_bytes.inc_by(n as u64);
+            self.pools.cluster.traffic.note();
             if self.input.is_empty() {
                 let used = self.process(cx, &buffer[..n])?;
                 self.input.extend_from_slice(&buffer[used..n]);

@@ -72,3 +72,28 @@ fn a_paused_standby_of_an_idle_primary_is_as_good_as_any() {
     assert!(probes() > before);
     standby.resume_replay().expect("resume");
 }
+
+/// How often the nodes are asked: as configured while clients send something, less often while none does.
+#[test]
+fn nodes_are_asked_less_often_while_nobody_comes() {
+    let rig = Rig::start(0, |_| ());
+    let primary = rig.cluster.primary();
+    let latest = "SELECT extract(epoch FROM query_start) FROM pg_stat_activity \
+        WHERE application_name = 'pgweir monitor'";
+    let mut before = f64::MAX;
+    // Seconds between two questions; none if there was none since the last look.
+    let mut pause = || {
+        let asked: f64 = primary.value(latest).unwrap().parse().unwrap();
+        let pause = asked - before;
+        before = asked;
+        pause
+    };
+    let mut client = rig.client("postgres");
+    assert_eq!(value(&mut client, "SELECT 1"), "1");
+    // Five times the rig's interval, less what a timer may be early.
+    rig.wait("the monitor to rest", || pause() > 0.4);
+    rig.wait("the monitor to be awake", || {
+        value(&mut client, "SELECT 1");
+        (0.01..0.2).contains(&pause())
+    });
+}
