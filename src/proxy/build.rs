@@ -527,13 +527,7 @@ async fn sweep_every(pace: Duration, built: &Built, any: &SessionTimeouts) {
 /// Looks for sessions that have kept a connection for their sequences for long enough, and for those that are beyond a bound
 /// of their own.
 pub(super) async fn keep_own_time(built: Arc<Built>) {
-    let epoch = built.databases.epoch;
-    let mut ticks = tokio::time::interval(relay::OWN_PACE);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        relay::sweep_own(&built.shared, epoch);
-    }
+    relay::watch_own(&built.shared, built.databases.epoch).await;
 }
 
 /// Closes server connections that have been idle, or alive, for too long.

@@ -33,7 +33,7 @@ pub use pools::{Mode, PoolSet, Template};
 pub use registry::{NoRandomness, Registry, Seat, Slot};
 pub use replication::Replication;
 pub use run::Relay;
-pub use timeouts::{OWN_PACE, SessionTimeouts, sweep, sweep_own};
+pub use timeouts::{SessionTimeouts, sweep, watch_own};
 pub use unit::{need, reasons};
 pub use welcome::{Unwelcome, Welcome, no_node, refused, welcome};
 

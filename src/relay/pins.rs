@@ -2,7 +2,7 @@
 
 use super::pools::Mode;
 use super::run::Relay;
-use crate::sql::Pins;
+use crate::sql::{PinReason, Pins};
 use crate::wire::Status;
 
 impl Relay {
@@ -44,6 +44,9 @@ impl Relay {
         }
         for pin in now.without(before).iter() {
             self.shared.metrics.pins.at(pin.index()).inc();
+            if pin == PinReason::Sequence {
+                self.shared.registry.to_be_watched();
+            }
         }
         self.note_pins_ended(before.without(now));
         self.flags.pins = now;

@@ -10,6 +10,7 @@ use atomic_waker::AtomicWaker;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use hashbrown::HashMap;
 use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
 
 use super::timeouts::{Noted, SessionTimeouts};
 use super::{key, log};
@@ -92,7 +93,10 @@ impl Seat {
         let was = own(&self.slot.noted.bounds.swap(bounds));
         let counted = &self.registry.own_bounds;
         match (was, is) {
-            (false, true) => _ = counted.fetch_add(1, Ordering::Relaxed),
+            (false, true) => {
+                counted.fetch_add(1, Ordering::Relaxed);
+                self.registry.to_be_watched();
+            }
             (true, false) => _ = counted.fetch_sub(1, Ordering::Relaxed),
             _ => {}
         }
@@ -116,6 +120,8 @@ pub struct Registry {
     draining: AtomicBool,
     /// Sessions with a bound that they have set themselves.
     own_bounds: AtomicUsize,
+    /// There is a session again that somebody has to look at.
+    watch: Notify,
 }
 
 impl Registry {
@@ -210,6 +216,16 @@ impl Registry {
         for slot in self.slots().values().filter(|slot| is_overdue(slot)) {
             slot.raise(EXPIRED);
         }
+    }
+
+    /// A session has got a bound of its own, or keeps a connection for its sequences.
+    pub(super) fn to_be_watched(&self) {
+        self.watch.notify_one();
+    }
+
+    /// Ends when there is one, or has been since it ended last.
+    pub(super) async fn watched(&self) {
+        self.watch.notified().await;
     }
 
     /// Whether any session has a bound that it has set itself.

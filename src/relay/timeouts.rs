@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use tokio::time::MissedTickBehavior;
 
 use super::cancel::cancel_unless_done;
 use super::run::{End, Held, Relay};
@@ -23,7 +24,7 @@ const SEQUENCE_PIN: Duration = Duration::from_secs(1);
 
 /// How often sessions are looked at that keep a connection for their sequences, or have a bound of their own, while there
 /// are any.
-pub const OWN_PACE: Duration = Duration::from_millis(100);
+const OWN_PACE: Duration = Duration::from_millis(100);
 
 /// Bounds on phases; `None` is no bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,18 +238,33 @@ pub fn sweep(registry: &Registry, any: &SessionTimeouts) {
 }
 
 /// Wakes the sessions that have kept a connection for their sequences for long enough, and those that are beyond a bound of
-/// their own. Where there are none of either kind, nobody is looked at. `epoch` is that of all bounds.
-pub fn sweep_own(shared: &Shared, epoch: Instant) {
+/// their own, for ever. Nobody is looked at, and no timer runs, while there are none of either kind. `epoch` is that of all
+/// bounds.
+pub async fn watch_own(shared: &Shared, epoch: Instant) {
+    let mut ticks = tokio::time::interval(OWN_PACE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        if sweep_own(shared, epoch) {
+            ticks.tick().await;
+        } else {
+            shared.registry.watched().await;
+        }
+    }
+}
+
+/// False if there are none.
+fn sweep_own(shared: &Shared, epoch: Instant) -> bool {
     let reason = PinReason::Sequence.index();
     let metrics = &shared.metrics;
     let pinned = metrics.pins.at(reason).get() != metrics.pins_ended.at(reason).get();
     let bound = shared.registry.has_own_bounds();
     if !pinned && !bound {
-        return;
+        return false;
     }
     let now = since(epoch);
     let is_due = |noted: &Noted| (bound && noted.is_overdue(now)) || noted.is_pin_over(now);
     shared.registry.expire(|slot| is_due(&slot.noted));
+    true
 }
 
 fn since(epoch: Instant) -> u64 {
