@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::build::Built;
 use super::console::{self, ConsoleSession};
-use super::databases::{Places, Settings};
+use super::databases::{Place, Settings};
 use super::peers;
 use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::config::Route;
@@ -218,7 +218,8 @@ async fn serve(
 }
 
 /// A client's places under the bounds on clients, for as long as this lives.
-type Permits = (Places, Places);
+type Permits = (Place, [Place; 2]);
+
 /// What a connection has turned out to be.
 enum Greeted {
     /// The client has left.
@@ -380,7 +381,7 @@ async fn administer(
     built: &Built,
     settings: &Settings,
     startup: Startup,
-    place: Places,
+    place: Place,
 ) -> Result<Greeted, Refusal> {
     log_in(stream, &startup, &settings.authenticator, said)
         .await
@@ -392,7 +393,7 @@ async fn administer(
     send_welcome(stream, said).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
-        permits: (place, Places::default()),
+        permits: (place, Default::default()),
         to: AdmittedTo::Console { user: startup.user },
     }))
 }

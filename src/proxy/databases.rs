@@ -1,11 +1,13 @@
 //! The databases that clients may ask for, and the pools made for them, under settings that a reload may change.
 
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use hashbrown::Equivalent;
 
 use super::build::{self, Database};
 use super::catalogs::Catalogs;
@@ -77,17 +79,21 @@ impl Settings {
 /// The databases that clients may ask for, and the pools made for them so far.
 pub(super) struct Databases {
     settings: ArcSwap<Settings>,
-    counts: Mutex<HashMap<Counted, Arc<AtomicUsize>>>,
+    counts: Mutex<ByName<Counted<String>, Arc<AtomicUsize>>>,
     catalogs: Catalogs,
     pools: Mutex<Pools>,
     /// What the times of all sessions are counted from.
     pub(super) epoch: Instant,
 }
 
+/// What is looked up by names that belong to others: each login does. Clients choose the names, so that they must not be
+/// able to have them collide.
+type ByName<K, V> = hashbrown::HashMap<K, V, RandomState>;
+
 /// Pools by database and user.
 #[derive(Default)]
 struct Pools {
-    sets: HashMap<(String, String), Made>,
+    sets: ByName<(String, String), Made>,
     /// Those that clients do not get any more, for as long as anybody has them.
     retired: Vec<Arc<PoolSet>>,
 }
@@ -100,10 +106,41 @@ struct Made {
 
 /// Whose clients are counted.
 #[derive(PartialEq, Eq, Hash)]
-enum Counted {
+enum Counted<Name> {
     All,
-    Database(String),
-    User(String),
+    Database(Name),
+    User(Name),
+}
+
+impl Equivalent<Counted<String>> for Counted<&str> {
+    fn equivalent(&self, key: &Counted<String>) -> bool {
+        match (self, key) {
+            (Counted::All, Counted::All) => true,
+            (Counted::Database(name), Counted::Database(key)) => name == key,
+            (Counted::User(name), Counted::User(key)) => name == key,
+            _ => false,
+        }
+    }
+}
+
+impl Counted<&str> {
+    fn to_key(&self) -> Counted<String> {
+        match *self {
+            Counted::All => Counted::All,
+            Counted::Database(name) => Counted::Database(name.to_owned()),
+            Counted::User(name) => Counted::User(name.to_owned()),
+        }
+    }
+}
+
+/// The names of pools, of those who ask for them.
+#[derive(Hash)]
+struct Names<'a>(&'a str, &'a str);
+
+impl Equivalent<(String, String)> for Names<'_> {
+    fn equivalent(&self, (database, user): &(String, String)) -> bool {
+        self.0 == database && self.1 == user
+    }
 }
 
 /// How many more clients there may be than clients are allowed, if those want to talk to the console. Strangers count among
@@ -113,13 +150,13 @@ const CONSOLE_PLACES: usize = 16;
 /// Names whose clients are counted, beyond which those without clients are forgotten. Any name may be a database's.
 const MANY_COUNTS: usize = 1024;
 
-/// Places among bounded numbers of clients, for as long as this lives.
+/// A place in a bounded number of clients, for as long as this lives; by default, one that nobody counts.
 #[derive(Debug, Default)]
-pub(super) struct Places(Vec<Arc<AtomicUsize>>);
+pub(super) struct Place(Option<Arc<AtomicUsize>>);
 
-impl Drop for Places {
+impl Drop for Place {
     fn drop(&mut self) {
-        for count in &self.0 {
+        if let Some(count) = &self.0 {
             count.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -148,10 +185,10 @@ impl Databases {
     /// The pools for a database and user, made at the first login. `None` for a database that is not configured.
     pub(super) fn pools(&self, database: &str, user: &str) -> Option<Arc<PoolSet>> {
         let mut pools = self.lock();
-        let key = (database.to_owned(), user.to_owned());
-        if let Some(known) = pools.sets.get(&key) {
+        if let Some(known) = pools.sets.get(&Names(database, user)) {
             return Some(known.set.clone());
         }
+        let key = (database.to_owned(), user.to_owned());
         // Those of now: a reload also locks the pools.
         let settings = self.settings();
         let (template, dbname) = settings.template(database, user)?;
@@ -251,55 +288,54 @@ impl Databases {
     ///
     /// # Errors
     /// The name of the bound that is reached.
-    pub(super) fn admit_any(&self, to_console: bool) -> Result<Places, &'static str> {
+    pub(super) fn admit_any(&self, to_console: bool) -> Result<Place, &'static str> {
         let most = self.settings.load().config.limits.max_clients;
         let more = if to_console { CONSOLE_PLACES } else { 0 };
-        self.take([(Some(most + more), Counted::All, "max_clients")])
+        self.take(Some(most + more), Counted::All, "max_clients")
     }
 
     /// A client's places among those of its database and its user, where they are bounded.
     ///
     /// # Errors
     /// The name of the bound that is reached.
-    pub(super) fn admit(&self, database: &str, user: &str) -> Result<Places, &'static str> {
+    pub(super) fn admit(&self, database: &str, user: &str) -> Result<[Place; 2], &'static str> {
         let settings = self.settings.load();
         let of_database = settings.database(database);
-        let of_user = settings.users.get(user);
-        self.take([
-            (
-                of_database.and_then(|known| known.max_clients),
-                Counted::Database(database.to_owned()),
+        let of_database = of_database.and_then(|known| known.max_clients);
+        let of_user = settings.users.get(user).and_then(|user| user.max_clients);
+        Ok([
+            self.take(
+                of_database,
+                Counted::Database(database),
                 "max_db_client_connections",
-            ),
-            (
-                of_user.and_then(|user| user.max_clients),
-                Counted::User(user.to_owned()),
-                "max_user_client_connections",
-            ),
+            )?,
+            self.take(of_user, Counted::User(user), "max_user_client_connections")?,
         ])
     }
 
-    fn take<const N: usize>(
+    fn take(
         &self,
-        bounds: [(Option<usize>, Counted, &'static str); N],
-    ) -> Result<Places, &'static str> {
-        let mut places = Places::default();
-        for (most, counted, name) in bounds {
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            if counts.len() >= MANY_COUNTS {
-                counts.retain(|_, count| Arc::strong_count(count) > 1);
-            }
-            // Counted also where there is no bound: a reload may bring one.
-            let count = counts.entry(counted).or_default().clone();
-            drop(counts);
-            // Given back with the others if it is one too many.
-            let taken = count.fetch_add(1, Ordering::Relaxed);
-            places.0.push(count);
-            if most.is_some_and(|most| taken >= most) {
-                return Err(name);
-            }
+        most: Option<usize>,
+        counted: Counted<&str>,
+        name: &'static str,
+    ) -> Result<Place, &'static str> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() >= MANY_COUNTS {
+            counts.retain(|_, count| Arc::strong_count(count) > 1);
         }
-        Ok(places)
+        // Counted also where there is no bound: a reload may bring one.
+        let count = match counts.get(&counted) {
+            Some(count) => count.clone(),
+            None => counts.entry(counted.to_key()).or_default().clone(),
+        };
+        drop(counts);
+        // Given back if it is one too many.
+        let taken = count.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Some(count));
+        if most.is_some_and(|most| taken >= most) {
+            return Err(name);
+        }
+        Ok(place)
     }
 
     /// The bounds on sessions of every database and user.
