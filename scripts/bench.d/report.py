@@ -234,7 +234,8 @@ CROWD = """\
 ## Idle clients
 
 {idle} idle clients: what the process uses while nobody speaks, and CPU of a transaction (select-only, simple) of busy
-clients among them, beside a process without them. pgweir asks each of three nodes 20 times a second, clients or not.
+clients among them, beside a process without them. pgweir asks each of three nodes 20 times a second, and
+four times while nobody speaks.
 
 """
 

@@ -88,7 +88,11 @@ pub fn put_header(out: &mut Vec<u8>, tag: u8, body: usize) {
 /// `None` if there is no terminator.
 #[inline]
 pub fn split_cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(0, bytes)?;
+    // Most of them are names that are not given.
+    let end = match bytes.first()? {
+        0 => 0,
+        _ => memchr::memchr(0, bytes)?,
+    };
     Some((&bytes[..end], &bytes[end + 1..]))
 }
 
