@@ -303,8 +303,8 @@ pub(super) static MONITOR_INTERVAL: Key<Time> = Key {
            this late. `\"1ms\"` asks each node a thousand times a second; `\"10s\"` leaves \
            standbys that fell behind in use for that long. While no client of the cluster has sent anything \
            for a second, and all nodes are well, they are asked a fifth as often, but at least four times in \
-           the time after which a silent node gets nothing, and in `reads.max_lag`; the first client that \
-           sends something ends that at once.",
+           the time after which a silent node gets nothing, and in the shortest `max_lag` of the cluster, a \
+           database or a user; the first client that sends something ends that at once.",
 };
 
 pub(super) static MONITOR_TIMEOUT: Key<Time> = Key {

@@ -209,7 +209,7 @@ impl Link {
     }
 
     /// Whether what the server runs may be committing, though nobody has said COMMIT: a write outside of a transaction
-    /// block.
+    /// block, or a group whose Sync has not come, in which a procedure may commit.
     pub fn may_commit(&self) -> bool {
         let writes = |owed| {
             matches!(
@@ -217,7 +217,7 @@ impl Link {
                 Owed::Query { write: true, .. } | Owed::Sync { write: true, .. } | Owed::Call
             )
         };
-        self.status == Status::Idle && self.owing.iter().any(writes)
+        self.status == Status::Idle && (!self.owing.owes_end() || self.owing.iter().any(writes))
     }
 
     /// Whether a message has been forwarded to the client only in part, so that nothing else can be said to it.

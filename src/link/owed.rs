@@ -245,16 +245,14 @@ impl Owing {
         self.queue.iter().any(is_unit)
     }
 
-    /// Whether nothing of a client's is behind the unit in front: if that is cancelled, nothing else runs. Looks at each
+    /// Whether a client's unit is in front, with nothing of a client's behind it: if it is cancelled, nothing else of the
+    /// client's runs. Behind a statement of the proxy's own, a BEGIN or a SET, it would run without that. Looks at each
     /// entry.
     pub fn is_last_unit(&self) -> bool {
-        let mut ended = false;
-        let mut clients = self.queue.iter().filter(|owed| !owed.is_own());
-        clients.all(|owed| {
-            let is_first = !ended;
-            ended |= owed.ends_with_ready();
-            is_first
-        })
+        let end = self.queue.iter().position(|owed| owed.ends_with_ready());
+        let unit = end.map_or(self.queue.len(), |end| end + 1);
+        self.queue.iter().take(unit).all(|owed| !owed.is_own())
+            && self.queue.iter().skip(unit).all(|owed| owed.is_own())
     }
 
     /// Whether a Parse of this statement has not been answered. Looks at each entry up to the last such Parse.
@@ -508,7 +506,9 @@ mod tests {
         let last = |entries: &[Owed]| queue(entries).is_last_unit();
         assert!(last(&[]) && last(&[QUERY]) && last(&[PARSE, BIND, Owed::Execute, SYNC]));
         assert!(last(&[PARSE, BIND, Owed::Execute]), "without its end");
-        assert!(last(&[own, QUERY]) && last(&[QUERY, own]));
+        assert!(last(&[QUERY, own]) && last(&[PARSE, SYNC, own]));
+        assert!(!last(&[own, QUERY]), "without its BEGIN");
+        assert!(!last(&[own, PARSE, SYNC]) && !last(&[own, own, QUERY]));
         for more in [QUERY, PARSE, SYNC, Owed::CopyEnd] {
             assert!(!last(&[QUERY, more]), "{more:?}");
             assert!(!last(&[PARSE, SYNC, own, more]), "{more:?}");

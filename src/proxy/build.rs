@@ -281,16 +281,21 @@ fn to_watch(
         judge: Judge::new(cluster.nodes.len(), policy),
         probes: cluster.nodes.iter().map(probe).collect(),
         interval: monitor.interval,
-        rest: rest(monitor.interval, policy),
+        rest: rest(policy, cluster, config),
     }
 }
 
 /// How often nodes are asked while clients are quiet. The first that comes is served by what was heard last, so that is not
-/// to be older than a part of what a node may be silent, and of what a standby may be late.
-fn rest(interval: Duration, policy: Policy) -> Duration {
+/// to be older than a part of what a node may be silent, and of what a standby may be late for anybody.
+fn rest(policy: Policy, cluster: &config::Cluster, config: &Config) -> Duration {
+    let of_databases = config.databases.iter().map(|database| database.routing);
+    let of_users = config.users.iter().map(|user| user.routing);
+    let bounds = of_databases.chain(of_users).filter_map(|own| own.max_lag);
+    let max_lag = bounds.chain([policy.max_lag]).min().unwrap_or_default();
+    let interval = cluster.monitor.interval;
     (interval * 5)
         .min(policy.silence_after / 4)
-        .min(policy.max_lag / 4)
+        .min(max_lag / 4)
         .max(interval)
 }
 

@@ -30,15 +30,35 @@ pub(super) fn cancel(shared: &Shared, node: &Node, server: &Server) -> Cancellin
 /// The server alone knows what a write outside of a transaction block has come to, so it is asked, in the statement that
 /// cancels. PostgreSQL manual, "Wait Events of Type IPC", monitoring-stats.html#WAIT-EVENT-IPC-TABLE.
 pub(super) fn cancel_unless_done(shared: &Shared, node: &Node, server: &Pooled) -> Cancelling {
+    cancel_unless_in(shared, node, server, "'syncrep'")
+}
+
+/// The same for one who asks again if nothing comes of it: a statement that may be about to wait for a standby is left alone
+/// for now, too. While its commit is being written, a cancel would be kept for the wait and end that.
+pub(super) fn cancel_unless_ending(shared: &Shared, node: &Node, server: &Pooled) -> Cancelling {
+    cancel_unless_in(shared, node, server, "'syncrep', 'walsync', 'walwrite'")
+}
+
+/// `events` are the wait events, in small letters, as releases spell them differently.
+fn cancel_unless_in(
+    shared: &Shared,
+    node: &Node,
+    server: &Pooled,
+    events: &'static str,
+) -> Cancelling {
     if !server.link.may_commit() {
         return cancel(shared, node, server);
     }
     let (pool, process, limit) = (server.pool(), server.process, shared.cancel_timeout);
     let (name, metrics) = (node.name.clone(), shared.metrics.clone());
+    // Whoever has the number of the process after it is younger than the connection. Clocks may differ a little.
+    let age = server.opened.elapsed().mul_f64(0.99).as_secs();
+    let age = age.saturating_sub(1);
     Box::pin(async move {
         let sql = format!(
-            "SELECT pg_catalog.pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity \
-             WHERE pid = {process} AND wait_event IS DISTINCT FROM 'SyncRep'"
+            "SELECT pg_catalog.pg_cancel_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = {process} \
+             AND backend_start <= pg_catalog.clock_timestamp() - interval '{age} s' \
+             AND pg_catalog.lower(coalesce(wait_event, '')) NOT IN ({events})"
         );
         let ask = async {
             let mut aside = pool.aside().await?;

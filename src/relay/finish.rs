@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::cancel::{cancel, cancel_unless_done};
+use super::cancel::{cancel, cancel_unless_done, cancel_unless_ending};
 use super::run::Held;
 use super::{Cluster, Shared};
 use crate::net::Stream;
@@ -23,8 +23,11 @@ const CLEANING: Duration = Duration::from_secs(5);
 /// How long what has been cancelled may take to end before it is cancelled again, twice as long each time: a server process
 /// ignores a cancel that comes before it has begun with what it has been sent.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
-/// What does not end then, after [`CLEANING`] in all, has been hit and goes on, or waits for a synchronous standby.
+/// What has not ended then goes on although it has been hit.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1600);
+/// The same of a write outside of a transaction block, which may wait for a synchronous standby, and is asked about on a
+/// connection of its own each time.
+const LONGEST_PAUSE_OF_WRITES: Duration = Duration::from_millis(200);
 /// The same where nothing is heard of the end. The server says so in its log when it is cancelled for nothing.
 const PAUSES_UNSEEN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 
@@ -79,16 +82,25 @@ async fn end_last(mut held: Pooled, shared: &Shared, cluster: &Cluster, node: us
     if !says_terminate(&mut held.stream).await {
         return cut_off(held, shared, cluster, node).await;
     }
+    // Its place is somebody else's then, whatever becomes of it.
+    let _ = timeout(CLEANING, end(&mut held, shared, cluster, node)).await;
+    drop(held.into_closed().map(|member| member.hang_up()));
+}
+
+async fn end(held: &mut Pooled, shared: &Shared, cluster: &Cluster, node: usize) {
+    let longest = if held.link.may_commit() {
+        LONGEST_PAUSE_OF_WRITES
+    } else {
+        LONGEST_PAUSE
+    };
     let mut pause = FIRST_PAUSE;
-    while pause <= LONGEST_PAUSE {
-        cancel_unless_done(shared, &cluster.nodes[node], &held).await;
-        let end = read_to_end(&mut held.stream);
-        if timeout(pause, end).await.is_ok() {
-            break;
+    while pause <= longest {
+        cancel_unless_ending(shared, &cluster.nodes[node], held).await;
+        if timeout(pause, read_to_end(&mut held.stream)).await.is_ok() {
+            return;
         }
         pause *= 2;
     }
-    drop(held.into_closed().map(|member| member.hang_up()));
 }
 
 /// Cancels what runs on a connection of which the server may have more than that, or only a part of a message. Its error
