@@ -3,7 +3,7 @@
 //! A cancel request is not sent to a server from here: the session's own task does it, because only that task knows
 //! what the client runs at this moment, and keeps the server connection to itself until the cancel has arrived.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use atomic_waker::AtomicWaker;
@@ -23,9 +23,10 @@ const EXPIRED: u8 = 4;
 /// Requests with a wrong key that a session bears; after them it takes none. Where 18 bits of its key are random, and its
 /// process id is known, all that guessing can win is a chance of 1 in 256 to cancel its statement. Who guesses can thus
 /// keep its own client from cancelling, which is the lesser harm.
-pub(super) const MAX_WRONG_KEYS: u32 = 1024;
+pub(super) const MAX_WRONG_KEYS: u16 = 1024;
 
-/// One session's mailbox.
+/// One session's mailbox. There are as many as clients, and a common allocator has room for 104 bytes beside the session's
+/// task, which is aligned to 128.
 #[derive(Debug)]
 pub struct Slot {
     /// The process id that the client was told.
@@ -34,7 +35,7 @@ pub struct Slot {
     pub key: Box<[u8]>,
     flags: AtomicU8,
     /// Cancel requests with a wrong key.
-    wrong_keys: AtomicU32,
+    wrong_keys: AtomicU16,
     /// The session's task.
     pub waker: AtomicWaker,
     /// What the session is doing, for timeouts.
@@ -167,7 +168,7 @@ impl Registry {
             process,
             key,
             flags,
-            wrong_keys: AtomicU32::new(0),
+            wrong_keys: AtomicU16::new(0),
             waker: AtomicWaker::new(),
             noted: Noted::default(),
         });
@@ -308,6 +309,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_slot_fits_beside_its_task() {
+        let counts = 2 * size_of::<usize>();
+        assert!(counts + size_of::<Slot>() <= 104, "{}", size_of::<Slot>());
+    }
+
+    #[test]
     fn random_bytes_are_given_once() {
         let mut stock = Stock::default();
         let mut seen = std::collections::HashSet::new();
@@ -362,7 +369,7 @@ mod tests {
         let slot = registry.enter(Some(77), 4).expect("random numbers");
         let key = u32::from_be_bytes(slot.key[..].try_into().expect("four bytes"));
         let guess = |n: u32| registry.cancel(77, &key.wrapping_add(n).to_be_bytes());
-        for n in 1..MAX_WRONG_KEYS {
+        for n in 1..u32::from(MAX_WRONG_KEYS) {
             assert!(!guess(n));
         }
         assert!(guess(0), "one more would be one too many");
