@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(1600);
 /// The same of a write outside of a transaction block, which may wait for a synchronous standby, and is asked about on a
 /// connection of its own each time.
-const LONGEST_PAUSE_OF_WRITES: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE_OF_WRITES: Duration = Duration::from_millis(800);
 /// The same where nothing is heard of the end. The server says so in its log when it is cancelled for nothing.
 const PAUSES_UNSEEN: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 

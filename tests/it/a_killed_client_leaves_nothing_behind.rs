@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pgweir::testbed::{Cluster, ProtocolVersion, RawClient, request};
 
-use crate::support::{LIMIT, Rig, program, report, value};
+use crate::support::{LIMIT, Rig, program, report, run, value};
 
 /// The pool's size; the load has as many clients.
 const SIZE: usize = 4;
@@ -430,12 +430,12 @@ fn before_the_server_has_begun() {
         let process = value(&mut victim, "SELECT pg_backend_pid()");
         let mut waiter = Waiter::queue(&rig, Holds::AdvisoryLock).unwrap();
         let before = cancels();
-        signal("-STOP", &process);
+        run(Command::new("kill").args(["-STOP", &process]));
         send(&mut victim, &[request::query(sql)]);
         waiter.dies();
         Death::Closed.of(victim);
         rig.wait("the first cancel", || cancels() > before);
-        signal("-CONT", &process);
+        run(Command::new("kill").args(["-CONT", &process]));
         let took = waiter.served(sql);
         report(&format!("{sql}: free after {took:?}"));
         nothing_is_left(&rig, sql);
@@ -450,11 +450,6 @@ fn before_the_server_has_begun() {
     rig.wait("three cancels", || cancels() == before + 3.0);
     nothing_is_left(&rig, "in a pipeline");
     the_pool_has_its_size(&rig);
-}
-
-fn signal(name: &str, process: &str) {
-    let status = Command::new("kill").args([name, process]).status();
-    assert!(status.unwrap().success(), "{name} {process}");
 }
 
 /// Before a session has begun.
