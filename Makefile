@@ -1,5 +1,5 @@
 # The one entry. Rules are thin: the work is in the program or in scripts/.
-.PHONY: demo test check bench soak fuzz oracle build
+.PHONY: demo test check release bench soak fuzz oracle
 
 # A throw-away primary and two standbys, the proxy before them, a little traffic. ARGS="--for 20s" ends by itself.
 demo:
@@ -22,11 +22,16 @@ check:
 	cargo test --locked --quiet --test layers
 	scripts/instructions
 
+# target/optimized/pgweir, for production: built twice, the second time with what a run under load has counted.
+release:
+	@scripts/install-postgresql
+	scripts/optimize
+
 # Beside PostgreSQL itself, a relay of bytes, PgBouncer, HAProxy and Pgpool-II, with what it is to cost; writes
 # docs/benchmarks.md after half an hour. ARGS="--quick" takes four and writes nothing, "--full" over an hour.
 bench:
 	@scripts/install-postgresql
-	cargo build --release --locked
+	@scripts/optimize || { echo "Measuring a plain build instead."; cargo build --release --locked; }
 	cargo build --release --locked --manifest-path benches/relay/Cargo.toml --target-dir target/relay
 	scripts/bench $(ARGS)
 

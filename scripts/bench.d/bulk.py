@@ -10,13 +10,13 @@ WIDTHS = (100, 1024)  # of a row, in bytes
 CHUNK = 64 * 1024  # of CopyData messages that are sent at once
 
 
-def measure_bulk(site, plan):
+def measure_bulk(site, plan, names=EVERY):
     """(kind, target) → the figures of each round."""
     prepare(site.cluster, plan.megabytes)
     measured = {}
     for kind, (carry, *of) in kinds(plan.megabytes).items():
         say(f"{kind}, {plan.megabytes} MB")
-        targets = site.targets(EVERY)
+        targets = site.targets(names)
         for _ in range(plan.rounds):
             for target in list(targets):
                 try:

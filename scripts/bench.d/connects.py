@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 from client import log_in, log_out, query
-from plan import BOUNCER, DIRECT, EVERY, OURS, PAIR, POOLERS
+from plan import BOUNCER, DIRECT, EVERY, ONE, PAIR, POOLERS, THREE
 from processes import Failed, say
 
 PROCESSES = 4  # that connect; more than CPUs, so that a proxy has always something to do
@@ -16,17 +16,17 @@ METHODS = {
     "trust": EVERY,
     # Those that let clients prove themselves to them: HAProxy and the relay let everything pass, and Pgpool-II wants
     # plain passwords in a file of its own.
-    "scram-sha-256": (BOUNCER, PAIR, *OURS),
+    "scram-sha-256": (BOUNCER, PAIR, ONE, THREE),
 }
 
 
-def measure_connects(site, plan):
+def measure_connects(site, plan, wanted=EVERY):
     """(method, target) → the figures of each round."""
     measured = {}
     for method, names in METHODS.items():
         say(f"{plan.connects} times connect, query, disconnect by {method}")
         with contextlib.ExitStack() as stack:
-            targets = [site.start(stack, name, method) for name in names if site.has(name)]
+            targets = [site.start(stack, name, method) for name in names if name in wanted and site.has(name)]
             for _ in range(plan.rounds):
                 for target in list(targets):
                     try:

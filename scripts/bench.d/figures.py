@@ -18,8 +18,18 @@ def spread(rounds, name, form):
     return f"{statistics.median(values):{form}} [{min(values):{form}}–{max(values):{form}}]"
 
 
-def ratio(value, base, form=".2f"):
-    return f"{value / base:{form}}" if value is not None and base else "–"
+def beside(rounds, base, name):
+    """What is measured beside something else, as a ratio: the median over the rounds, as what disturbs the machine meets
+    the two of one round alike; of the medians where a round of either is missing. None if either was not measured."""
+    if rounds and base and len(rounds) == len(base):
+        pairs = [(figures[name], other[name]) for figures, other in zip(rounds, base)]
+        return statistics.median(a / b for a, b in pairs) if all(a is not None and b for a, b in pairs) else None
+    value, other = middle(rounds, name), middle(base, name)
+    return value / other if value is not None and other else None
+
+
+def plain(value, form=".2f"):
+    return "–" if value is None else f"{value:{form}}"
 
 
 def table(heads, rows):

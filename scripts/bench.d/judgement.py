@@ -5,8 +5,8 @@ It is "pgweir, three nodes" that is judged, splitting and reading its own writes
 
 from dataclasses import dataclass, field
 
-from figures import middle, table
-from plan import BOUNCER, DIRECT, MANY, ONE, PAIR, PGPOOL, PIPELINE, PIPELINED, PROTOCOLS, RELAY, SELECT, SPLIT, THREE
+from figures import beside, middle, table
+from plan import BOUNCER, DIRECT, HALF, MANY, ONE, PAIR, PGPOOL, PIPELINE, PIPELINED, PROTOCOLS, RELAY, SELECT, SPLIT, THREE
 from scale import NODES_PAIR, POOLS_PAIR, WORKERS, WORKERS_PAIR
 
 CROWDED = (16, 64, 256)
@@ -28,8 +28,9 @@ class Measured:
     def of(self, script, protocol, clients, target, name="cpu"):
         return middle(self.transactions.get((script, protocol, clients, target)), name)
 
-    def against(self, base, script, protocol, clients, name="cpu"):
-        return divide(self.of(script, protocol, clients, THREE, name), self.of(script, protocol, clients, base, name))
+    def against(self, base, script, protocol, clients, name="cpu", target=THREE):
+        ours, theirs = (self.transactions.get((script, protocol, clients, each)) for each in (target, base))
+        return beside(ours, theirs, name)
 
 
 def judgement(measured):
@@ -67,6 +68,8 @@ def pgbouncer(m):
         for crowd, bound in (((16,), 1.0), ((64, 256), 0.9)):
             values = {clients: m.against(BOUNCER, SELECT, protocol, clients) for clients in crowd}
             yield at_most(f"CPU ÷ PgBouncer, select-only, {protocol} (clients)", values, bound)
+        values = {clients: m.against(BOUNCER, SELECT, protocol, clients, target=HALF) for clients in (64, 256)}
+        yield at_most(f"… with as many server connections as PgBouncer, {protocol} (clients)", values, 0.9)
 
 
 def splitting(m):
@@ -104,8 +107,16 @@ def rate(m):
         if target == THREE and clients in (64, 256):
             values[f"{script}, {protocol}, {clients}"] = m.against(BOUNCER, script, protocol, clients, "tps")
     yield line("transactions/s ÷ PgBouncer, 64 and 256 clients", values, "≥ 1", lambda value: value >= 1)
+    values = {
+        f"{script}, {protocol}, {clients}": m.against(BOUNCER, script, protocol, clients, "tps", HALF)
+        for script, protocol, clients, target in m.transactions
+        if target == HALF and clients != MANY
+    }
+    yield line("… with as many server connections as PgBouncer", values, "≥ 1", lambda value: value >= 1)
     values = {"": m.against(BOUNCER, SELECT, "simple", MANY, "p99")}
     yield at_most(f"p99 ÷ PgBouncer, select-only, simple, {MANY} clients", values, 1.0)
+    values = {"": m.against(BOUNCER, SELECT, "simple", MANY, "p99", HALF)}
+    yield at_most("… with as many server connections as PgBouncer", values, 1.0)
 
 
 def latency(m):
@@ -154,7 +165,7 @@ def many(m):
 
 def bulk(m):
     values = {
-        kind: divide(middle(rounds, "cpu"), middle(m.bulk.get((kind, RELAY)), "cpu"))
+        kind: beside(rounds, m.bulk.get((kind, RELAY)), "cpu")
         for (kind, target), rounds in m.bulk.items()
         if target == THREE
     }
@@ -165,14 +176,14 @@ def crowd(m):
     found = m.crowd.get(THREE, {})
     here = found.get("clients") == IDLE
     yield at_most(f"CPU of {IDLE} idle clients, ms a second", {"": found["idle"] if here else None}, 5.0)
-    value = divide(middle(found["among"], "cpu"), middle(found["alone"], "cpu")) if here else None
+    value = beside(found["among"], found["alone"], "cpu") if here else None
     yield at_most(f"CPU of 16 busy clients among {IDLE} idle ones ÷ alone", {"": value}, 1.05)
 
 
 def logins(m):
     def against(method, name):
         ours, theirs = (m.connects.get((method, target)) for target in (THREE, BOUNCER))
-        return divide(middle(ours, name), middle(theirs, name))
+        return beside(ours, theirs, name)
 
     values = {method: against(method, "login") for method in ("trust", "scram-sha-256")}
     yield at_most("CPU of a login ÷ PgBouncer", values, 1.0)
@@ -189,7 +200,7 @@ def memory(m):
 def scale(m):
     def grown(pair):
         rounds = m.scale.get(pair, {})
-        return divide(middle(rounds.get("large"), "cpu"), middle(rounds.get("small"), "cpu"))
+        return beside(rounds.get("large"), rounds.get("small"), "cpu")
 
     for pair in (NODES_PAIR, POOLS_PAIR):
         yield at_most(f"CPU of a transaction, {pair}", {"": grown(pair)}, 1.15)

@@ -10,13 +10,17 @@ from pathlib import Path
 from needs import SPARE_FILES, file_limit
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+OPTIMIZED = ROOT / "target/optimized/pgweir"  # what scripts/optimize builds
+PLAIN = ROOT / "target/release/pgweir"
 PARTS = ("transactions", "syscalls", "bulk", "connects", "memory", "crowd", "scale")
 
 DIRECT, RELAY = "direct", "relay"
 BOUNCER, HAPROXY, PAIR, PGPOOL = "PgBouncer", "HAProxy", "HAProxy, PgBouncer", "Pgpool-II"
 ONE, THREE = "pgweir, one node", "pgweir, three nodes"
+# As many server connections as PgBouncer has, over the two nodes that are read from.
+HALF = "pgweir, pools of 10"
 EVERY = (DIRECT, RELAY, HAPROXY, BOUNCER, PAIR, PGPOOL, ONE, THREE)
-OURS = (ONE, THREE)
+OURS = (ONE, THREE, HALF)
 # Each of the others takes a server connection, or a process, for each client.
 POOLERS = (BOUNCER, PAIR, ONE, THREE)
 
@@ -61,8 +65,8 @@ QUICK = [
 DEFAULT = [
     *cells(SELECT, ["simple"], [1], without(PGPOOL)),
     *cells(SELECT, PROTOCOLS, [16], without(PGPOOL)),
-    *cells(SELECT, PROTOCOLS, [64, 256], without(PGPOOL, HAPROXY)),
-    *cells(SELECT, ["simple"], [MANY], POOLERS),
+    *cells(SELECT, PROTOCOLS, [64, 256], (*without(PGPOOL, HAPROXY), HALF)),
+    *cells(SELECT, ["simple"], [MANY], (*POOLERS, HALF)),
     *cells(SPLIT, PROTOCOLS, [16], without(HAPROXY, PAIR)),
     *cells(TPCB, PROTOCOLS, [16], (DIRECT, RELAY, BOUNCER, ONE, THREE)),
     *cells(PIPELINE, PIPELINED, [16], (DIRECT, RELAY, BOUNCER, ONE, THREE)),
@@ -96,8 +100,8 @@ class Plan:
 
 SIZES = {
     "quick": Plan(QUICK, TRACED[:1], 2, 1, [0, 500], 10, 400),
-    "default": Plan(DEFAULT, TRACED, 3, 3, [0, 1000, 5000, 10000], 100, 4000),
-    "full": Plan(FULL, TRACED, 3, 3, [0, 1000, 5000, 10000], 100, 4000),
+    "default": Plan(DEFAULT, TRACED, 2, 5, [0, 1000, 5000, 10000], 100, 4000),
+    "full": Plan(FULL, TRACED, 2, 5, [0, 1000, 5000, 10000], 100, 4000),
 }
 
 
@@ -107,17 +111,18 @@ def arguments(description):
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", dest="size", action="store_const", const="quick", help="four minutes; writes no file")
     size.add_argument("--full", dest="size", action="store_const", const="full", help="every combination; over an hour")
-    add("--seconds", type=positive, help="length of one run of pgbench (default 3; 2 with --quick)")
-    add("--rounds", type=positive, help="measurements of each cell (default 3; 1 with --quick)")
+    add("--seconds", type=positive, help="length of one run of pgbench (default 2)")
+    add("--rounds", type=positive, help="measurements of each cell (default 5; 1 with --quick)")
     add("--clients", type=numbers, help="only the cells with these numbers of clients, as in 16,64; writes no file")
     add("--only", choices=PARTS, help="measure one part and print it; writes no file")
-    add("--pgweir", type=Path, default=ROOT / "target/release/pgweir", help="the program to measure")
+    add("--pgweir", type=Path, help="the program to measure; default: that of make release, or target/release/pgweir")
     add("--relay", type=Path, default=ROOT / "target/relay/release/relay", help="the floor, of benches/relay")
     for peer in ("pgbouncer", "haproxy", "pgpool"):
         add(f"--{peer}", type=Path, help="default: the one in PATH, or the distribution's")
     add("--output", type=Path, help="default: docs/benchmarks.md, or no file with --quick, --clients or --only")
     parser.set_defaults(size="default")
     options = parser.parse_args()
+    options.pgweir = options.pgweir or (OPTIMIZED if OPTIMIZED.exists() else PLAIN)
     if not options.output and options.size != "quick" and not options.clients and not options.only:
         options.output = ROOT / "docs/benchmarks.md"
     return options

@@ -7,16 +7,17 @@ from datetime import date
 from pathlib import Path
 
 from cluster import SCALE
-from figures import middle, ratio, spread, table
+from figures import beside, plain, spread, table
 from idle import BUSY
 from judgement import judgement
 from needs import pgweir_version, revision
-from plan import BOUNCER, PARTS, RELAY, ROOT
+from plan import BOUNCER, OPTIMIZED, PARTS, PLAIN, RELAY, ROOT
 from scale import CLIENTS
 from targets import POOL
 from transactions import SETTLE, TAIL
 
 COMMAND = "make bench"
+BUILDS = {OPTIMIZED: "as `make release` builds it", PLAIN: "as `cargo build --release` builds it"}
 
 
 def whole(site, options, plan, measured, shares):
@@ -42,12 +43,11 @@ def failures(site):
 def transactions(site, plan, cells):
     rows = []
     for (script, protocol, clients, target), rounds in cells.items():
-        used = middle(rounds, "cpu")
-        bases = (middle(cells.get((script, protocol, clients, base)), "cpu") for base in (RELAY, BOUNCER))
+        bases = (cells.get((script, protocol, clients, base)) for base in (RELAY, BOUNCER))
         rows.append(
             (
                 *(script, protocol, str(clients), target, spread(rounds, "cpu", ".1f")),
-                *(ratio(used, base) for base in bases),
+                *(plain(beside(rounds, base, "cpu")) for base in bases),
                 *(spread(rounds, name, ".0f") for name in ("tps", "p50", "p95", "p99")),
             )
         )
@@ -71,8 +71,8 @@ def syscalls(site, plan, traced):
 def bulk(site, plan, kinds):
     rows = []
     for (kind, target), rounds in kinds.items():
-        base = middle(kinds.get((kind, RELAY)), "cpu")
-        figures = (spread(rounds, "cpu", ".2f"), ratio(middle(rounds, "cpu"), base), spread(rounds, "rate", ".0f"))
+        against = plain(beside(rounds, kinds.get((kind, RELAY)), "cpu"))
+        figures = (spread(rounds, "cpu", ".2f"), against, spread(rounds, "rate", ".0f"))
         rows.append((kind, target, *figures))
     return BULK.format(megabytes=plan.megabytes) + table(("what", "target", "CPU ms/MB", "× relay", "MB/s"), rows)
 
@@ -99,7 +99,7 @@ def crowd(site, plan, targets):
     rows = []
     for target, found in targets.items():
         busy = [spread(found[name], "cpu", ".1f") for name in ("alone", "among")]
-        grown = ratio(middle(found["among"], "cpu"), middle(found["alone"], "cpu"))
+        grown = plain(beside(found["among"], found["alone"], "cpu"))
         rows.append((target, f"{found['still']:.1f}", f"{found['idle']:.1f}", *busy, grown))
     heads = ("target", "ms a second alone", "ms a second with them", f"µs, {BUSY} busy alone", "µs, among them", "×")
     return CROWD.format(idle=plan.idle[-1]) + table(heads, rows)
@@ -108,10 +108,9 @@ def crowd(site, plan, targets):
 def scale(site, plan, pairs):
     rows = []
     for pair, rounds in pairs.items():
-        used = [middle(rounds[name], "cpu") for name in ("large", "small")]
         spreads = (spread(rounds[name], "cpu", ".1f") for name in ("small", "large"))
         rates = (spread(rounds[name], "tps", ".0f") for name in ("small", "large"))
-        rows.append((pair, str(CLIENTS[pair]), *spreads, ratio(*used), *rates))
+        rows.append((pair, str(CLIENTS[pair]), *spreads, plain(beside(rounds["large"], rounds["small"], "cpu")), *rates))
     heads = ("what", "clients", "µs, small", "µs, large", "×", "tps, small", "tps, large")
     return SCALE_TEXT + table(heads, rows)
 
@@ -146,6 +145,7 @@ def facts(site, options, plan):
         "kernel": platform.release(),
         "load": f"{os.getloadavg()[2]:.1f}",
         "pgweir": pgweir_version(site.pgweir) + (f" ({told})" if told else ""),
+        "build": BUILDS.get(site.pgweir, "a program that was given"),
         "peers": "; ".join(f"{names[name]} {number}" for name, number in site.versions.items()) or "no peers",
         "postgres": site.cluster.command("postgres", "--version").split()[2],
         "scale": SCALE,
@@ -164,17 +164,18 @@ By default it has the cells that the targets need; `ARGS="--full"` has every com
 - Machine: {model}, {cores} CPUs, {memory} GiB, Linux {kernel}; the load average over
   the 15 minutes before the end was {load}. pgbench, the proxies and all of PostgreSQL share it, over loopback TCP,
   without TLS, which pgweir does not offer yet.
-- pgweir {pgweir}, `[process] workers = 1`; {peers}.
+- pgweir {pgweir}, {build}, `[process] workers = 1`; {peers}.
 - PostgreSQL {postgres}: one primary, two standbys, fsync off.
 - "relay" is `benches/relay`: one thread that copies bytes between a client and a server connection of its own. It knows
   nothing and pools nothing, so it is the least that a proxy can cost. HAProxy, in TCP mode, has a server connection for
   each client too, and Pgpool-II a process.
-- PgBouncer and pgweir: transaction pooling, {pool} server connections (of each node), no log of connections. "One
+- PgBouncer and pgweir: transaction pooling, {pool} server connections (of each node; in "pools of 10" the two
+  standbys have as many together as PgBouncer has of its one server), no log of connections. "One
   node" knows the primary alone, which is pooling and nothing else. "Three nodes" classifies every statement, sends
   reads to the standbys, and lets each session read what it has written; the standbys ran {share} of a run of
   reads. Metrics are on, logs at info. Pgpool-II splits, too; all else has only the primary.
 - Every round of a cell runs each target once, in turn, so that a disturbance of the machine meets all of them. Figures
-  are medians over {rounds} rounds, with [least–most].
+  are medians over {rounds} rounds, with [least–most]; a ratio is the median of the rounds' ratios.
 - CPU is the time of all processes of a target, user and system. It is the figure that holds on a machine that is not
   quiet: with everything on the same CPUs, rates and latencies are mostly those of PostgreSQL and pgbench.
 """

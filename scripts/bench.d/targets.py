@@ -1,13 +1,12 @@
 """What clients can be pointed at: PostgreSQL itself, the floor, the peers, and pgweir."""
 
 import os
-import signal
 import subprocess
 
 from client import PASSWORD, verifier
 from cluster import DATABASE, USER
 from needs import SPARE_FILES, file_limit, version
-from plan import BOUNCER, DIRECT, HAPROXY, MANY, ONE, OURS, PAIR, PGPOOL, RELAY, THREE
+from plan import BOUNCER, DIRECT, HALF, HAPROXY, MANY, ONE, OURS, PAIR, PGPOOL, RELAY, THREE
 from processes import Usage, as_postgres, free_port, say, start, wait_until
 
 POOL = 20
@@ -85,11 +84,12 @@ class Site:
             PGPOOL: lambda: self.start_pgpool(stack),
             ONE: lambda: self.start_pgweir(stack, 1, auth=auth),
             THREE: lambda: self.start_pgweir(stack, 3, auth=auth),
+            HALF: lambda: self.start_pgweir(stack, 3, auth=auth, pool=POOL // 2),
         }
         return start_it[name]()
 
-    def run(self, stack, name, command, port, log, stop=signal.SIGTERM, account=None):
-        process = start(stack, command, log, stop, **(as_postgres() if account is None else account))
+    def run(self, stack, name, command, port, log, account=None):
+        process = start(stack, command, log, **(as_postgres() if account is None else account))
         target = Target(name, port, [process], [log])
         wait_until(lambda: self.answers(port), name, process, log)
         return target
@@ -183,17 +183,17 @@ class Site:
         files = ["-f", file, "-F", self.directory / "pcp.conf", "-a", self.directory / "pool_hba.conf"]
         return self.run(stack, PGPOOL, [self.peers["pgpool"], "-n", *files], port, file.with_suffix(".log"))
 
-    def start_pgweir(self, stack, nodes, auth="trust", workers=1, users=()):
+    def start_pgweir(self, stack, nodes, auth="trust", workers=1, users=(), pool=POOL):
         port, http_port = free_port(), free_port()
         listed = ", ".join(f'{{ address = "127.0.0.1:{port}" }}' for port in self.cluster.ports[:nodes])
         file = self.directory / f"pgweir-{port}.toml"
         users_file = self.users_file(users, f"pgweir-{port}.txt").name
-        values = {"port": port, "http_port": http_port, "nodes": listed, "user": USER, "pool": POOL}
+        values = {"port": port, "http_port": http_port, "nodes": listed, "user": USER, "pool": pool}
         values |= {"workers": workers, "users_file": users_file}
         file.write_text(PGWEIR_FILE.format(**values, auth=auth, clients=self.max_clients))
-        # It has nothing to finish when it is stopped.
+        # By SIGTERM: one that counts for scripts/optimize writes its counts when it ends.
         command, log = [self.pgweir, "run", file], file.with_suffix(".log")
-        return self.run(stack, ONE if nodes == 1 else THREE, command, port, log, signal.SIGKILL, {})
+        return self.run(stack, ONE if nodes == 1 else THREE, command, port, log, account={})
 
 
 HAPROXY_FILE = """\
