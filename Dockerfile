@@ -3,6 +3,7 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /pgweir
 COPY . .
+# A plain build: `make release` makes one that costs a tenth less, and takes three times as long.
 RUN cargo build --release --locked --bin pgweir
 
 FROM debian:bookworm-slim

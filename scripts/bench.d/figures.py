@@ -20,12 +20,10 @@ def spread(rounds, name, form):
 
 def beside(rounds, base, name):
     """What is measured beside something else, as a ratio: the median over the rounds, as what disturbs the machine meets
-    the two of one round alike; of the medians where a round of either is missing. None if either was not measured."""
-    if rounds and base and len(rounds) == len(base):
-        pairs = [(figures[name], other[name]) for figures, other in zip(rounds, base)]
-        return statistics.median(a / b for a, b in pairs) if all(a is not None and b for a, b in pairs) else None
-    value, other = middle(rounds, name), middle(base, name)
-    return value / other if value is not None and other else None
+    the two of one round alike. A peer that has failed has the first rounds only. None if either was not measured."""
+    pairs = [(figures[name], other[name]) for figures, other in zip(rounds or (), base or ())]
+    ratios = [value / other for value, other in pairs if value is not None and other]
+    return statistics.median(ratios) if ratios else None
 
 
 def plain(value, form=".2f"):

@@ -31,7 +31,9 @@ def find_postgres():
     given = os.environ.get("PGWEIR_PG_BIN")
     in_path = shutil.which("initdb")
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
-    places = [Path(given)] if given else [*([Path(in_path).parent] if in_path else []), *debian]
+    # As scripts/install-postgresql looks for them.
+    others = [*sorted(Path("/usr").glob("pgsql-*/bin"), reverse=True), Path("/usr/local/pgsql/bin")]
+    places = [Path(given)] if given else [*([Path(in_path).parent] if in_path else []), *debian, *others]
     for place in places:
         if all((place / name).exists() for name in ("initdb", "postgres", "pg_basebackup", "pgbench", "psql")):
             return place

@@ -1,6 +1,6 @@
 """What one run measures: the options, and the cells of transactions.
 
-The default is made for about half an hour, --quick for about four minutes, --full is every combination and takes over an hour.
+The default is made for about forty minutes, --quick for about four, --full is every combination and takes hours.
 """
 
 import argparse
@@ -73,8 +73,8 @@ DEFAULT = [
 ]
 
 FULL = [
-    *(cell for script in (SELECT, SPLIT, TPCB) for cell in cells(script, PROTOCOLS, FEW, EVERY)),
-    *(cell for script in (SELECT, SPLIT, TPCB) for cell in cells(script, PROTOCOLS, [MANY], POOLERS)),
+    *(cell for script in (SELECT, SPLIT, TPCB) for cell in cells(script, PROTOCOLS, FEW, (*EVERY, HALF))),
+    *(cell for script in (SELECT, SPLIT, TPCB) for cell in cells(script, PROTOCOLS, [MANY], (*POOLERS, HALF))),
     *cells(PIPELINE, PIPELINED, FEW, EVERY),
 ]
 
@@ -110,22 +110,28 @@ def arguments(description):
     add = parser.add_argument
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", dest="size", action="store_const", const="quick", help="four minutes; writes no file")
-    size.add_argument("--full", dest="size", action="store_const", const="full", help="every combination; over an hour")
+    size.add_argument("--full", dest="size", action="store_const", const="full", help="every combination; hours")
     add("--seconds", type=positive, help="length of one run of pgbench (default 2)")
     add("--rounds", type=positive, help="measurements of each cell (default 5; 1 with --quick)")
     add("--clients", type=numbers, help="only the cells with these numbers of clients, as in 16,64; writes no file")
     add("--only", choices=PARTS, help="measure one part and print it; writes no file")
-    add("--pgweir", type=Path, help="the program to measure; default: that of make release, or target/release/pgweir")
+    add("--pgweir", type=Path, help="the program to measure; default: of those in target/optimized and target/release the one that was built last")
     add("--relay", type=Path, default=ROOT / "target/relay/release/relay", help="the floor, of benches/relay")
     for peer in ("pgbouncer", "haproxy", "pgpool"):
         add(f"--{peer}", type=Path, help="default: the one in PATH, or the distribution's")
     add("--output", type=Path, help="default: docs/benchmarks.md, or no file with --quick, --clients or --only")
     parser.set_defaults(size="default")
     options = parser.parse_args()
-    options.pgweir = options.pgweir or (OPTIMIZED if OPTIMIZED.exists() else PLAIN)
+    options.pgweir = options.pgweir or built_last()
     if not options.output and options.size != "quick" and not options.clients and not options.only:
         options.output = ROOT / "docs/benchmarks.md"
     return options
+
+
+def built_last():
+    """An old one of the other kind must not be taken for what was just built."""
+    there = [program for program in (OPTIMIZED, PLAIN) if program.exists()]
+    return max(there, key=lambda program: program.stat().st_mtime, default=PLAIN)
 
 
 def positive(text):

@@ -17,7 +17,7 @@ from targets import POOL
 from transactions import SETTLE, TAIL
 
 COMMAND = "make bench"
-BUILDS = {OPTIMIZED: "as `make release` builds it", PLAIN: "as `cargo build --release` builds it"}
+BUILDS = {OPTIMIZED.resolve(): "as `make release` builds it", PLAIN.resolve(): "as `cargo build --release` builds it"}
 
 
 def whole(site, options, plan, measured, shares):
@@ -175,7 +175,8 @@ By default it has the cells that the targets need; `ARGS="--full"` has every com
   reads to the standbys, and lets each session read what it has written; the standbys ran {share} of a run of
   reads. Metrics are on, logs at info. Pgpool-II splits, too; all else has only the primary.
 - Every round of a cell runs each target once, in turn, so that a disturbance of the machine meets all of them. Figures
-  are medians over {rounds} rounds, with [least–most]; a ratio is the median of the rounds' ratios.
+  are medians over {rounds} rounds, with [least–most]; the ratio of two targets of one cell is the median of their
+  rounds' ratios.
 - CPU is the time of all processes of a target, user and system. It is the figure that holds on a machine that is not
   quiet: with everything on the same CPUs, rates and latencies are mostly those of PostgreSQL and pgbench.
 """
@@ -183,7 +184,7 @@ By default it has the cells that the targets need; `ARGS="--full"` has every com
 TARGETS = """\
 ## Targets
 
-What pgweir is to cost, from the medians below; it is "three nodes" that is judged.
+What pgweir is to cost, from the runs below; it is "three nodes" that is judged.
 
 """
 

@@ -84,7 +84,7 @@ class Site:
             PGPOOL: lambda: self.start_pgpool(stack),
             ONE: lambda: self.start_pgweir(stack, 1, auth=auth),
             THREE: lambda: self.start_pgweir(stack, 3, auth=auth),
-            HALF: lambda: self.start_pgweir(stack, 3, auth=auth, pool=POOL // 2),
+            HALF: lambda: self.start_pgweir(stack, 3, auth=auth, name=HALF, pool=POOL // 2),
         }
         return start_it[name]()
 
@@ -183,7 +183,7 @@ class Site:
         files = ["-f", file, "-F", self.directory / "pcp.conf", "-a", self.directory / "pool_hba.conf"]
         return self.run(stack, PGPOOL, [self.peers["pgpool"], "-n", *files], port, file.with_suffix(".log"))
 
-    def start_pgweir(self, stack, nodes, auth="trust", workers=1, users=(), pool=POOL):
+    def start_pgweir(self, stack, nodes, auth="trust", workers=1, users=(), name=None, pool=POOL):
         port, http_port = free_port(), free_port()
         listed = ", ".join(f'{{ address = "127.0.0.1:{port}" }}' for port in self.cluster.ports[:nodes])
         file = self.directory / f"pgweir-{port}.toml"
@@ -193,7 +193,7 @@ class Site:
         file.write_text(PGWEIR_FILE.format(**values, auth=auth, clients=self.max_clients))
         # By SIGTERM: one that counts for scripts/optimize writes its counts when it ends.
         command, log = [self.pgweir, "run", file], file.with_suffix(".log")
-        return self.run(stack, ONE if nodes == 1 else THREE, command, port, log, account={})
+        return self.run(stack, name or (ONE if nodes == 1 else THREE), command, port, log, account={})
 
 
 HAPROXY_FILE = """\
