@@ -12,7 +12,7 @@ use divan::{Bencher, black_box};
 use pgweir::cluster::{Lsn, NodeState, Position, Readable, Sample, Timeline, View};
 use pgweir::link::Link;
 use pgweir::metrics::{Labels, Metrics};
-use pgweir::route::{Decision, Floor, Need, Policy, decide};
+use pgweir::route::{Affinity, Decision, Floor, Need, Policy, decide};
 use pgweir::sql::catalog::Catalog;
 use pgweir::sql::{Call, Class, Classifier, Lexing};
 use pgweir::wire::frame::{MAX_SERVER_BODY, header};
@@ -287,12 +287,13 @@ fn view(now: Instant) -> View {
 fn bench_decide(bencher: Bencher, need: Need, floor: impl Fn(Instant) -> Floor) {
     let now = Instant::now();
     let view = view(now);
-    let mut turn = 0;
+    let mut affinity = Affinity::default();
+    affinity.took(1);
     bencher.bench_local(|| {
-        turn += 1;
         let mut floor = floor(now);
         let policy = black_box(Policy::default());
-        let decision = decide(need, policy, &mut floor, black_box(&view), now, |_| 3, turn);
+        let tie = |equals| black_box(affinity).choose(equals, || 0);
+        let decision = decide(need, policy, &mut floor, black_box(&view), now, |_| 3, tie);
         assert!(
             matches!(decision, Decision::Node { .. }),
             "every node is up"

@@ -279,7 +279,7 @@ impl Built {
             &cluster.view.load(),
             Instant::now(),
             |node| cluster.outstanding(node),
-            0,
+            route::first,
         );
         let (node, role, reason) = match decision {
             Decision::Node { node, role, reason } => (Some(node), Some(role), reason),

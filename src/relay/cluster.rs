@@ -56,7 +56,7 @@ impl Cluster {
         self.nodes[node].counts.outstanding.load(Ordering::Relaxed)
     }
 
-    /// A number that breaks ties between nodes evenly.
+    /// A number that breaks ties between nodes evenly. It is written, and all workers share it: only for who needs one.
     pub fn turn(&self) -> u32 {
         self.rotation.fetch_add(1, Ordering::Relaxed)
     }

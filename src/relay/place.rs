@@ -91,18 +91,15 @@ impl Relay {
     /// the session has to wait for it.
     pub(super) fn obtain(&mut self, unit: Unit, avoid: u64) -> Result<bool, Notice> {
         let now = Instant::now();
-        let policy = self.session.policy(unit.class);
         self.calls.note_time(now);
         if unit.class.reason == Reason::UnknownName {
             self.pools.catalog.missed();
         }
-        let floor = &mut self.session.floor;
         let (node, standby) = unit::choose(
             &self.shared,
             &self.pools.cluster,
             unit.class,
-            policy,
-            floor,
+            &mut self.session,
             avoid,
             now,
         )?;

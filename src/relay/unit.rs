@@ -6,6 +6,7 @@ use super::{Cluster, Shared};
 use crate::config::Route;
 use crate::pool::{Checkout, CheckoutError};
 use crate::route::{self, Decision, Floor, Need, Policy, Role};
+use crate::session::Session;
 use crate::sql::{Access, Class, HintResult, Reason};
 use crate::wire::{ClientFacing, Notice, SqlState};
 
@@ -42,12 +43,12 @@ pub(super) fn choose(
     shared: &Shared,
     cluster: &Cluster,
     class: Class,
-    policy: Policy,
-    floor: &mut Floor,
+    session: &mut Session,
     avoid: u64,
     now: Instant,
 ) -> Result<(usize, bool), Notice> {
     count_hint(shared, class);
+    let policy = session.policy(class);
     let view = cluster.view.load();
     let outstanding = |node: usize| {
         if avoid >> node & 1 == 1 {
@@ -56,9 +57,11 @@ pub(super) fn choose(
             cluster.outstanding(node)
         }
     };
-    let (need, turn) = (need(class), cluster.turn());
+    let (need, affinity) = (need(class), session.affinity);
+    let tie = |equals| affinity.choose(equals, || cluster.turn());
+    let floor = &mut session.floor;
     let decide = |policy: Policy, floor: &mut Floor| {
-        route::decide(need, policy, floor, &view, now, outstanding, turn)
+        route::decide(need, policy, floor, &view, now, outstanding, tie)
     };
     let mut decision = decide(policy, floor);
     if policy.route == Route::Observe
@@ -78,6 +81,9 @@ pub(super) fn choose(
     match decision {
         Decision::Node { node, role, reason } if avoid >> node & 1 == 0 => {
             let standby = role == Role::Standby;
+            if standby {
+                session.affinity.took(node);
+            }
             count(shared, cluster, node, standby, reason_index(class, reason));
             Ok((node, standby))
         }

@@ -1,9 +1,12 @@
 //! One node among several.
 
 /// The candidate with the fewest outstanding requests, of which `u32::MAX` says that it must not be chosen. Each bit of
-/// `candidates` stands for the node of its place. `turn` counts up from call to call, so that candidates with equal load get
-/// equal shares.
-pub fn least_busy(candidates: u64, outstanding: impl Fn(usize) -> u32, turn: u32) -> Option<usize> {
+/// `candidates` stands for the node of its place. Of several, `tie` chooses: it is given theirs.
+pub fn least_busy(
+    candidates: u64,
+    outstanding: impl Fn(usize) -> u32,
+    tie: impl FnOnce(u64) -> usize,
+) -> Option<usize> {
     let (mut least, mut equals) = (u32::MAX, 0u64);
     let mut rest = candidates;
     while rest != 0 {
@@ -17,9 +20,56 @@ pub fn least_busy(candidates: u64, outstanding: impl Fn(usize) -> u32, turn: u32
         }
         rest = others;
     }
-    let before = turn.checked_rem(equals.count_ones())?;
-    let chosen = (0..before).fold(equals, |rest, _| without_lowest(rest));
-    Some(chosen.trailing_zeros() as usize)
+    match without_lowest(equals) {
+        0 if equals == 0 => None,
+        0 => Some(first(equals)),
+        _ => Some(tie(equals)),
+    }
+}
+
+/// One of several places, of which there must be one. `turn` counts up from call to call, so that they get equal shares.
+fn in_turn(places: u64, turn: u32) -> usize {
+    let chosen = (0..turn % places.count_ones()).fold(places, |rest, _| without_lowest(rest));
+    first(chosen)
+}
+
+/// The first of several places.
+pub fn first(places: u64) -> usize {
+    places.trailing_zeros() as usize
+}
+
+/// Reads of a session in a row for which one of several equal standbys is preferred. Then another may have its turn: one
+/// that has come back is to get its share, of sessions that are never in each other's way, too.
+const RUN: u8 = 64;
+
+/// The standby that a session has read from last. It stays there while no other is less busy: the server processes of a
+/// standby that is read all the time are warm, and what a session has seen is not undone by one that lags more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Affinity {
+    node: u8,
+    /// Reads for which it still holds.
+    left: u8,
+}
+
+impl Affinity {
+    /// Chooses among standbys that are equally good, of which there must be one. `turn` counts up from call to call; it is
+    /// asked only if it decides.
+    pub fn choose(self, equals: u64, turn: impl FnOnce() -> u32) -> usize {
+        match self.left > 0 && equals >> self.node & 1 == 1 {
+            true => usize::from(self.node),
+            false => in_turn(equals, turn()),
+        }
+    }
+
+    /// The session reads from this standby.
+    pub fn took(&mut self, node: usize) {
+        self.left = match self.left.checked_sub(1) {
+            Some(left) if usize::from(self.node) == node => left,
+            _ => RUN,
+        };
+        // There are 64 nodes at most.
+        self.node = node as u8;
+    }
 }
 
 fn without_lowest(bits: u64) -> u64 {
@@ -33,8 +83,9 @@ mod tests {
     #[test]
     fn fewest_first_then_in_turn() {
         let check = |load: &[u32], turn, expected| {
+            let tie = |equals| Affinity::default().choose(equals, || turn);
             assert_eq!(
-                least_busy((1 << load.len()) - 1, |node| load[node], turn),
+                least_busy((1 << load.len()) - 1, |node| load[node], tie),
                 expected,
                 "{load:?} turn {turn}"
             );
@@ -45,9 +96,40 @@ mod tests {
         check(&[1, 1], 1, Some(1));
         check(&[1, 1], 2, Some(0));
         check(&[1, 1, 0], u32::MAX, Some(2));
-        let some = |turn| least_busy(0b1010_0100 | 1 << 63, |node| u32::from(node == 5), turn);
+        let some = |turn| {
+            let busy = |node| u32::from(node == 5);
+            least_busy(0b1010_0100 | 1 << 63, busy, |equals| in_turn(equals, turn))
+        };
         assert_eq!([0, 1, 2, 3, 4].map(some), [2, 7, 63, 2, 7].map(Some));
         check(&[u32::MAX, 4], 0, Some(1));
         check(&[u32::MAX, u32::MAX], 0, None);
+    }
+
+    #[test]
+    fn a_session_stays_while_no_other_is_less_busy() {
+        let mut affinity = Affinity::default();
+        let mut turn = 0;
+        let mut read = |load: [u32; 3]| {
+            let tie = |equals| {
+                affinity.choose(equals, || {
+                    turn += 1;
+                    turn
+                })
+            };
+            let node = least_busy(0b111, |node| load[node], tie).expect("all may be read");
+            affinity.took(node);
+            (node, turn)
+        };
+        assert_eq!(read([0, 0, 0]), (1, 1));
+        assert_eq!(read([0, 0, 0]), (1, 1));
+        assert_eq!(read([1, 0, 0]), (1, 1));
+        assert_eq!(read([0, 1, 1]), (0, 1), "less busy");
+        assert_eq!(read([0, 0, 0]), (0, 1), "and it stays there");
+        assert_eq!(read([1, 0, 0]), (1, 2), "one of two that are less busy");
+        for _ in 0..RUN {
+            assert_eq!(read([4, 4, 4]), (1, 2));
+        }
+        assert_eq!(read([4, 4, 4]), (0, 3), "the others have their turn");
+        assert_eq!(read([4, 4, 4]), (0, 3));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Floor, Policy, least_busy};
+use super::{Floor, Policy, first, least_busy};
 use crate::cluster::{NodeView, View};
 use crate::config::{Consistency, Route};
 
@@ -108,8 +108,8 @@ pub enum Decision {
     },
 }
 
-/// Chooses a node. `outstanding` is the load of a node, and `u32::MAX` for one that must not be chosen; `turn` breaks
-/// ties. Allocates nothing.
+/// Chooses a node. `outstanding` is the load of a node, and `u32::MAX` for one that must not be chosen; `tie`
+/// chooses among standbys of equal load, given as the bits of their places. Allocates nothing.
 ///
 /// [`Route::Observe`] decides as `Split` does: where that goes is for the caller to count, and not to do.
 pub fn decide(
@@ -119,7 +119,7 @@ pub fn decide(
     view: &View,
     now: Instant,
     outstanding: impl Fn(usize) -> u32,
-    turn: u32,
+    tie: impl FnOnce(u64) -> usize,
 ) -> Decision {
     let by_route = match need {
         Need::Primary => RouteReason::Class,
@@ -127,7 +127,7 @@ pub fn decide(
     };
     match (policy.route, need) {
         (Route::Primary, _) => primary(view, now, &outstanding, by_route),
-        (Route::Standby, need) => match shown(policy, floor, view, now, &outstanding, turn) {
+        (Route::Standby, need) => match shown(policy, floor, view, now, &outstanding, tie) {
             Some(node) => on_standby(
                 node,
                 match need {
@@ -142,14 +142,14 @@ pub fn decide(
         (_, Need::Primary) => primary(view, now, &outstanding, RouteReason::Class),
         (_, Need::Any) => match primary(view, now, &outstanding, RouteReason::NoPlace) {
             Decision::Nowhere { reason } => {
-                match standby(view, now, &outstanding, turn, |node| node.eligible) {
+                match standby(view, now, &outstanding, tie, |node| node.eligible) {
                     Some(node) => on_standby(node, reason),
                     None => Decision::Nowhere { reason },
                 }
             }
             decision => decision,
         },
-        (_, Need::Standby) => match shown(policy, floor, view, now, &outstanding, turn) {
+        (_, Need::Standby) => match shown(policy, floor, view, now, &outstanding, tie) {
             Some(node) => on_standby(node, RouteReason::Standby),
             None => primary(view, now, &outstanding, why_not(policy, view, now)),
         },
@@ -171,7 +171,7 @@ fn shown(
     view: &View,
     now: Instant,
     outstanding: &impl Fn(usize) -> u32,
-    turn: u32,
+    tie: impl FnOnce(u64) -> usize,
 ) -> Option<usize> {
     let any = policy.consistency == Consistency::Eventual;
     let resolved = any || floor.resolve(view);
@@ -180,23 +180,23 @@ fn shown(
         && all.fresh_until.is_some_and(|until| now <= until)
         && (any || floor.satisfied_at(all.position))
     {
-        return least_busy(all.places, outstanding, turn);
+        return least_busy(all.places, outstanding, tie);
     }
-    standby(view, now, outstanding, turn, |node| {
+    standby(view, now, outstanding, tie, |node| {
         policy.admits(node) && resolved && (any || floor.satisfied_by(node))
     })
 }
 
 /// A standby that may be read, whatever anybody has written.
 pub fn any_standby(view: &View, now: Instant) -> Option<usize> {
-    standby(view, now, &|_| 0, 0, |node| node.eligible)
+    standby(view, now, &|_| 0, first, |node| node.eligible)
 }
 
 fn standby(
     view: &View,
     now: Instant,
     outstanding: &impl Fn(usize) -> u32,
-    turn: u32,
+    tie: impl FnOnce(u64) -> usize,
     serves: impl Fn(&NodeView) -> bool,
 ) -> Option<usize> {
     let mut candidates = 0;
@@ -205,7 +205,7 @@ fn standby(
             candidates |= 1 << place;
         }
     }
-    least_busy(candidates, outstanding, turn)
+    least_busy(candidates, outstanding, tie)
 }
 
 fn primary(

@@ -10,7 +10,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
-pub use balance::least_busy;
+pub use balance::{Affinity, first, least_busy};
 pub use consistency::Floor;
 pub use decide::{Decision, Need, Role, RouteReason, any_standby, decide};
 pub use policy::{Ground, Policy};

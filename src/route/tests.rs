@@ -180,7 +180,7 @@ fn check_decision(
         session.wrote(now + Duration::from_millis(at));
     }
     let outstanding = |node: usize| nodes[node].2;
-    let decision = decide(need, policy, &mut session, &view, now, outstanding, 0);
+    let decision = decide(need, policy, &mut session, &view, now, outstanding, first);
     let got = match decision {
         Decision::Node { node, role, reason } => {
             let standby = view.nodes[node].state == NodeState::Standby;
@@ -412,7 +412,7 @@ fn nodes_that_have_not_answered_lately_get_nothing() {
         let then = now + Duration::from_millis(later);
         assert_eq!(any_standby(&view, then), expected, "{later} ms later");
         let (policy, mut floor) = (Policy::default(), Floor::default());
-        let decision = decide(Need::Primary, policy, &mut floor, &view, then, |_| 0, 0);
+        let decision = decide(Need::Primary, policy, &mut floor, &view, then, |_| 0, first);
         assert_eq!(
             matches!(decision, Decision::Node { .. }),
             expected.is_some(),
@@ -460,6 +460,7 @@ proptest! {
         eventual in any::<bool>(),
         max_lag in proptest::option::weighted(0.1, 0u64..20),
         now in 0u64..6000,
+        last in 0usize..9,
         turn in any::<u32>(),
     ) {
         let start = Instant::now();
@@ -484,9 +485,13 @@ proptest! {
             max_lag: max_lag.map(Duration::from_millis),
             ..Policy::default()
         };
+        let mut affinity = Affinity::default();
+        if last < 8 {
+            affinity.took(last);
+        }
         let decided = |view: &View| {
             let mut floor = floor;
-            decide(Need::Standby, policy, &mut floor, view, then(now), |place| loads[place], turn)
+            decide(Need::Standby, policy, &mut floor, view, then(now), |place| loads[place], |equals| affinity.choose(equals, || turn))
         };
         let each = decided(&view);
         view.readable = Readable::of(&view.nodes, view.silence_after);

@@ -43,7 +43,7 @@ pub use steer::{check_startup, own_settings};
 pub use transaction::TransactionDefaults;
 
 use crate::link::{Link, Owed, Owing, Params, Statement};
-use crate::route::Floor;
+use crate::route::{Affinity, Floor};
 use crate::sql::{Class, Lexing, PinReason, Pins};
 use crate::wire::{Status, frame, frontend};
 use listen::{Hearing, Sharing};
@@ -60,6 +60,8 @@ pub struct Session {
     params: Arc<Params>,
     /// The newest position that reads must reflect.
     pub floor: Floor,
+    /// The standby that it stays with.
+    pub affinity: Affinity,
     /// Why the session must keep its server connection.
     pinned: Pinned,
     /// What currval and lastval may tell it.
@@ -283,6 +285,7 @@ impl Session {
             idle_limit: params.idle_limit(),
             params,
             floor: Floor::default(),
+            affinity: Affinity::default(),
             pinned: Pinned::default(),
             sequences: Sequences::default(),
             sharing: Sharing::default(),

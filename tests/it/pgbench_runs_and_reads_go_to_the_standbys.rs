@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pgweir::testbed::Cluster;
+use pgweir::testbed::{Cluster, RawClient};
 
-use crate::support::{Rig, logged, logged_errors, program, run};
+use crate::support::{Rig, execute, logged, logged_errors, program, run, value};
 
 /// Of the reads, so many in a hundred must have run on the standbys.
 const SHARE: usize = 95;
@@ -57,6 +57,31 @@ fn pgbench_runs_and_reads_go_to_the_standbys() {
         );
     }
     assert_eq!(rig.metric("pgweir_standby_refusals_total", &[]), 0.0);
+}
+
+/// A session that nobody is in the way of reads from one standby, and leaves it as soon as the other is less busy.
+#[test]
+fn a_session_stays_on_its_standby_while_no_other_is_less_busy() {
+    let rig = Rig::start(2, |_| ());
+    rig.learn("postgres");
+    // Which says where it runs, and would be the primary's otherwise.
+    let port =
+        |client: &mut RawClient| value(client, "-- pgweir: standby\nSELECT inet_server_port()");
+    let mut client = rig.client("postgres");
+    let its_own = port(&mut client);
+    for _ in 0..40 {
+        assert_eq!(port(&mut client), its_own);
+    }
+    let mut holder = rig.client("postgres");
+    rig.wait("it has its turn on the same standby", || {
+        port(&mut holder) == its_own
+    });
+    execute(&mut holder, "BEGIN READ ONLY");
+    execute(&mut holder, "SELECT 1");
+    let other = port(&mut client);
+    assert_ne!(other, its_own);
+    execute(&mut holder, "COMMIT");
+    assert_eq!(port(&mut client), other, "and it stays there");
 }
 
 /// pgbench sends what stands in a pipeline without waiting, with a Sync at its end.
