@@ -27,7 +27,7 @@ pub enum UserSecret {
     /// The password; empty means that none fits.
     Plain(Arc<str>),
     /// A verifier as PostgreSQL stores it.
-    Scram(Verifier),
+    Scram(Arc<Verifier>),
 }
 
 /// A SCRAM verifier: proves a password without being one.
@@ -56,7 +56,7 @@ const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("4096 is not zero");
 struct User {
     secret: UserSecret,
     /// Made from the password at the first login: PBKDF2 takes half a millisecond.
-    verifier: OnceLock<Verifier>,
+    verifier: OnceLock<Arc<Verifier>>,
     credentials: Arc<Credentials>,
 }
 
@@ -142,36 +142,39 @@ impl Authenticator {
 
     /// The verifier for a login. Users who do not exist, or have no password, get one that no password fits, so that
     /// an attacker cannot tell them from the others; the salt is the same at every try.
-    pub async fn verifier(&self, name: &str) -> Verifier {
-        let salt = hmac_sha256(&self.seed, name.as_bytes())[..16].to_vec();
+    pub async fn verifier(&self, name: &str) -> Arc<Verifier> {
         let Some(user) = self.users.get(name).cloned() else {
-            return self.nobody(name, salt);
+            return self.nobody(name);
         };
         match &user.secret {
             UserSecret::Scram(verifier) => verifier.clone(),
-            UserSecret::Plain(password) if password.is_empty() => self.nobody(name, salt),
+            UserSecret::Plain(password) if password.is_empty() => self.nobody(name),
             UserSecret::Plain(password) => {
                 if let Some(verifier) = user.verifier.get() {
                     return verifier.clone();
                 }
-                let password = password.clone();
+                let (password, salt) = (password.clone(), self.salt(name));
                 let derive = tokio::task::spawn_blocking(move || derive(&password, salt));
                 match derive.await {
-                    Ok(verifier) => user.verifier.get_or_init(|| verifier).clone(),
-                    Err(_) => self.nobody(name, vec![0; 16]),
+                    Ok(verifier) => user.verifier.get_or_init(|| Arc::new(verifier)).clone(),
+                    Err(_) => self.nobody(name),
                 }
             }
         }
     }
 
-    fn nobody(&self, name: &str, salt: Vec<u8>) -> Verifier {
+    fn salt(&self, name: &str) -> Vec<u8> {
+        hmac_sha256(&self.seed, name.as_bytes())[..16].to_vec()
+    }
+
+    fn nobody(&self, name: &str) -> Arc<Verifier> {
         let key = |purpose: &str| hmac_sha256(&self.seed, format!("{purpose}\0{name}").as_bytes());
-        Verifier {
+        Arc::new(Verifier {
             iterations: ITERATIONS,
-            salt,
+            salt: self.salt(name),
             stored_key: key("stored"),
             server_key: key("server"),
-        }
+        })
     }
 }
 
@@ -186,13 +189,13 @@ fn derive(password: &str, salt: Vec<u8>) -> Verifier {
 }
 
 /// The SCRAM exchange for one login, driven by pgwire.
-pub(super) fn mechanism(verifier: &Verifier) -> ScramAuth {
-    ScramAuth::new(Arc::new(OneVerifier(verifier.clone())))
+pub(super) fn mechanism(verifier: Arc<Verifier>) -> ScramAuth {
+    ScramAuth::new(Arc::new(OneVerifier(verifier)))
 }
 
 /// pgwire asks a source for the secret of whoever logs in; this one knows for one login.
 #[derive(Debug)]
-struct OneVerifier(Verifier);
+struct OneVerifier(Arc<Verifier>);
 
 #[async_trait]
 impl AuthSource for OneVerifier {
@@ -208,9 +211,9 @@ impl AuthSource for OneVerifier {
             salt,
             stored_key,
             server_key,
-        } = self.0.clone();
+        } = &*self.0;
         let secret = ScramSecret::Verifier {
-            salt,
+            salt: salt.clone(),
             iterations: iterations.get() as usize,
             stored_key: stored_key.to_vec(),
             server_key: server_key.to_vec(),

@@ -7,5 +7,5 @@ mod handshake;
 mod listener;
 
 pub use auth::{Authenticator, Method, UserSecret, Verifier};
-pub use handshake::{ClientError, First, Login, first_packet, log_in};
+pub use handshake::{Arriving, ClientError, First, first_packet, log_in};
 pub use listener::{Listener, Peer};

@@ -13,7 +13,7 @@ use super::build::Built;
 use super::console::{self, ConsoleSession};
 use super::databases::{Place, Settings};
 use super::peers;
-use crate::client::{ClientError, First, Listener, Peer, first_packet, log_in};
+use crate::client::{Arriving, ClientError, First, Listener, Peer, first_packet, log_in};
 use crate::config::Route;
 use crate::console::is_console;
 use crate::link::{Params, Value};
@@ -132,14 +132,21 @@ struct SessionGuard(watch::Sender<usize>);
 
 impl SessionGuard {
     fn new(sessions: &watch::Sender<usize>) -> SessionGuard {
-        sessions.send_modify(|count| *count += 1);
+        // Nobody waits for there to be more.
+        sessions.send_if_modified(|count| {
+            *count += 1;
+            false
+        });
         SessionGuard(sessions.clone())
     }
 }
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.0.send_if_modified(|count| {
+            *count -= 1;
+            *count == 0
+        });
     }
 }
 
@@ -171,7 +178,7 @@ impl From<Unwelcome> for Refusal {
 }
 
 async fn serve(
-    mut stream: Stream,
+    stream: Stream,
     peer: Peer,
     route: Route,
     built: Arc<Built>,
@@ -180,7 +187,8 @@ async fn serve(
     let limit = settings.config.timeouts.login;
     // What the client has not been told yet of what it has been asked for or promised.
     let mut said = Vec::new();
-    let greeting = greet(&mut stream, &mut said, route, &built, &settings);
+    let mut client = Arriving::new(stream);
+    let greeting = greet(&mut client, &mut said, route, &built, &settings);
     let result = match timeout(limit, greeting).await {
         Ok(result) => result,
         Err(_) => {
@@ -191,7 +199,7 @@ async fn serve(
         }
     };
     let refusal = match result {
-        Ok(Greeted::Admitted(admitted)) => return Some(admitted.begin(stream, peer, &built)),
+        Ok(Greeted::Admitted(admitted)) => return Some(admitted.begin(client, peer, &built)),
         Ok(Greeted::Nothing) => return None,
         Ok(Greeted::Cancel { process, key }) => {
             // The connection closes when it is done: that is how its client knows.
@@ -211,9 +219,9 @@ async fn serve(
         }
     };
     built.shared.metrics.client_logins_failed.named(label).inc();
-    stream.forget_arrived();
+    client.forget_arrived();
     // Whether the client still reads is its own affair.
-    let _ = timeout(Duration::from_secs(1), stream.write_all(&message)).await;
+    let _ = timeout(Duration::from_secs(1), client.write_all(&message)).await;
     None
 }
 
@@ -255,25 +263,28 @@ enum AdmittedTo {
 }
 
 impl Admitted {
-    fn begin(self, stream: Stream, peer: Peer, built: &Arc<Built>) -> (Serving, Permits) {
+    fn begin(self, client: Arriving, peer: Peer, built: &Arc<Built>) -> (Serving, Permits) {
         let shared = built.shared.clone();
+        let client = client.into_parts();
+        let ahead = client.1.len() as u64;
+        shared.metrics.client_received_bytes.inc_by(ahead);
         let serving = match self.to {
             AdmittedTo::Session {
                 pools,
                 session,
                 home,
-            } => Serving::Session(Relay::new(shared, pools, self.slot, stream, *session, home)),
+            } => Serving::Session(Relay::new(shared, pools, self.slot, client, *session, home)),
             AdmittedTo::Replication {
                 server,
                 cluster,
                 node,
             } => {
                 let replication =
-                    Replication::new(shared, self.slot, stream, server, cluster, node);
+                    Replication::new(shared, self.slot, client, server, cluster, node);
                 Serving::Other(Box::pin(replication.run()))
             }
             AdmittedTo::Console { user } => {
-                let console = ConsoleSession::new(stream, self.slot, user, peer, built.clone());
+                let console = ConsoleSession::new(client, self.slot, user, peer, built.clone());
                 Serving::Other(Box::pin(console.run()))
             }
         };
@@ -282,13 +293,13 @@ impl Admitted {
 }
 
 async fn greet(
-    stream: &mut Stream,
+    client: &mut Arriving,
     said: &mut Vec<u8>,
     route: Route,
     built: &Built,
     settings: &Settings,
 ) -> Result<Greeted, Refusal> {
-    let startup = match first_packet(stream).await.map_err(failed)? {
+    let startup = match first_packet(client).await.map_err(failed)? {
         First::Nothing => return Ok(Greeted::Nothing),
         First::Cancel { process, key } => return Ok(Greeted::Cancel { process, key }),
         First::Startup(startup) => startup,
@@ -302,18 +313,14 @@ async fn greet(
         Refusal::Notice("refused", notice)
     })?;
     if to_console {
-        return Box::pin(administer(stream, said, built, settings, startup, place)).await;
+        return Box::pin(administer(client, said, built, settings, startup, place)).await;
     }
     let replication = replication(&startup);
     let params = startup_params(&startup).map_err(|notice| Refusal::Notice("protocol", notice))?;
     let authenticator = &settings.authenticator;
-    let login = log_in(stream, &startup, authenticator, said)
+    let credentials = log_in(client, &startup, authenticator, said)
         .await
         .map_err(failed)?;
-    let credentials = authenticator.credentials(&startup.user);
-    if let Some(keys) = login.keys {
-        credentials.reveal(keys);
-    }
     let places = built
         .databases
         .admit(&startup.database, &startup.user)
@@ -327,7 +334,7 @@ async fn greet(
     if let Some(value) = replication {
         let replicated = replicate(built, &startup, value, &credentials, permits, said);
         let replicated = Box::pin(replicated).await?;
-        send_welcome(stream, said).await?;
+        send_welcome(client, said).await?;
         return Ok(Greeted::Admitted(replicated));
     }
     let Some(pools) = built.databases.pools(&startup.database, &startup.user) else {
@@ -362,7 +369,7 @@ async fn greet(
     let slot = enter(built, &startup, process)?;
     let told = welcome.told(session.is_on_standbys());
     put_welcome(&told, &slot, said);
-    send_welcome(stream, said).await?;
+    send_welcome(client, said).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
         permits,
@@ -376,21 +383,21 @@ async fn greet(
 
 /// The console: whatever settings its client asks for, they are of no server.
 async fn administer(
-    stream: &mut Stream,
+    client: &mut Arriving,
     said: &mut Vec<u8>,
     built: &Built,
     settings: &Settings,
     startup: Startup,
     place: Place,
 ) -> Result<Greeted, Refusal> {
-    log_in(stream, &startup, &settings.authenticator, said)
+    log_in(client, &startup, &settings.authenticator, said)
         .await
         .map_err(failed)?;
     let admitted = console::admit(&settings.config.admin, &startup.user);
     admitted.map_err(|notice| Refusal::Notice("refused", notice))?;
     let slot = enter(built, &startup, None)?;
     put_welcome(&console::welcome(), &slot, said);
-    send_welcome(stream, said).await?;
+    send_welcome(client, said).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
         permits: (place, Default::default()),
@@ -430,8 +437,8 @@ fn put_welcome(settings: &[u8], slot: &Seat, out: &mut Vec<u8>) {
 }
 
 /// All that the client has not been told of its login goes at once, and is not said again if that takes too long.
-async fn send_welcome(stream: &mut Stream, said: &mut Vec<u8>) -> Result<(), Refusal> {
-    stream
+async fn send_welcome(client: &mut Arriving, said: &mut Vec<u8>) -> Result<(), Refusal> {
+    client
         .write_all(&std::mem::take(said))
         .await
         .map_err(|_| Refusal::Silent("gone"))

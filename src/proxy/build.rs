@@ -435,12 +435,12 @@ fn method(auth: &config::Auth) -> Method {
 fn users(auth: &config::Auth) -> Option<Vec<(String, UserSecret)>> {
     let secret = |secret: &config::UserSecret| match secret {
         config::UserSecret::Plain(password) => UserSecret::Plain(password.expose().into()),
-        config::UserSecret::Scram(verifier) => UserSecret::Scram(Verifier {
+        config::UserSecret::Scram(verifier) => UserSecret::Scram(Arc::new(Verifier {
             iterations: verifier.iterations,
             salt: verifier.salt.clone(),
             stored_key: verifier.stored_key,
             server_key: verifier.server_key,
-        }),
+        })),
     };
     auth.users.as_ref().map(|users| {
         users

@@ -48,6 +48,8 @@ const MAX_OUTPUT: usize = 64 * 1024;
 /// A client of the console that has logged in.
 pub(super) struct ConsoleSession {
     stream: Stream,
+    /// What the client has sent and has not been dealt with.
+    input: BytesMut,
     slot: Seat,
     user: String,
     peer: Peer,
@@ -72,7 +74,7 @@ impl Drop for Connected<'_> {
 
 impl ConsoleSession {
     pub(super) fn new(
-        stream: Stream,
+        (stream, input): (Stream, BytesMut),
         slot: Seat,
         user: String,
         peer: Peer,
@@ -80,6 +82,7 @@ impl ConsoleSession {
     ) -> ConsoleSession {
         ConsoleSession {
             stream,
+            input,
             slot,
             user,
             peer,
@@ -93,7 +96,8 @@ impl ConsoleSession {
         built.admins.connected.fetch_add(1, Ordering::Relaxed);
         let _connected = Connected(&built.admins.connected);
         tracing::info!(user = %self.user, peer = %self.peer, "console opened");
-        let (mut console, mut input, mut out) = (Console::default(), BytesMut::new(), Vec::new());
+        let mut input = std::mem::take(&mut self.input);
+        let (mut console, mut out) = (Console::default(), Vec::new());
         loop {
             match console.turn(&input, &*built, &mut out) {
                 Turn::Done(len) => input.advance(len),

@@ -79,6 +79,8 @@ impl Settings {
 /// The databases that clients may ask for, and the pools made for them so far.
 pub(super) struct Databases {
     settings: ArcSwap<Settings>,
+    /// How many clients there are.
+    all: Arc<AtomicUsize>,
     counts: Mutex<ByName<Counted<String>, Arc<AtomicUsize>>>,
     catalogs: Catalogs,
     pools: Mutex<Pools>,
@@ -107,7 +109,6 @@ struct Made {
 /// Whose clients are counted.
 #[derive(PartialEq, Eq, Hash)]
 enum Counted<Name> {
-    All,
     Database(Name),
     User(Name),
 }
@@ -115,7 +116,6 @@ enum Counted<Name> {
 impl Equivalent<Counted<String>> for Counted<&str> {
     fn equivalent(&self, key: &Counted<String>) -> bool {
         match (self, key) {
-            (Counted::All, Counted::All) => true,
             (Counted::Database(name), Counted::Database(key)) => name == key,
             (Counted::User(name), Counted::User(key)) => name == key,
             _ => false,
@@ -126,7 +126,6 @@ impl Equivalent<Counted<String>> for Counted<&str> {
 impl Counted<&str> {
     fn to_key(&self) -> Counted<String> {
         match *self {
-            Counted::All => Counted::All,
             Counted::Database(name) => Counted::Database(name.to_owned()),
             Counted::User(name) => Counted::User(name.to_owned()),
         }
@@ -162,10 +161,26 @@ impl Drop for Place {
     }
 }
 
+/// Takes a place among those who are counted, where there may be so many; `name` is what the bound is called.
+fn take(
+    count: Arc<AtomicUsize>,
+    most: Option<usize>,
+    name: &'static str,
+) -> Result<Place, &'static str> {
+    let taken = count.fetch_add(1, Ordering::Relaxed);
+    // Given back if it is one too many.
+    let place = Place(Some(count));
+    match most.is_some_and(|most| taken >= most) {
+        true => Err(name),
+        false => Ok(place),
+    }
+}
+
 impl Databases {
     pub(super) fn new(settings: Settings, catalogs: Catalogs, epoch: Instant) -> Databases {
         Databases {
             settings: ArcSwap::from_pointee(settings),
+            all: Arc::default(),
             counts: Mutex::default(),
             catalogs,
             pools: Mutex::default(),
@@ -291,7 +306,7 @@ impl Databases {
     pub(super) fn admit_any(&self, to_console: bool) -> Result<Place, &'static str> {
         let most = self.settings.load().config.limits.max_clients;
         let more = if to_console { CONSOLE_PLACES } else { 0 };
-        self.take(Some(most + more), Counted::All, "max_clients")
+        take(self.all.clone(), Some(most + more), "max_clients")
     }
 
     /// A client's places among those of its database and its user, where they are bounded.
@@ -303,39 +318,23 @@ impl Databases {
         let of_database = settings.database(database);
         let of_database = of_database.and_then(|known| known.max_clients);
         let of_user = settings.users.get(user).and_then(|user| user.max_clients);
+        // Counted also where there is no bound: a reload may bring one.
+        let [database, user] = self.counts_of([Counted::Database(database), Counted::User(user)]);
         Ok([
-            self.take(
-                of_database,
-                Counted::Database(database),
-                "max_db_client_connections",
-            )?,
-            self.take(of_user, Counted::User(user), "max_user_client_connections")?,
+            take(database, of_database, "max_db_client_connections")?,
+            take(user, of_user, "max_user_client_connections")?,
         ])
     }
 
-    fn take(
-        &self,
-        most: Option<usize>,
-        counted: Counted<&str>,
-        name: &'static str,
-    ) -> Result<Place, &'static str> {
+    fn counts_of(&self, counted: [Counted<&str>; 2]) -> [Arc<AtomicUsize>; 2] {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.len() >= MANY_COUNTS {
             counts.retain(|_, count| Arc::strong_count(count) > 1);
         }
-        // Counted also where there is no bound: a reload may bring one.
-        let count = match counts.get(&counted) {
+        counted.map(|counted| match counts.get(&counted) {
             Some(count) => count.clone(),
             None => counts.entry(counted.to_key()).or_default().clone(),
-        };
-        drop(counts);
-        // Given back if it is one too many.
-        let taken = count.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Some(count));
-        if most.is_some_and(|most| taken >= most) {
-            return Err(name);
-        }
-        Ok(place)
+        })
     }
 
     /// The bounds on sessions of every database and user.

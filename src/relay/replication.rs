@@ -39,7 +39,7 @@ impl Replication {
     pub fn new(
         shared: Arc<Shared>,
         slot: Seat,
-        client: Stream,
+        (client, to_server): (Stream, BytesMut),
         server: Box<Server>,
         cluster: Arc<Cluster>,
         node: usize,
@@ -52,7 +52,7 @@ impl Replication {
             cluster,
             node,
             to_client: BytesMut::new(),
-            to_server: BytesMut::new(),
+            to_server,
             cancelling: None,
         }
     }

@@ -166,17 +166,21 @@ impl Drop for Present {
 }
 
 impl Relay {
-    /// A session that has logged in. `home` is its connection on the primary, in session pooling.
+    /// A session that has logged in. `client` is its socket and what it has sent already; `home` is its connection on the
+    /// primary, in session pooling.
     pub fn new(
         shared: Arc<Shared>,
         pools: Arc<PoolSet>,
         slot: Seat,
-        client: Stream,
+        (client, input): (Stream, BytesMut),
         session: Session,
         home: Option<(Pooled, usize)>,
     ) -> Relay {
         let idle_limit = session.idle_limit();
         slot.bound_by(pools.timeouts.with_idle_limit(idle_limit));
+        if !input.is_empty() {
+            pools.cluster.traffic.note();
+        }
         Relay {
             shared,
             pools: Present::new(&pools),
@@ -189,7 +193,7 @@ impl Relay {
                 standby: false,
             }),
             home: None,
-            input: BytesMut::new(),
+            input,
             output: BytesMut::new(),
             waiting: None,
             waited: None,
@@ -201,6 +205,7 @@ impl Relay {
             detour: Detour::default(),
             flags: Flags {
                 idle_limit,
+                recheck: true,
                 ..Flags::default()
             },
         }

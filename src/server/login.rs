@@ -69,6 +69,11 @@ impl Credentials {
         }
     }
 
+    /// Whether nothing is known yet that a login could reveal.
+    pub fn wants_keys(&self) -> bool {
+        self.secret().is_none()
+    }
+
     fn secret(&self) -> Option<Secret> {
         self.secret
             .lock()

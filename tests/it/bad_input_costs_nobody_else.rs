@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use pgweir::config::{AuthMethod, Secret, UserSecret, Users};
-use pgweir::testbed::{Cluster, Mode, RawClient, request};
+use pgweir::testbed::{Address, Cluster, Mode, ProtocolVersion, RawClient, request};
 
-use crate::support::{Rig, program, sqlstate, value};
+use crate::support::{Rig, program, script, sqlstate, value};
 
 /// The SQLSTATE that a login fails with.
 fn refused(rig: &Rig, user: &str, database: &str) -> String {
@@ -96,10 +96,7 @@ fn first_packets_that_nobody_sends() {
     let rig = Rig::start(0, |_| ());
     let mut witness = rig.client("postgres");
     let oversized = [&20_000u32.to_be_bytes()[..], &[0; 100]].concat();
-    let half = request::startup(
-        pgweir::testbed::ProtocolVersion::V3_0,
-        &[("user", "postgres")],
-    );
+    let half = request::startup(ProtocolVersion::V3_0, &[("user", "postgres")]);
     for (what, bytes, answered) in [
         ("garbage", &b"GET / HTTP/1.1\r\n\r\n"[..], true),
         ("a length of 0", &[0, 0, 0, 0, 0, 0, 0, 0], true),
@@ -128,6 +125,65 @@ fn first_packets_that_nobody_sends() {
         );
         assert_eq!(value(&mut witness, "SELECT 1"), "1", "after {what}");
     }
+}
+
+/// What a client sends ahead of its turn is looked at when that has come, as by the server, and in pieces of any size.
+#[test]
+fn what_comes_ahead_of_its_turn() {
+    let rig = Rig::start(0, |config| {
+        config.admin.users = vec!["postgres".to_owned()];
+    });
+    let server = Address::from(rig.cluster.primary().address());
+    let login = |database: &str, more: &[(&str, &str)]| {
+        let user = [("user", "postgres"), ("database", database)];
+        request::startup(ProtocolVersion::V3_0, &[&user, more].concat())
+    };
+    // What follows the login.
+    let told = |address: &Address, pieces: &[&[u8]]| {
+        let mut client = RawClient::open(address).expect("connect");
+        for piece in pieces {
+            client.send(piece).expect("send");
+        }
+        client.finish_login().expect("in");
+        script(&client.recv_until_closed().expect("answers, then the end"))
+    };
+    let check = |bytes: &[u8], expected: &str, both: bool| {
+        let bytewise: Vec<&[u8]> = bytes.chunks(1).collect();
+        for pieces in [&[bytes][..], &bytewise] {
+            assert_eq!(told(&rig.raw_address(), pieces), expected);
+            if both {
+                assert_eq!(told(&server, pieces), expected, "by the server");
+            }
+        }
+    };
+    let asks = [request::query("SELECT 7"), request::terminate()].concat();
+    let plain = login("postgres", &[]);
+    check(
+        &[plain.clone(), asks.clone()].concat(),
+        "T D:7 C:SELECT 1 Z:I",
+        true,
+    );
+    let walsender = login("postgres", &[("replication", "database")]);
+    check(&[walsender, asks].concat(), "T D:7 C:SELECT 1 Z:I", true);
+    let shows = [request::query("SHOW VERSION"), request::terminate()].concat();
+    let version = concat!("T D:pgweir ", env!("CARGO_PKG_VERSION"), " C:SHOW Z:I");
+    check(&[login("pgweir", &[]), shows].concat(), version, false);
+    // But nothing ahead of the answer about encryption, whoever put it there.
+    let refused = |address: &Address, request: &[u8], error: &str| {
+        let mut client = RawClient::open(address).expect("connect");
+        client.send(&[request, &plain].concat()).expect("send");
+        assert_eq!(client.recv_byte().expect("an answer"), b'N');
+        let messages = client.recv_until_closed().expect("an error, then the end");
+        let told = messages.first().expect("an error").error().expect("fields");
+        let said = (told.severity(), told.code(), told.message());
+        assert_eq!(said, ("FATAL", "08P01", error));
+    };
+    let early = "received unencrypted data after SSL request";
+    refused(&rig.raw_address(), &request::ssl_request(), early);
+    refused(&server, &request::ssl_request(), early);
+    // A server that was built with GSSAPI does not say no to this.
+    let early = "received unencrypted data after GSSAPI encryption request";
+    refused(&rig.raw_address(), &request::gssenc_request(), early);
 }
 
 #[test]
