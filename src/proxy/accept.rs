@@ -368,7 +368,7 @@ async fn greet(
     let process = home.as_ref().map(|(server, _)| server.process);
     let slot = enter(built, &startup, process)?;
     let told = welcome.told(session.is_on_standbys());
-    put_welcome(&told, &slot, said);
+    put_welcome(told, &slot, said);
     send_welcome(client, said).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
@@ -429,8 +429,12 @@ fn enter(built: &Built, startup: &Startup, process: Option<i32>) -> Result<Seat,
         })
 }
 
+/// Bytes of BackendKeyData and ReadyForQuery, at most.
+const END: usize = 64;
+
 /// The end of a login.
 fn put_welcome(settings: &[u8], slot: &Seat, out: &mut Vec<u8>) {
+    out.reserve(settings.len() + END);
     out.extend_from_slice(settings);
     reply::backend_key_data(slot.process, &slot.key, out);
     reply::ready_idle(out);
