@@ -10,7 +10,7 @@ SCALE = 5  # pgbench's: 500,000 rows, small enough to stay in memory
 USER = "postgres"
 DATABASE = "bench"
 CONNECTIONS = 1200  # for the targets that take one for each client, and for a thousand pools
-SENDERS = 40  # one for each standby of those who want many
+ADDRESSES = 16  # of each server, on loopback, for those who want many nodes
 
 
 class Cluster:
@@ -24,7 +24,9 @@ class Cluster:
         self.command("psql", *self.at(0), "-d", "postgres", "-qc", f"CREATE DATABASE {DATABASE}")
         self.command("pgbench", *self.at(0), "-i", "-q", "-s", SCALE, DATABASE)
         self.sql(0, "VACUUM ANALYZE")
-        self.add_standbys(stack, 2)
+        for node in (1, 2):
+            self.command("pg_basebackup", *self.at(0), "-D", directory / f"node{node}", "-R", "-N", "-c", "fast")
+            self.start_node(node)
 
     def command(self, name, *words):
         return call([self.bin / name, *words], self.directory, **self.account)
@@ -35,34 +37,30 @@ class Cluster:
     def sql(self, node, text):
         return self.command("psql", *self.at(node), "-d", DATABASE, "-XAtqc", text).strip()
 
-    def add_standbys(self, stack, count):
-        """For as long as the stack lives."""
-        first = len(self.ports)
-        stack.callback(self.ports.__delitem__, slice(first, None))
-        for node in range(first, first + count):
-            copy = self.directory / f"node{node}"
-            self.command("pg_basebackup", *self.at(0), "-D", copy, "-R", "-N", "-c", "fast")
-            self.start_node(node, stack)
+    def nodes(self, count):
+        """Addresses of the primary, and of the standbys by turns: to a proxy each address is a node of its own."""
+        primary, *standbys = self.ports
+        turns = [f"127.0.0.{1 + turn}:{port}" for turn in range(ADDRESSES) for port in standbys]
+        return [f"127.0.0.1:{primary}", *turns][:count]
 
-    def start_node(self, node, stack=None):
+    def start_node(self, node):
         port = free_port()
         self.ports.append(port)
         settings = {
             "port": port,
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": ",".join(f"127.0.0.{1 + turn}" for turn in range(ADDRESSES)),
             "unix_socket_directories": "",
             "fsync": "off",
             "shared_buffers": "512MB",
             "max_wal_size": "4GB",
             "max_connections": CONNECTIONS,
-            "max_wal_senders": SENDERS,
             "log_min_messages": "fatal",
         }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         log = self.directory / f"node{node}.log"
         command = [self.bin / "postgres", "-D", self.directory / f"node{node}", *words]
         # Nothing in it is needed again: an immediate shutdown, which also ends its children.
-        process = start(stack or self.stack, command, log, signal.SIGQUIT, **self.account)
+        process = start(self.stack, command, log, signal.SIGQUIT, **self.account)
         ready = [self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
         wait_until(lambda: subprocess.run(ready).returncode == 0, f"node {node}", process, log)
 

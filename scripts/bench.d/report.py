@@ -244,9 +244,10 @@ four times while nobody speaks.
 SCALE_TEXT = """\
 ## More of everything
 
-CPU of a transaction (select-only, simple) of "three nodes", and of the same with more nodes (each a standby of its own,
-all on this machine), with more pools (each of a user of its own, who stays and has used a server connection), and with
-more workers. The cores are shared with pgbench and PostgreSQL, so that rates show little of what workers can serve:
+CPU of a transaction (select-only, simple) of "three nodes", and of the same with more nodes (the two standbys by 31
+addresses, each of which is asked, pooled and chosen as a node of its own), with more pools (each of a user of its own,
+who stays and has used a server connection), and with more workers. The cores are shared with pgbench and PostgreSQL, so
+that rates show little of what workers can serve:
 CPU of a transaction shows what they cost each other.
 
 """

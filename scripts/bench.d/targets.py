@@ -185,7 +185,7 @@ class Site:
 
     def start_pgweir(self, stack, nodes, auth="trust", workers=1, users=(), name=None, pool=POOL):
         port, http_port = free_port(), free_port()
-        listed = ", ".join(f'{{ address = "127.0.0.1:{port}" }}' for port in self.cluster.ports[:nodes])
+        listed = ", ".join(f'{{ address = "{address}" }}' for address in self.cluster.nodes(nodes))
         file = self.directory / f"pgweir-{port}.toml"
         users_file = self.users_file(users, f"pgweir-{port}.txt").name
         values = {"port": port, "http_port": http_port, "nodes": listed, "user": USER, "pool": pool}
