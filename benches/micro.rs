@@ -292,8 +292,8 @@ fn bench_decide(bencher: Bencher, need: Need, floor: impl Fn(Instant) -> Floor) 
     bencher.bench_local(|| {
         let mut floor = floor(now);
         let policy = black_box(Policy::default());
-        let tie = |equals| black_box(affinity).choose(equals, || 0);
-        let decision = decide(need, policy, &mut floor, black_box(&view), now, |_| 3, tie);
+        let tie = |equals, requests| black_box(affinity).choose(equals, requests, || 0);
+        let decision = decide(need, policy, &mut floor, black_box(&view), now, |_| 0, tie);
         assert!(
             matches!(decision, Decision::Node { .. }),
             "every node is up"

@@ -141,7 +141,7 @@ impl Authenticator {
     }
 
     /// The verifier for a login. Users who do not exist, or have no password, get one that no password fits, so that
-    /// an attacker cannot tell them from the others; the salt is the same at every try.
+    /// an attacker is told nothing else of them than of the others; the salt is the same at every try.
     pub async fn verifier(&self, name: &str) -> Arc<Verifier> {
         let Some(user) = self.users.get(name).cloned() else {
             return self.nobody(name);

@@ -49,9 +49,9 @@ impl Arriving {
     /// Its socket, and what it has sent ahead of the end of its login.
     pub fn into_parts(self) -> (Stream, BytesMut) {
         let ahead = match self.ahead.is_empty() {
-            // Without the memory of what there was.
             true => BytesMut::new(),
-            false => self.ahead,
+            // In memory of its own, which the login's would be kept for.
+            false => BytesMut::from(&self.ahead[..]),
         };
         (self.stream, ahead)
     }

@@ -266,8 +266,6 @@ impl Admitted {
     fn begin(self, client: Arriving, peer: Peer, built: &Arc<Built>) -> (Serving, Permits) {
         let shared = built.shared.clone();
         let client = client.into_parts();
-        let ahead = client.1.len() as u64;
-        shared.metrics.client_received_bytes.inc_by(ahead);
         let serving = match self.to {
             AdmittedTo::Session {
                 pools,
@@ -368,7 +366,7 @@ async fn greet(
     let process = home.as_ref().map(|(server, _)| server.process);
     let slot = enter(built, &startup, process)?;
     let told = welcome.told(session.is_on_standbys());
-    put_welcome(told, &slot, said);
+    put_welcome(&told, &slot, said);
     send_welcome(client, said).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
@@ -396,7 +394,7 @@ async fn administer(
     let admitted = console::admit(&settings.config.admin, &startup.user);
     admitted.map_err(|notice| Refusal::Notice("refused", notice))?;
     let slot = enter(built, &startup, None)?;
-    put_welcome(&console::welcome(), &slot, said);
+    put_welcome(&[&console::welcome()], &slot, said);
     send_welcome(client, said).await?;
     Ok(Greeted::Admitted(Admitted {
         slot,
@@ -429,13 +427,15 @@ fn enter(built: &Built, startup: &Startup, process: Option<i32>) -> Result<Seat,
         })
 }
 
-/// Bytes of BackendKeyData and ReadyForQuery, at most.
-const END: usize = 64;
+/// Bytes of BackendKeyData, with the longest key, and of ReadyForQuery.
+const END: usize = 9 + KEY_3_2 + 6;
 
 /// The end of a login.
-fn put_welcome(settings: &[u8], slot: &Seat, out: &mut Vec<u8>) {
-    out.reserve(settings.len() + END);
-    out.extend_from_slice(settings);
+fn put_welcome(settings: &[&[u8]], slot: &Seat, out: &mut Vec<u8>) {
+    out.reserve(settings.iter().map(|part| part.len()).sum::<usize>() + END);
+    for part in settings {
+        out.extend_from_slice(part);
+    }
     reply::backend_key_data(slot.process, &slot.key, out);
     reply::ready_idle(out);
 }
@@ -489,7 +489,7 @@ async fn replicate(
         reply::parameter_status(name, value, &mut settings);
     }
     let slot = enter(built, startup, Some(server.process))?;
-    put_welcome(&settings, &slot, said);
+    put_welcome(&[&settings], &slot, said);
     Ok(Admitted {
         slot,
         permits,

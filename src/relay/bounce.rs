@@ -6,6 +6,7 @@
 use super::log;
 use super::run::{Held, Relay};
 use crate::link::{Again, Refusal};
+use crate::route::Affinity;
 use crate::sql::{Access, Class, Reason};
 
 /// How often a unit is sent again; the last time to the primary.
@@ -88,6 +89,8 @@ impl Relay {
                 Some(Access::Primary)
             },
         };
+        // The next read may be refused there as well.
+        self.session.affinity = Affinity::default();
         self.put_back(units);
         if std::mem::take(&mut self.flags.cancelled) {
             // What the standby was asked to cancel had failed already; for the client it was still running.

@@ -44,6 +44,10 @@ impl Replication {
         cluster: Arc<Cluster>,
         node: usize,
     ) -> Replication {
+        shared
+            .metrics
+            .client_received_bytes
+            .inc_by(to_server.len() as u64);
         Replication {
             shared,
             slot,

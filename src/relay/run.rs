@@ -179,6 +179,10 @@ impl Relay {
         let idle_limit = session.idle_limit();
         slot.bound_by(pools.timeouts.with_idle_limit(idle_limit));
         if !input.is_empty() {
+            shared
+                .metrics
+                .client_received_bytes
+                .inc_by(input.len() as u64);
             pools.cluster.traffic.note();
         }
         Relay {

@@ -58,7 +58,7 @@ pub(super) fn choose(
         }
     };
     let (need, affinity) = (need(class), session.affinity);
-    let tie = |equals| affinity.choose(equals, || cluster.turn());
+    let tie = |equals, requests| affinity.choose(equals, requests, || cluster.turn());
     let floor = &mut session.floor;
     let decide = |policy: Policy, floor: &mut Floor| {
         route::decide(need, policy, floor, &view, now, outstanding, tie)

@@ -18,8 +18,10 @@ use crate::wire::{ClientFacing, Notice, SqlState, reply};
 /// The settings of a new session.
 #[derive(Debug)]
 pub struct Welcome {
-    /// ParameterStatus messages as those of a primary, and of a standby.
-    messages: [Vec<u8>; 2],
+    /// ParameterStatus messages, but for the one that tells of the role.
+    messages: Vec<u8>,
+    /// That one, of a primary and of a standby.
+    roles: [Vec<u8>; 2],
     /// The startup settings that they reflect.
     pub params: Arc<Params>,
     /// How the server lexes statements with them.
@@ -55,8 +57,8 @@ const IN_HOT_STANDBY: &str = "in_hot_standby";
 
 impl Welcome {
     /// The settings as they are told to a client: as those of a primary, or of a standby.
-    pub fn told(&self, standby: bool) -> &[u8] {
-        &self.messages[usize::from(standby)]
+    pub fn told(&self, standby: bool) -> [&[u8]; 2] {
+        [&self.messages, &self.roles[usize::from(standby)]]
     }
 }
 
@@ -143,17 +145,19 @@ async fn learn(
         }
     }
     drop(server);
+    let mut messages = Vec::new();
     // What a session is told of its role is its listener's affair.
-    let messages = ["off", "on"].map(|role| {
-        let mut messages = Vec::new();
-        for (name, value) in reported.iter().filter(|(name, _)| *name != IN_HOT_STANDBY) {
-            reply::parameter_status(name, value, &mut messages);
-        }
-        reply::parameter_status(IN_HOT_STANDBY, role, &mut messages);
-        messages
+    for (name, value) in reported.iter().filter(|(name, _)| *name != IN_HOT_STANDBY) {
+        reply::parameter_status(name, value, &mut messages);
+    }
+    let roles = ["off", "on"].map(|role| {
+        let mut message = Vec::new();
+        reply::parameter_status(IN_HOT_STANDBY, role, &mut message);
+        message
     });
     let welcome = Arc::new(Welcome {
         messages,
+        roles,
         params,
         lexing: lexing_of(reported.iter()),
         serializable: level.as_deref() == Some("serializable"),

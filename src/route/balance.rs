@@ -1,11 +1,12 @@
 //! One node among several.
 
 /// The candidate with the fewest outstanding requests, of which `u32::MAX` says that it must not be chosen. Each bit of
-/// `candidates` stands for the node of its place. Of several, `tie` chooses: it is given theirs.
+/// `candidates` stands for the node of its place. Of several, `tie` chooses: it is given theirs, and how
+/// many requests each of them has.
 pub fn least_busy(
     candidates: u64,
     outstanding: impl Fn(usize) -> u32,
-    tie: impl FnOnce(u64) -> usize,
+    tie: impl FnOnce(u64, u32) -> usize,
 ) -> Option<usize> {
     let (mut least, mut equals) = (u32::MAX, 0u64);
     let mut rest = candidates;
@@ -22,28 +23,28 @@ pub fn least_busy(
     }
     match without_lowest(equals) {
         0 if equals == 0 => None,
-        0 => Some(first(equals)),
-        _ => Some(tie(equals)),
+        0 => Some(first(equals, least)),
+        _ => Some(tie(equals, least)),
     }
 }
 
 /// One of several places, of which there must be one. `turn` counts up from call to call, so that they get equal shares.
 fn in_turn(places: u64, turn: u32) -> usize {
     let chosen = (0..turn % places.count_ones()).fold(places, |rest, _| without_lowest(rest));
-    first(chosen)
+    chosen.trailing_zeros() as usize
 }
 
 /// The first of several places.
-pub fn first(places: u64) -> usize {
+pub fn first(places: u64, _: u32) -> usize {
     places.trailing_zeros() as usize
 }
 
-/// Reads of a session in a row for which one of several equal standbys is preferred. Then another may have its turn: one
-/// that has come back is to get its share, of sessions that are never in each other's way, too.
+/// Reads of a session after which it chooses anew among idle standbys: one that has come back is to get its share, also of
+/// sessions that are never in each other's way.
 const RUN: u8 = 64;
 
-/// The standby that a session has read from last. It stays there while no other is less busy: the server processes of a
-/// standby that is read all the time are warm, and what a session has seen is not undone by one that lags more.
+/// The standby that a session has read from last. While it is idle, the session stays there: the server processes that it
+/// has used are warm. Among busy ones, sessions take turns.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Affinity {
     node: u8,
@@ -52,10 +53,10 @@ pub struct Affinity {
 }
 
 impl Affinity {
-    /// Chooses among standbys that are equally good, of which there must be one. `turn` counts up from call to call; it is
-    /// asked only if it decides.
-    pub fn choose(self, equals: u64, turn: impl FnOnce() -> u32) -> usize {
-        match self.left > 0 && equals >> self.node & 1 == 1 {
+    /// Chooses among standbys with as many requests each, of which there must be one. `turn` counts up from call to call;
+    /// it is asked only if it decides.
+    pub fn choose(self, equals: u64, requests: u32, turn: impl FnOnce() -> u32) -> usize {
+        match self.left > 0 && requests == 0 && equals >> self.node & 1 == 1 {
             true => usize::from(self.node),
             false => in_turn(equals, turn()),
         }
@@ -83,7 +84,7 @@ mod tests {
     #[test]
     fn fewest_first_then_in_turn() {
         let check = |load: &[u32], turn, expected| {
-            let tie = |equals| Affinity::default().choose(equals, || turn);
+            let tie = |equals, requests| Affinity::default().choose(equals, requests, || turn);
             assert_eq!(
                 least_busy((1 << load.len()) - 1, |node| load[node], tie),
                 expected,
@@ -98,7 +99,9 @@ mod tests {
         check(&[1, 1, 0], u32::MAX, Some(2));
         let some = |turn| {
             let busy = |node| u32::from(node == 5);
-            least_busy(0b1010_0100 | 1 << 63, busy, |equals| in_turn(equals, turn))
+            least_busy(0b1010_0100 | 1 << 63, busy, |equals, _| {
+                in_turn(equals, turn)
+            })
         };
         assert_eq!([0, 1, 2, 3, 4].map(some), [2, 7, 63, 2, 7].map(Some));
         check(&[u32::MAX, 4], 0, Some(1));
@@ -106,12 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn a_session_stays_while_no_other_is_less_busy() {
+    fn a_session_stays_where_it_has_read_while_that_is_idle() {
         let mut affinity = Affinity::default();
         let mut turn = 0;
         let mut read = |load: [u32; 3]| {
-            let tie = |equals| {
-                affinity.choose(equals, || {
+            let tie = |equals, requests| {
+                affinity.choose(equals, requests, || {
                     turn += 1;
                     turn
                 })
@@ -126,10 +129,12 @@ mod tests {
         assert_eq!(read([0, 1, 1]), (0, 1), "less busy");
         assert_eq!(read([0, 0, 0]), (0, 1), "and it stays there");
         assert_eq!(read([1, 0, 0]), (1, 2), "one of two that are less busy");
+        assert_eq!(read([1, 1, 1]), (0, 3), "busy ones take turns");
+        assert_eq!(read([1, 0, 0]), (1, 4));
         for _ in 0..RUN {
-            assert_eq!(read([4, 4, 4]), (1, 2));
+            assert_eq!(read([0, 0, 0]), (1, 4));
         }
-        assert_eq!(read([4, 4, 4]), (0, 3), "the others have their turn");
-        assert_eq!(read([4, 4, 4]), (0, 3));
+        assert_eq!(read([0, 0, 0]), (2, 5), "the others have their turn");
+        assert_eq!(read([0, 0, 0]), (2, 5));
     }
 }

@@ -109,7 +109,7 @@ pub enum Decision {
 }
 
 /// Chooses a node. `outstanding` is the load of a node, and `u32::MAX` for one that must not be chosen; `tie`
-/// chooses among standbys of equal load, given as the bits of their places. Allocates nothing.
+/// chooses among standbys of equal load, given as the bits of their places and that load. Allocates nothing.
 ///
 /// [`Route::Observe`] decides as `Split` does: where that goes is for the caller to count, and not to do.
 pub fn decide(
@@ -119,7 +119,7 @@ pub fn decide(
     view: &View,
     now: Instant,
     outstanding: impl Fn(usize) -> u32,
-    tie: impl FnOnce(u64) -> usize,
+    tie: impl FnOnce(u64, u32) -> usize,
 ) -> Decision {
     let by_route = match need {
         Need::Primary => RouteReason::Class,
@@ -171,7 +171,7 @@ fn shown(
     view: &View,
     now: Instant,
     outstanding: &impl Fn(usize) -> u32,
-    tie: impl FnOnce(u64) -> usize,
+    tie: impl FnOnce(u64, u32) -> usize,
 ) -> Option<usize> {
     let any = policy.consistency == Consistency::Eventual;
     let resolved = any || floor.resolve(view);
@@ -196,7 +196,7 @@ fn standby(
     view: &View,
     now: Instant,
     outstanding: &impl Fn(usize) -> u32,
-    tie: impl FnOnce(u64) -> usize,
+    tie: impl FnOnce(u64, u32) -> usize,
     serves: impl Fn(&NodeView) -> bool,
 ) -> Option<usize> {
     let mut candidates = 0;

@@ -71,7 +71,10 @@ impl Credentials {
 
     /// Whether nothing is known yet that a login could reveal.
     pub fn wants_keys(&self) -> bool {
-        self.secret().is_none()
+        self.secret
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_none()
     }
 
     fn secret(&self) -> Option<Secret> {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use pgweir::auth::{ClientExchange, Keys};
 use pgweir::config::{AuthMethod, Secret, UserSecret, Users};
 use pgweir::testbed::{Address, Cluster, Mode, ProtocolVersion, RawClient, request};
 
@@ -184,6 +185,74 @@ fn what_comes_ahead_of_its_turn() {
     // A server that was built with GSSAPI does not say no to this.
     let early = "received unencrypted data after GSSAPI encryption request";
     refused(&rig.raw_address(), &request::gssenc_request(), early);
+}
+
+/// The same for clients who prove themselves: nothing of theirs runs before they have.
+#[test]
+fn what_comes_ahead_of_a_proof() {
+    let rig = Rig::start(0, |config| {
+        config.auth.method = AuthMethod::ScramSha256;
+        let password = UserSecret::Plain(Secret::new("right".to_owned()));
+        config.auth.users = Some(Users(vec![("postgres".to_owned(), password)]));
+    });
+    let user = [("user", "postgres"), ("database", "postgres")];
+    let startup = request::startup(ProtocolVersion::V3_0, &user);
+    let asks = [request::query("SELECT 7"), request::terminate()].concat();
+    let send = |client: &mut RawClient, bytes: &[u8], piece: usize| {
+        for piece in bytes.chunks(piece) {
+            client.send(piece).expect("send");
+        }
+    };
+    for piece in [usize::MAX, 1] {
+        let mut client = RawClient::open(&rig.raw_address()).expect("connect");
+        let mut exchange = ClientExchange::new([7; 18]);
+        let first = request::sasl_initial("SCRAM-SHA-256", exchange.first().as_bytes());
+        // There is but one mechanism to be asked for.
+        send(&mut client, &[startup.clone(), first].concat(), piece);
+        client.expect(b'R').expect("mechanisms");
+        let challenge = client.expect(b'R').expect("a challenge");
+        let challenged = exchange.challenge(&challenge.body[4..]);
+        challenged.expect("a salt");
+        let keys = Keys::derive("right", &exchange.salt, exchange.iterations);
+        let proof = request::sasl_response(exchange.finish(&keys).as_bytes());
+        send(&mut client, &[proof, asks.clone()].concat(), piece);
+        client.expect(b'R').expect("the server's proof");
+        client.finish_login().expect("in");
+        let told = client.recv_until_closed().expect("answers, then the end");
+        assert_eq!(script(&told), "T D:7 C:SELECT 1 Z:I");
+    }
+    let mut client = RawClient::open(&rig.raw_address()).expect("connect");
+    let early = request::query("CREATE TABLE early (n int)");
+    send(&mut client, &[startup, early].concat(), usize::MAX);
+    client.expect(b'R').expect("mechanisms");
+    let told = client.recv_until_closed().expect("an error, then the end");
+    assert_eq!(script(&told), "E:08P01");
+    let made = rig
+        .cluster
+        .primary()
+        .value("SELECT to_regclass('early') IS NULL");
+    assert_eq!(made.expect("an answer"), "t");
+}
+
+/// More than one receive brings, which the socket still has when the login is over.
+#[test]
+fn much_that_comes_ahead_keeps_its_order() {
+    const ASKED: usize = 2000;
+    let rig = Rig::start(0, |_| ());
+    let user = [("user", "postgres"), ("database", "postgres")];
+    let mut bytes = request::startup(ProtocolVersion::V3_0, &user);
+    for number in 0..ASKED {
+        bytes.extend(request::query(format!("SELECT {number}")));
+    }
+    bytes.extend(request::terminate());
+    let mut client = RawClient::open(&rig.raw_address()).expect("connect");
+    client.send(&bytes).expect("send");
+    client.finish_login().expect("in");
+    let told = script(&client.recv_until_closed().expect("answers"));
+    let expected: Vec<String> = (0..ASKED)
+        .map(|number| format!("T D:{number} C:SELECT 1 Z:I"))
+        .collect();
+    assert_eq!(told, expected.join(" "));
 }
 
 #[test]
