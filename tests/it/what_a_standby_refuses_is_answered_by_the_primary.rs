@@ -515,6 +515,23 @@ fn a_liar_in_a_read_only_transaction_is_found_out() {
     assert_eq!(rig.cluster.standbys()[0].value(left).unwrap(), "0");
 }
 
+/// Nobody else reads, so the session would stay with the standby that it has read from.
+#[test]
+fn a_session_leaves_a_standby_that_has_refused() {
+    let rig = start(2, |config| config.clusters[0].reads.max_lag = 60 * LIMIT);
+    for standby in rig.cluster.standbys() {
+        standby.pause_replay().unwrap();
+    }
+    on_primary(&rig, "ALTER TABLE one ADD COLUMN b int DEFAULT 3");
+    let mut client = rig.client("postgres");
+    for _ in 0..4 {
+        assert_eq!(value(&mut client, "SELECT b FROM one"), "3");
+    }
+    for standby in rig.cluster.standbys() {
+        assert_eq!(logged(standby, "SELECT b FROM one"), 2);
+    }
+}
+
 /// What an EXECUTE names is prepared anew on the standby, which may lack what it reads.
 #[test]
 fn an_execute_of_what_the_standby_has_not_replayed_runs_on_the_primary() {
