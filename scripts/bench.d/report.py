@@ -247,7 +247,6 @@ SCALE_TEXT = """\
 CPU of a transaction (select-only, simple) of "three nodes", and of the same with more nodes (the two standbys by 31
 addresses, each of which is asked, pooled and chosen as a node of its own), with more pools (each of a user of its own,
 who stays and has used a server connection), and with more workers. The cores are shared with pgbench and PostgreSQL, so
-that rates show little of what workers can serve:
-CPU of a transaction shows what they cost each other.
+that rates show little of what workers can serve: CPU of a transaction shows what they cost each other.
 
 """

@@ -17,7 +17,7 @@ use pgwire::messages::startup::{
 
 use super::auth::{Authenticator, Method, Verifier, mechanism};
 use crate::auth::{Keys, recover_client_key};
-use crate::net::{Stream, scratch};
+use crate::net::Stream;
 use crate::server::Credentials;
 use crate::wire::frame::{self, HEADER, split_cstr};
 use crate::wire::startup::{self, Packet, Startup, StartupError};
@@ -81,17 +81,7 @@ impl Arriving {
             {
                 return Ok(Some(self.ahead.split_to(length)));
             }
-            let (stream, ahead) = (&mut self.stream, &mut self.ahead);
-            let read = std::future::poll_fn(|cx| {
-                scratch(|buffer| {
-                    let read = stream.poll_read(cx, &mut buffer[..RECEIVE]);
-                    read.map_ok(|n| {
-                        ahead.extend_from_slice(&buffer[..n]);
-                        n
-                    })
-                })
-            });
-            match read.await? {
+            match self.stream.read_into(&mut self.ahead, RECEIVE).await? {
                 0 if self.ahead.is_empty() => return Ok(None),
                 0 => return Err(left()),
                 _ => {}

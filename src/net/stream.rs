@@ -137,14 +137,15 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_read(cx, buffer)).await
     }
 
-    /// Reads once, waiting for bytes, and appends them; `Ok(0)` is the end of the stream.
+    /// Reads once, waiting for bytes, and appends them, but no more than `most`; `Ok(0)` is the end of the stream.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub async fn read_into(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
+    pub async fn read_into(&mut self, bytes: &mut BytesMut, most: usize) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             scratch(|buffer| {
-                let read = self.poll_read(cx, buffer);
+                let room = most.min(buffer.len());
+                let read = self.poll_read(cx, &mut buffer[..room]);
                 read.map_ok(|n| {
                     bytes.extend_from_slice(&buffer[..n]);
                     n

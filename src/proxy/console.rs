@@ -96,12 +96,11 @@ impl ConsoleSession {
         built.admins.connected.fetch_add(1, Ordering::Relaxed);
         let _connected = Connected(&built.admins.connected);
         tracing::info!(user = %self.user, peer = %self.peer, "console opened");
-        let mut input = std::mem::take(&mut self.input);
         let (mut console, mut out) = (Console::default(), Vec::new());
         loop {
-            match console.turn(&input, &*built, &mut out) {
-                Turn::Done(len) => input.advance(len),
-                Turn::More => match self.read(&mut input).await {
+            match console.turn(&self.input, &*built, &mut out) {
+                Turn::Done(len) => self.input.advance(len),
+                Turn::More => match self.read().await {
                     News::Bytes => {}
                     News::Gone => return,
                     News::Stop => {
@@ -117,7 +116,7 @@ impl ConsoleSession {
                 }
             }
             // All that came in together is answered together, unless that is much.
-            let waits = is_whole(&input) && out.len() < MAX_OUTPUT;
+            let waits = is_whole(&self.input) && out.len() < MAX_OUTPUT;
             if !waits && !out.is_empty() {
                 if self.stream.write_all(&out).await.is_err() {
                     return;
@@ -128,8 +127,8 @@ impl ConsoleSession {
     }
 
     /// Waits for bytes of the client, or the end of the proxy.
-    async fn read(&mut self, input: &mut BytesMut) -> News {
-        let (stream, slot) = (&mut self.stream, &self.slot);
+    async fn read(&mut self) -> News {
+        let (stream, slot, input) = (&mut self.stream, &self.slot, &mut self.input);
         poll_fn(|cx| {
             slot.waker.register(cx.waker());
             if slot.draining() {

@@ -1,8 +1,8 @@
 //! One node among several.
 
 /// The candidate with the fewest outstanding requests, of which `u32::MAX` says that it must not be chosen. Each bit of
-/// `candidates` stands for the node of its place. Of several, `tie` chooses: it is given theirs, and how
-/// many requests each of them has.
+/// `candidates` stands for the node of its place. Of several, `tie` chooses: it is given theirs, and how many requests each
+/// of them has.
 pub fn least_busy(
     candidates: u64,
     outstanding: impl Fn(usize) -> u32,

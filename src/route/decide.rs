@@ -108,8 +108,8 @@ pub enum Decision {
     },
 }
 
-/// Chooses a node. `outstanding` is the load of a node, and `u32::MAX` for one that must not be chosen; `tie`
-/// chooses among standbys of equal load, given as the bits of their places and that load. Allocates nothing.
+/// Chooses a node. `outstanding` is the load of a node, and `u32::MAX` for one that must not be chosen; `tie` chooses
+/// among standbys of equal load, given as the bits of their places and that load. Allocates nothing.
 ///
 /// [`Route::Observe`] decides as `Split` does: where that goes is for the caller to count, and not to do.
 pub fn decide(

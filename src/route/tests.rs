@@ -491,7 +491,8 @@ proptest! {
         }
         let decided = |view: &View| {
             let mut floor = floor;
-            decide(Need::Standby, policy, &mut floor, view, then(now), |place| loads[place], |equals, requests| affinity.choose(equals, requests, || turn))
+            let tie = |equals, requests| affinity.choose(equals, requests, || turn);
+            decide(Need::Standby, policy, &mut floor, view, then(now), |place| loads[place], tie)
         };
         let each = decided(&view);
         view.readable = Readable::of(&view.nodes, view.silence_after);

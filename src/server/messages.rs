@@ -38,7 +38,7 @@ impl Messages {
                 }
                 return Ok(message);
             }
-            if stream.read_into(&mut self.buffer).await? == 0 {
+            if stream.read_into(&mut self.buffer, usize::MAX).await? == 0 {
                 return Err(ServerError::Closed);
             }
         }
