@@ -21,9 +21,19 @@ def spread(rounds, name, form):
 def beside(rounds, base, name):
     """What is measured beside something else, as a ratio: the median over the rounds, as what disturbs the machine meets
     the two of one round alike. A peer that has failed has the first rounds only. None if either was not measured."""
-    pairs = [(figures[name], other[name]) for figures, other in zip(rounds or (), base or ())]
-    ratios = [value / other for value, other in pairs if value is not None and other]
+    ratios = [value / other for value, other in pairs(rounds, base, name) if other]
     return statistics.median(ratios) if ratios else None
+
+
+def above(rounds, base, name):
+    """As `beside`, as a difference."""
+    differences = [value - other for value, other in pairs(rounds, base, name)]
+    return statistics.median(differences) if differences else None
+
+
+def pairs(rounds, base, name):
+    both = [(figures[name], other[name]) for figures, other in zip(rounds or (), base or ())]
+    return [pair for pair in both if None not in pair]
 
 
 def plain(value, form=".2f"):

@@ -64,7 +64,7 @@ QUICK = [
 # What the targets of the report ask for, and little else.
 DEFAULT = [
     *cells(SELECT, ["simple"], [1], without(PGPOOL)),
-    *cells(SELECT, PROTOCOLS, [16], without(PGPOOL)),
+    *cells(SELECT, PROTOCOLS, [16], (*without(PGPOOL), HALF)),
     *cells(SELECT, PROTOCOLS, [64, 256], (*without(PGPOOL, HAPROXY), HALF)),
     *cells(SELECT, ["simple"], [MANY], (*POOLERS, HALF)),
     *cells(SPLIT, PROTOCOLS, [16], without(HAPROXY, PAIR)),

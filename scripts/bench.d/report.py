@@ -110,7 +110,8 @@ def scale(site, plan, pairs):
     for pair, rounds in pairs.items():
         spreads = (spread(rounds[name], "cpu", ".1f") for name in ("small", "large"))
         rates = (spread(rounds[name], "tps", ".0f") for name in ("small", "large"))
-        rows.append((pair, str(CLIENTS[pair]), *spreads, plain(beside(rounds["large"], rounds["small"], "cpu")), *rates))
+        clients = ", ".join(str(number) for number in sorted(set(CLIENTS[pair])))
+        rows.append((pair, clients, *spreads, plain(beside(rounds["large"], rounds["small"], "cpu")), *rates))
     heads = ("what", "clients", "µs, small", "µs, large", "×", "tps, small", "tps, large")
     return SCALE_TEXT + table(heads, rows)
 
@@ -174,9 +175,9 @@ By default it has the cells that the targets need; `ARGS="--full"` has every com
   node" knows the primary alone, which is pooling and nothing else. "Three nodes" classifies every statement, sends
   reads to the standbys, and lets each session read what it has written; the standbys ran {share} of a run of
   reads. Metrics are on, logs at info. Pgpool-II splits, too; all else has only the primary.
-- Every round of a cell runs each target once, in turn, so that a disturbance of the machine meets all of them. Figures
-  are medians over {rounds} rounds, with [least–most]; the ratio of two targets of one cell is the median of their
-  rounds' ratios.
+- Every round runs each target once, in turn, and of a script and a number of clients each protocol, so that a
+  disturbance of the machine meets all of them. Figures are medians over {rounds} rounds, with [least–most]; what is
+  compared within a round, as a ratio or a difference, is the median of the rounds' ratios or differences.
 - CPU is the time of all processes of a target, user and system. It is the figure that holds on a machine that is not
   quiet: with everything on the same CPUs, rates and latencies are mostly those of PostgreSQL and pgbench.
 """
@@ -244,9 +245,9 @@ four times while nobody speaks.
 SCALE_TEXT = """\
 ## More of everything
 
-CPU of a transaction (select-only, simple) of "three nodes", and of the same with more nodes (the two standbys by 31
-addresses, each of which is asked, pooled and chosen as a node of its own), with more pools (each of a user of its own,
-who stays and has used a server connection), and with more workers. The cores are shared with pgbench and PostgreSQL, so
+CPU of a transaction (select-only, simple) of "three nodes", and of the same with more clients, with more nodes (the two
+standbys by 31 addresses, each of which is asked, pooled and chosen as a node of its own), with more pools (each of a user
+of its own, who stays and has used a server connection), and with more workers. The cores are shared with pgbench and PostgreSQL, so
 that rates show little of what workers can serve: CPU of a transaction shows what they cost each other.
 
 """

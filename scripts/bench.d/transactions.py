@@ -32,17 +32,19 @@ SENDS = {"sendto", "sendmsg", "writev"}
 def measure_transactions(site, plan):
     """(cell's script, protocol, clients; target) → the figures of each round."""
     measured = {}
-    for cell in plan.cells:
-        say(f"{cell}: {plan.rounds} rounds")
-        targets = site.targets(cell.targets, cell.protocol)
-        for _ in range(plan.rounds):
+    # A round has all protocols, as they are compared with each other, too.
+    for _, group in itertools.groupby(plan.cells, key=lambda cell: (cell.script, cell.clients)):
+        cells = list(group)
+        say(f"{'; '.join(map(str, cells))}: {plan.rounds} rounds")
+        targets = {cell: site.targets(cell.targets, cell.protocol) for cell in cells}
+        for _, cell in itertools.product(range(plan.rounds), cells):
             # One that has failed would fail again.
-            for target in list(targets):
+            for target in list(targets[cell]):
                 try:
                     figures = measure(site, target, cell, plan.seconds)
                 except Failed as failure:
                     site.failed(target, str(cell), failure)
-                    targets.remove(target)
+                    targets[cell].remove(target)
                     continue
                 measured.setdefault((cell.script, cell.protocol, cell.clients, target.name), []).append(figures)
     return measured
