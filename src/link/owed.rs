@@ -413,13 +413,13 @@ impl Owing {
         while let Some(owed) = self.queue.get(NEXT).copied() {
             match owed {
                 Owed::CopyEnd => {
-                    self.queue.remove(NEXT);
+                    self.pass(NEXT);
                     copy.ended = true;
                     break;
                 }
                 Owed::Sync { write, sets, .. } => {
                     self.ends -= 1;
-                    self.queue.remove(NEXT);
+                    self.pass(NEXT);
                     copy.synced = true;
                     copy.write |= write;
                     copy.sets += sets;
@@ -445,8 +445,14 @@ impl Owing {
     /// Drops the ends of COPYs that never began, once it is their turn.
     fn skip_copy_ends(&mut self) {
         while let Some(Owed::CopyEnd) = self.queue.front() {
-            self.queue.pop_front();
+            self.pass(0);
         }
+    }
+
+    /// Takes one out that gets no reply. It counts as taken, so that what is behind it keeps its number.
+    fn pass(&mut self, place: usize) {
+        self.queue.remove(place);
+        self.taken += 1;
     }
 }
 
@@ -581,6 +587,22 @@ mod tests {
             &[QUERY, Owed::CopyEnd, QUERY],
         );
         check(&[QUERY, QUERY], CopyIn::default(), &[QUERY, QUERY]);
+    }
+
+    #[test]
+    fn what_a_copy_takes_moves_no_number() {
+        for before in [
+            &[Owed::Execute, Owed::CopyEnd, SYNC][..],
+            &[Owed::Execute, SYNC, SYNC, Owed::CopyEnd, SYNC],
+            &[QUERY, Owed::CopyEnd, Owed::CopyEnd, Owed::CopyEnd],
+        ] {
+            let mut owing = queue(before);
+            let number = owing.next();
+            owing.push(PARSE);
+            owing.copy_begins();
+            while owing.pop() != Some(PARSE) {}
+            assert_eq!(owing.taken(), number, "{before:?}");
+        }
     }
 
     #[test]

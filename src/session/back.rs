@@ -725,7 +725,8 @@ impl Session {
             let now = self.unnamed_changes.undo(failed, link.owing.taken());
             if let Some(now) = now {
                 self.unnamed = now;
-            } else if failed_parse.is_some()
+            } else if refusal.is_none()
+                && failed_parse.is_some()
                 && failed_parse == self.unnamed.as_ref().map(|statement| statement.id)
             {
                 // It was being brought to the connection again.

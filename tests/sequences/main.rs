@@ -153,9 +153,7 @@ const WHOLE: &[&str] = &[
     "alter table t add b int",
 ];
 
-/// The unnamed statement is used in the group alone that prepares it: the proxy does not bring back one that a skipped Parse
-/// would have replaced.
-const STATEMENTS: &[&str] = &["s1", "s2", "s3", "s4"];
+const STATEMENTS: &[&str] = &["", "s1", "s2", "s3", "s4"];
 const PORTALS: &[&str] = &["", "c1"];
 
 /// A text that is one statement.
@@ -599,7 +597,7 @@ fn what_was_found() {
             Step::Parse("s4", "savepoint a"),
         ]),
         Turn::Query("begin; update t; commit"),
-        copy,
+        copy.clone(),
     ];
     let events = [
         Event::Client(37),
@@ -612,6 +610,24 @@ fn what_was_found() {
     ];
     let events = events.map(|event| (false, event));
     faithful([&copied, &[]], &events, &Site::new(4096, true));
+    let skipped = [
+        Turn::Copy {
+            synced: true,
+            fails: false,
+        },
+        group(&[Step::Run("s2"), Step::Once("select 1")]),
+        group(&[Step::Run("")]),
+    ];
+    faithful([&[], &skipped], &[], &Site::new(4096, true));
+    let brought = [
+        group(&[Step::Parse("", "select 1"), Step::Once("commit")]),
+        copy,
+        group(&[Step::Bind("", ""), Step::Bind("", "")]),
+    ];
+    let site = Site::refusing();
+    for _ in 0..12 {
+        faithful([&brought, &[]], &[], &site);
+    }
 }
 
 /// Some seconds' worth of cases, the same each time; PROPTEST_CASES asks for so many others.
