@@ -1,7 +1,7 @@
 //! Finding a server connection for a unit.
 
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::pools::Mode;
 use super::run::{Begin, End, Held, Relay};
@@ -10,6 +10,10 @@ use crate::pool::{ALL_IN_USE, CheckoutError, Patience};
 use crate::sql::catalog::Catalog;
 use crate::sql::{Class, Reason, SessionEffect};
 use crate::wire::{Notice, Severity, SqlState};
+
+/// A choice of a node that is as old is looked at again before it is used: it waited for longer than nodes are usually
+/// asked how they are.
+const OLD_CHOICE: Duration = Duration::from_millis(100);
 
 impl Relay {
     /// Finds a server connection for a unit and sends it. False if the unit has to wait; a unit that no node can take
@@ -185,6 +189,14 @@ impl Relay {
         metric.observe(waited.as_secs_f64());
         self.flags.recheck = true;
         match result {
+            Ok(server)
+                if waited >= OLD_CHOICE
+                    && !unit::still_fits(&self.pools.cluster, &waiting, &mut self.session) =>
+            {
+                drop(server);
+                self.choose_again(waiting.unit, waiting.avoid);
+                return Ok(true);
+            }
             Ok(server) => {
                 self.held = Some(Held {
                     server,
@@ -202,6 +214,15 @@ impl Relay {
         // At once: the rest of the round then asks the sockets for what comes of it, and there need not be another.
         self.recheck(cx)?;
         Ok(self.waiting.is_some() || self.slot.draining())
+    }
+
+    /// The node that was chosen is not what it was when the unit began to wait for it.
+    #[cold]
+    fn choose_again(&mut self, unit: Unit, avoid: u64) {
+        match self.obtain(unit, avoid) {
+            Ok(there) => self.placed = there.then_some(unit),
+            Err(notice) => self.reject_front(&notice),
+        }
     }
 
     /// Nothing has been sent, so another node may take the unit.

@@ -6,7 +6,7 @@
 //! there; what a socket does not take is kept, and then its other side is not read any more.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -30,7 +30,7 @@ use crate::link::Owed;
 use crate::net::{Stream, scratch};
 use crate::pool::{Pool, Pooled, Setup};
 use crate::route::Role;
-use crate::session::{LinkError, Next, OVERDUE, Session};
+use crate::session::{LinkError, MOST_NEW, Next, OVERDUE, Session};
 use crate::sql::catalog::{Catalog, Change};
 use crate::sql::{self, Class, Pins, Reason, TxEffect};
 use crate::wire::frame::HEADER;
@@ -42,6 +42,9 @@ const MAX_OUTPUT: usize = 64 * 1024;
 /// What is read of a client, beyond its unit, while it waits for a server connection: it is read at all so that its end is
 /// noticed, and it leaves the queue.
 const MAX_AHEAD: usize = 64 * 1024;
+
+/// Units of one client that are dealt with before others have their turn: some 10 µs each.
+const MOST_UNITS: u8 = 64;
 
 /// How long a client may take to read its last message.
 const LINGER: Duration = Duration::from_secs(5);
@@ -95,6 +98,10 @@ pub(super) struct Flags {
     pub(super) goodbye: bool,
     /// The input has not been looked at since something changed.
     pub(super) recheck: bool,
+    /// Others have their turn before the rest of the input.
+    pub(super) yields: bool,
+    /// How many units have been dealt with in this turn.
+    pub(super) units: u8,
     /// A server has refused the session's settings for the unit at the front of the input.
     pub(super) refused: bool,
     /// The statement that runs has been cancelled because it takes too long.
@@ -248,8 +255,14 @@ impl Relay {
             self.follow();
         }
         self.prick_ears(cx);
+        (self.flags.yields, self.flags.units) = (false, 0);
         loop {
             match self.step(cx) {
+                Ok(_) if self.flags.yields => {
+                    self.note_phase();
+                    // Behind the tasks that are ready, and behind a look at the sockets of all.
+                    return pin!(tokio::task::yield_now()).poll(cx);
+                }
                 Ok(true) => {}
                 Ok(false) => {
                     self.note_phase();
@@ -467,12 +480,16 @@ impl Relay {
         let Some(held) = &mut self.held else {
             return Ok(false);
         };
-        let mut moved = false;
+        let (mut moved, mut is_broken) = (false, false);
         while !held.server.unsent.is_empty() {
             let server = &mut *held.server;
             match server.stream.poll_write(cx, &server.unsent) {
                 Poll::Ready(Ok(n)) if n > 0 => server.unsent.advance(n),
-                Poll::Ready(_) => return self.server_lost("write failed").map(|()| true),
+                Poll::Ready(_) => {
+                    // It may have said why before it went.
+                    is_broken = true;
+                    break;
+                }
                 Poll::Pending => break,
             }
             moved = true;
@@ -491,6 +508,7 @@ impl Relay {
                 return Ok(moved);
             };
             match held.server.stream.poll_read(cx, buffer) {
+                Poll::Pending if is_broken => self.server_lost("write failed").map(|()| true),
                 Poll::Pending => Ok(moved),
                 Poll::Ready(Ok(n)) if n > 0 => self.received(cx, &buffer[..n]).map(|()| true),
                 Poll::Ready(Ok(_)) => self.server_lost("closed by the server").map(|()| true),
@@ -710,6 +728,10 @@ impl Relay {
 
     fn pump_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let moved = self.recheck(cx)?;
+        if self.flags.yields {
+            // What is there already comes first.
+            return Ok(moved);
+        }
         if self.flags.goodbye {
             return match &self.held {
                 // What waits for more from the client waits in vain: it is undone.
@@ -778,15 +800,20 @@ impl Relay {
         Ok(used > 0)
     }
 
-    /// Deals with as much of the client's bytes as can be; returns how many.
+    /// Deals with as much of the client's bytes as can be, and as belongs into one turn; returns how many.
     fn process(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, End> {
         let mut at = 0;
+        let misses = self.shared.classifier.misses();
         loop {
             if self.awaits_cancel() {
                 return Ok(at);
             }
             let rest = &bytes[at..];
             if rest.is_empty() {
+                return Ok(at);
+            }
+            if at > 0 && self.is_turn_over(misses) {
+                self.put_off();
                 return Ok(at);
             }
             // One for the unit: what it was judged by is what it is written by.
@@ -810,6 +837,10 @@ impl Relay {
             };
             match next {
                 Next::More => return Ok(at),
+                Next::Later => {
+                    self.put_off();
+                    return Ok(at);
+                }
                 Next::Place { len, class } => {
                     if !self.place(cx, &rest[..len], class, &catalog)? {
                         return Ok(at);
@@ -882,6 +913,18 @@ impl Relay {
                 return Ok(at);
             }
         }
+    }
+
+    /// Whether others are to have their turn before the next unit. `misses` is what the classifier had parsed before.
+    fn is_turn_over(&mut self, misses: u64) -> bool {
+        self.flags.units = self.flags.units.saturating_add(1);
+        self.flags.units >= MOST_UNITS || self.shared.classifier.misses() - misses >= MOST_NEW
+    }
+
+    #[cold]
+    fn put_off(&mut self) {
+        self.flags.recheck = true;
+        self.flags.yields = true;
     }
 
     /// Whether a unit begins a transaction where there are to be none.

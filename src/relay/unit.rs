@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Cluster, Shared};
 use crate::config::Route;
 use crate::pool::{Checkout, CheckoutError};
-use crate::route::{self, Decision, Floor, Need, Policy, Role};
+use crate::route::{self, Decision, Floor, Need, Policy, Role, RouteReason};
 use crate::session::Session;
 use crate::sql::{Access, Class, HintResult, Reason};
 use crate::wire::{ClientFacing, Notice, SqlState};
@@ -91,6 +91,21 @@ pub(super) fn choose(
     }
 }
 
+/// Whether a node that was chosen some time ago may still take the unit, in the same role.
+pub(super) fn still_fits(cluster: &Cluster, waiting: &Waiting, session: &mut Session) -> bool {
+    let class = waiting.unit.class;
+    let policy = session.policy(class);
+    let view = cluster.view.load();
+    let alone = |node: usize| if node == waiting.node { 0 } else { u32::MAX };
+    let (need, floor) = (need(class), &mut session.floor);
+    let now = Instant::now();
+    matches!(
+        route::decide(need, policy, floor, &view, now, alone, route::first),
+        Decision::Node { node, role, .. }
+            if node == waiting.node && waiting.standby == (role == Role::Standby)
+    )
+}
+
 /// Counts what has become of a statement's hint.
 fn count_hint(shared: &Shared, class: Class) {
     let Some(result) = class.hint.result.index() else {
@@ -119,7 +134,12 @@ pub(super) fn count_held(
     node: usize,
     standby: bool,
 ) {
-    count(shared, cluster, node, standby, class.reason.index());
+    let reason = if standby && class.access == Access::Read {
+        RouteReason::Standby
+    } else {
+        RouteReason::Class
+    };
+    count(shared, cluster, node, standby, reason_index(class, reason));
 }
 
 /// Metric labels: the reasons of statements, then the reasons of routing.

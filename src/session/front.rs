@@ -36,6 +36,8 @@ pub struct Context<'a> {
 pub enum Next {
     /// Nothing until more bytes have come.
     More,
+    /// It takes long to judge: go on after others have had their turn.
+    Later,
     /// A unit begins: it needs a server connection.
     Place {
         /// Bytes to forward once it is there.
@@ -125,6 +127,11 @@ impl Session {
         if input.is_empty() {
             return Next::More;
         }
+        // It is of the group that is in front, as long as nothing else is done.
+        let surveyed = match &mut self.cold {
+            Some(cold) => cold.surveyed.take(),
+            None => None,
+        };
         if self.stream.left > 0 {
             let len = self.stream.left.min(input.len());
             if !self.stream.drop {
@@ -158,7 +165,7 @@ impl Session {
             Some((link, standby)) if self.group.open || link.copy_in => {
                 self.next_open(input, header, link, standby, context)
             }
-            _ => self.next_unit(input, header, held, context, replies),
+            _ => self.next_unit(input, header, surveyed, held, context, replies),
         }
     }
 
@@ -167,6 +174,7 @@ impl Session {
         &mut self,
         input: &[u8],
         header: Header,
+        surveyed: Option<Surveyed>,
         held: Option<(&Link, bool)>,
         context: Context<'_>,
         replies: &mut Vec<u8>,
@@ -202,8 +210,17 @@ impl Session {
                 None => Next::More,
             },
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
-                match self.survey(input, held, context) {
-                    Survey::Incomplete => Next::More,
+                match self.survey(input, surveyed, held, context) {
+                    Survey::Incomplete(surveyed) => {
+                        let next = match surveyed.new {
+                            MOST_NEW.. => Next::Later,
+                            _ => Next::More,
+                        };
+                        if surveyed.len >= LONG_GROUP || next == Next::Later {
+                            self.cold().surveyed = Some(surveyed);
+                        }
+                        next
+                    }
                     Survey::Broken(violation) => Next::Violation(violation),
                     // What the name stands for is known when what is on its way has been answered.
                     Survey::Group { repeats: true, .. }
@@ -330,7 +347,7 @@ impl Session {
                 }
             };
         }
-        let mut len = 0;
+        let (mut len, mut parses) = (0, 0);
         while let Some(header) = match frame::header(&input[len..], context.max_message) {
             Ok(header) => header,
             Err(error) if len == 0 => return Next::Violation(error.into()),
@@ -364,6 +381,11 @@ impl Session {
                 | b'f' => len += take,
                 tag if len == 0 => return Next::Violation(Violation::Type(tag)),
                 _ => break,
+            }
+            parses += u64::from(header.tag == b'P');
+            if parses >= MOST_NEW {
+                // Each is judged when it is forwarded.
+                break;
             }
             // A group ends with its Sync, or with a Query; a message in part is the last that can leave.
             if matches!(header.tag, b'S' | b'Q' | b'F' | b'c' | b'f') || take < header.total() {
@@ -584,10 +606,25 @@ impl Session {
         self.statement(frontend::bind(body)?.statement)
     }
 
-    /// Reads a group up to its Sync or Flush and merges the classes of its statements.
-    fn survey(&self, input: &[u8], held: Option<(&Link, bool)>, context: Context<'_>) -> Survey {
-        let (mut len, mut merged) = (0, NOTHING);
-        let (mut parsed_unnamed, mut repeats) = (false, false);
+    /// Reads a group up to its Sync or Flush and merges the classes of its statements. Goes on from what is `surveyed`, if
+    /// that still holds.
+    fn survey(
+        &self,
+        input: &[u8],
+        surveyed: Option<Surveyed>,
+        held: Option<(&Link, bool)>,
+        context: Context<'_>,
+    ) -> Survey {
+        let basis = Basis {
+            verdicts: context.classifier.basis(context.catalog),
+            taken: held.map(|(link, _)| link.owing.taken()),
+        };
+        let misses = context.classifier.misses();
+        let known = surveyed.filter(|known| known.basis == basis && known.len <= input.len());
+        let (mut len, mut merged) = known.map_or((0, NOTHING), |known| (known.len, known.merged));
+        let (mut parsed_unnamed, mut repeats) = known.map_or((false, false), |known| {
+            (known.parsed_unnamed, known.repeats)
+        });
         let group = |len, class, repeats| Survey::Group {
             len,
             class,
@@ -605,6 +642,7 @@ impl Session {
             };
             let body = &frame[HEADER..take];
             let class = match header.tag {
+                b'P' if len > 0 && context.classifier.misses() - misses >= MOST_NEW => break,
                 b'P' => match frontend::parse(body) {
                     Some(parse) => {
                         parsed_unnamed |= parse.name.is_empty();
@@ -654,8 +692,16 @@ impl Session {
                 return group(len, merge(merged, overflow()), repeats);
             }
         }
-        if input.len() < context.pipeline_buffer || len == 0 {
-            return Survey::Incomplete;
+        let new = context.classifier.misses() - misses;
+        if input.len() < context.pipeline_buffer || len == 0 || new >= MOST_NEW {
+            return Survey::Incomplete(Surveyed {
+                len,
+                merged,
+                parsed_unnamed,
+                repeats,
+                new,
+                basis,
+            });
         }
         group(len, merge(merged, overflow()), repeats)
     }
@@ -702,8 +748,36 @@ impl Session {
     }
 }
 
+/// Texts without a verdict that are judged before others get their turn; each takes the parser, some 30 µs.
+pub const MOST_NEW: u64 = 32;
+
+/// So many bytes of a group that is not complete are not looked at again when more come.
+pub(super) const LONG_GROUP: usize = 4096;
+
+/// What is known of the group in front, of which not all has come or been judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surveyed {
+    /// Of so many bytes.
+    len: usize,
+    merged: Class,
+    parsed_unnamed: bool,
+    repeats: bool,
+    /// How many texts had no verdict.
+    new: u64,
+    basis: Basis,
+}
+
+/// What it rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Basis {
+    verdicts: crate::sql::Basis,
+    /// What has been answered by then, on the connection that is held: names and settings hang on it.
+    taken: Option<u64>,
+}
+
 enum Survey {
-    Incomplete,
+    /// Its end has not been found.
+    Incomplete(Surveyed),
     Group {
         len: usize,
         class: Class,

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 pub use back::{LinkError, OVERDUE, Received};
-pub use front::{Context, Next};
+pub use front::{Context, MOST_NEW, Next};
 pub use listen::is_utf8;
 pub use sequence::SequenceTalk;
 pub use steer::{check_startup, own_settings};
@@ -247,6 +247,8 @@ struct Cold {
     /// What is heard through the shared connection; boxed, because few sessions listen.
     hearing: Option<Box<Hearing>>,
     settings: Settings,
+    /// What is known of a long group that is not complete.
+    surveyed: Option<front::Surveyed>,
 }
 
 impl Cold {

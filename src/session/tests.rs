@@ -242,6 +242,7 @@ impl Script {
             };
             match self.session.next(rest, held, context, &mut self.told) {
                 Next::More => break,
+                Next::Later => {}
                 Next::Place { len, class } => {
                     if self.place(&rest[..len], class) {
                         at += len;
@@ -4792,4 +4793,81 @@ fn what_no_optimistic_transaction_begins_with() {
     let class = Class::plain(Access::Read, crate::sql::Reason::Read);
     let policy = script.session.policy(class);
     assert_eq!(policy.consistency, crate::config::Consistency::Session);
+}
+
+/// A group of as many statements without a verdict.
+fn long_group(statements: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for number in 0..statements {
+        out.extend(write(
+            &format!("P - select a{number} from t / B - / E"),
+            CLIENT,
+        ));
+    }
+    out
+}
+
+/// However it comes, each text is looked at once, and by portions if there are many.
+#[test]
+fn a_long_group_is_judged_once() {
+    const STATEMENTS: usize = 200;
+    let unfinished = long_group(STATEMENTS);
+    let group = [&unfinished[..], &write("S", CLIENT)].concat();
+    assert!(unfinished.len() > 2 * front::LONG_GROUP);
+    for piece in [group.len(), 1000, 7] {
+        let (classifier, statements) = (Classifier::new(1 << 20), Statements::new(1 << 20));
+        let context = Context {
+            pipeline_buffer: 1 << 20,
+            ..context(&classifier, &statements)
+        };
+        let mut session = Script::new().session;
+        let (mut len, mut later, mut replies) = (piece, 0, Vec::new());
+        let class = loop {
+            match session.next(&group[..len], None, context, &mut replies) {
+                Next::More => len = (len + piece).min(group.len()),
+                Next::Later => later += 1,
+                Next::Place { len, class } => {
+                    assert_eq!(len, group.len());
+                    break class;
+                }
+                next => panic!("{next:?}"),
+            }
+        };
+        assert_eq!(class.access, Access::Read);
+        assert_eq!(classifier.misses(), STATEMENTS as u64);
+        if piece == group.len() {
+            assert_eq!(later, STATEMENTS as u64 / front::MOST_NEW);
+        }
+        // A verdict is asked for twice; only the beginning of the group has been looked at again.
+        let again = front::LONG_GROUP / piece * front::LONG_GROUP / 40;
+        let most = (STATEMENTS + 2 * again) as u64;
+        assert!(classifier.hits() <= most, "{}", classifier.hits());
+    }
+}
+
+/// A refusal has changed what a text is taken for.
+#[test]
+fn what_is_known_of_a_group_holds_as_long_as_nothing_is_learned() {
+    let (classifier, statements) = (Classifier::new(1 << 20), Statements::new(1 << 20));
+    let context = Context {
+        pipeline_buffer: 1 << 20,
+        ..context(&classifier, &statements)
+    };
+    let group = [long_group(200), write("S", CLIENT)].concat();
+    let mut session = Script::new().session;
+    let mut next = |input| session.next(input, None, context, &mut Vec::new());
+    while next(&group[..group.len() / 2]) != Next::More {}
+    let classify = || panic!("it is known");
+    statements
+        .intern(b"select a1 from t\0\0\0", classify)
+        .learn();
+    classifier.learn(b"select a1 from t", Lexing::default(), context.catalog);
+    let mut whole = next(&group);
+    while whole == Next::Later {
+        whole = next(&group);
+    }
+    let Next::Place { class, .. } = whole else {
+        panic!("{whole:?}");
+    };
+    assert_eq!(class.access, Access::Write);
 }

@@ -155,11 +155,7 @@ impl Classifier {
         if lexing != Lexing::default() || text.len() > memo::MAX_TEXT {
             return LEXED.with_borrow_mut(|lexed| self.judge_all(text, lexing, catalog, lexed));
         }
-        let basis = memo::Basis {
-            classifier: self.number,
-            epoch: catalog.epoch(),
-            learned: self.learned.times(),
-        };
+        let basis = self.basis(catalog);
         if let Some(kept) = MEMO.with_borrow(|memo| memo.find(text, basis))
             && self.shapes.has(kept.class)
         {
@@ -177,6 +173,15 @@ impl Classifier {
             }
             class
         })
+    }
+
+    /// What its verdicts rest on: those of one basis may be put together.
+    pub fn basis(&self, catalog: &Catalog) -> memo::Basis {
+        memo::Basis {
+            classifier: self.number,
+            epoch: catalog.epoch(),
+            learned: self.learned.times(),
+        }
     }
 
     /// The class with the hint before it.

@@ -27,7 +27,7 @@ const HEAD: usize = 96;
 
 /// What a verdict rests on: whoever judged, by which catalog, and how often something had been learned by then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Basis {
+pub struct Basis {
     pub(super) classifier: u64,
     pub(super) epoch: u64,
     pub(super) learned: u64,

@@ -40,6 +40,7 @@ pub use execute::{Executed, Prepared, executed, prepared};
 pub use explain::{Explanation, Place};
 pub use hint::{Hint, HintResult, HintedPlace};
 pub use listen::{Listening, listening};
+pub use memo::Basis;
 pub use pins::{Pins, may_end_pin, mentions};
 pub use setting::{Savepoint, deallocate_target, prepare_target, savepoint, set_config};
 pub use shapes::{Call, MAX_SHAPES, MAX_SHOWN, ShapeId, ShapeReport, Shapes, without_literals};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use pgweir::testbed::Node;
+use pgweir::testbed::{Node, request};
 
-use crate::support::{Rig, value};
+use crate::support::{Rig, execute, value};
 
 #[test]
 fn a_standby_over_the_bound_leaves_the_read_set_and_comes_back() {
@@ -50,6 +50,41 @@ fn a_standby_over_the_bound_leaves_the_read_set_and_comes_back() {
         value(&mut rig.client("postgres"), "SELECT count(*) FROM t");
         reads(paused) > before
     });
+}
+
+/// Who waits for a connection to a standby reads what is within the bound when it is its turn, not when it came.
+#[test]
+fn a_standby_that_falls_behind_is_not_read_by_those_who_wait_for_it() {
+    let rig = Rig::start(1, |config| {
+        config.clusters[0].reads.max_lag = Duration::from_millis(500);
+        config.databases[0].pool.size = 1;
+    });
+    let mut writer = rig.client("postgres");
+    writer.query("CREATE TABLE t (n int)").expect("DDL");
+    rig.cluster.wait_caught_up().expect("standby");
+    rig.learn("postgres");
+    let standby = rig.cluster.standbys()[0];
+    let mut holder = rig.client("postgres");
+    execute(&mut holder, "BEGIN READ ONLY");
+    assert_eq!(value(&mut holder, "SELECT count(*) FROM t"), "0");
+    let mut reader = rig.client("postgres");
+    reader
+        .send(&request::query("SELECT count(*) FROM t"))
+        .unwrap();
+    rig.wait("the reader to wait for the standby's connection", || {
+        rig.metric("pgweir_pool_waiting", &[]) == 1.0
+    });
+    standby.pause_replay().expect("pause");
+    rig.wait("the standby to leave the read set", || {
+        writer.query("INSERT INTO t VALUES (1)").expect("insert");
+        !rig.is_eligible(standby)
+    });
+    let written = value(&mut writer, "SELECT count(*) FROM t");
+    execute(&mut holder, "COMMIT");
+    let answer = reader.recv_until_ready().unwrap();
+    let row = answer.iter().find(|message| message.tag == b'D').unwrap();
+    assert_eq!(row.text_row().unwrap(), [Some(written)]);
+    standby.resume_replay().expect("resume");
 }
 
 #[test]

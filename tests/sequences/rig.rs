@@ -319,6 +319,7 @@ impl Rig {
         };
         match next {
             Next::More => return false,
+            Next::Later => {}
             Next::Place { len, class } => self.place(len, class),
             Next::Forward { len, class } => {
                 self.forward(len, class, Begin::No);
