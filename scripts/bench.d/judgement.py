@@ -145,7 +145,7 @@ def syscalls(m):
         }
         what = f"{name} of a transaction, select-only, 64 clients"
         # To one digit: what is counted begins and ends within transactions.
-        yield line(what, values, f"≤ {bound:g}", lambda value, bound=bound: round(value, 1) <= bound)
+        yield line(what, values, f"≤ {bound:.1f}", lambda value, bound=bound: round(value, 1) <= bound)
 
 
 def pipelines(m):

@@ -89,7 +89,10 @@ def no_services():
 
 def version(name, program):
     """Numbers only: Pgpool-II tells it on stderr."""
-    told = subprocess.run([program, PEERS[name][1]], capture_output=True, text=True, cwd="/", **as_postgres())
+    try:
+        told = subprocess.run([program, PEERS[name][1]], capture_output=True, text=True, cwd="/", **as_postgres())
+    except OSError as error:
+        raise Failed(f"{program}: {error.strerror}") from None
     found = re.search(r"\d+(\.\d+)+", told.stdout + told.stderr)
     if not found:
         raise Failed(f"{program} does not tell its version:\n{told.stdout}{told.stderr}")

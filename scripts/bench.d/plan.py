@@ -122,6 +122,11 @@ def arguments(description):
     add("--output", type=Path, help="default: docs/benchmarks.md, or no file with --quick, --clients or --only")
     parser.set_defaults(size="default")
     options = parser.parse_args()
+    given = {cell.clients for cell in SIZES[options.size].cells}
+    if options.clients and not given.intersection(options.clients):
+        parser.error(f"no cell has so many clients; there are {', '.join(map(str, sorted(given)))}")
+    if options.output and not options.output.parent.is_dir():
+        parser.error(f"there is no directory {options.output.parent}")
     options.pgweir = options.pgweir or built_last()
     if not options.output and options.size != "quick" and not options.clients and not options.only:
         options.output = ROOT / "docs/benchmarks.md"

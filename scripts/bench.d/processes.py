@@ -72,6 +72,8 @@ def call(command, cwd, **account):
         done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True, **account)
     except FileNotFoundError:
         raise Failed(f"there is no program {command[0]}") from None
+    except PermissionError:
+        raise Failed(f"{command[0]} is no program") from None
     if done.returncode:
         raise Failed(f"{Path(command[0]).name} failed:\n{done.stdout}{done.stderr}")
     return done.stdout

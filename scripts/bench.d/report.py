@@ -137,7 +137,8 @@ def facts(site, options, plan):
     names = {"pgbouncer": "PgBouncer", "haproxy": "HAProxy", "pgpool": "Pgpool-II"}
     words = [] if options.size == "default" else [f"--{options.size}"]
     words += [f"--seconds {plan.seconds}", f"--rounds {plan.rounds}"]
-    told = revision(ROOT)
+    # Of a program that was given nothing is known.
+    told = site.pgweir in BUILDS and revision(ROOT)
     return {
         "date": date.today().isoformat(),
         "model": model.group(1) if model else platform.machine(),
