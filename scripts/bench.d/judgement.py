@@ -62,11 +62,15 @@ def line(what, values, target, holds, form=".2f"):
 
 
 def floor(m):
+    yield from against(m, RELAY, "relay", 1.12)
+
+
+def against(m, base, name, bound):
     for protocol in ("simple", "extended"):
-        values = {clients: m.against(RELAY, SELECT, protocol, clients) for clients in CROWDED}
-        yield at_most(f"CPU ÷ relay, select-only, {protocol} (clients)", values, 1.12)
-        values = {clients: m.against(RELAY, SELECT, protocol, clients, target=HALF) for clients in CROWDED}
-        yield at_most(f"{AS_MANY}, {protocol} (clients)", values, 1.12)
+        values = {clients: m.against(base, SELECT, protocol, clients) for clients in CROWDED}
+        yield at_most(f"CPU ÷ {name}, select-only, {protocol} (clients)", values, bound)
+        values = {clients: m.against(base, SELECT, protocol, clients, target=HALF) for clients in CROWDED}
+        yield at_most(f"{AS_MANY}, {protocol} (clients)", values, bound)
 
 
 def pgbouncer(m):
@@ -96,11 +100,7 @@ def prepared(m):
 
 
 def pair(m):
-    for protocol in ("simple", "extended"):
-        values = {clients: m.against(PAIR, SELECT, protocol, clients) for clients in CROWDED}
-        yield at_most(f"CPU ÷ HAProxy before PgBouncer, select-only, {protocol} (clients)", values, 0.45)
-        values = {clients: m.against(PAIR, SELECT, protocol, clients, target=HALF) for clients in CROWDED}
-        yield at_most(f"{AS_MANY}, {protocol} (clients)", values, 0.45)
+    yield from against(m, PAIR, "HAProxy before PgBouncer", 0.45)
 
 
 def pgpool(m):
