@@ -122,7 +122,8 @@ def arguments(description):
     add("--output", type=Path, help="default: docs/benchmarks.md, or no file with --quick, --clients or --only")
     parser.set_defaults(size="default")
     options = parser.parse_args()
-    given = {cell.clients for cell in SIZES[options.size].cells}
+    size = SIZES[options.size]
+    given = {cell.clients for cell in (*size.cells, *size.traced)}
     if options.clients and not given.intersection(options.clients):
         parser.error(f"no cell has so many clients; there are {', '.join(map(str, sorted(given)))}")
     if options.output and not options.output.parent.is_dir():

@@ -600,8 +600,8 @@ mod tests {
             let number = owing.next();
             owing.push(PARSE);
             owing.copy_begins();
-            while owing.pop() != Some(PARSE) {}
-            assert_eq!(owing.taken(), number, "{before:?}");
+            while owing.pop().is_some_and(|owed| owed != PARSE) {}
+            assert_eq!((owing.len(), owing.taken()), (0, number), "{before:?}");
         }
     }
 

@@ -46,9 +46,12 @@ impl Relay {
         let mut replies = Vec::new();
         let catalog = self.pools.catalog.current();
         let context = self.shared.context(&catalog);
-        let len = match self.session.next(&input, None, context, &mut replies) {
-            Next::Place { len, .. } | Next::Listening { len, .. } => len,
-            _ => 0,
+        let len = loop {
+            match self.session.next(&input, None, context, &mut replies) {
+                Next::Later => {}
+                Next::Place { len, .. } | Next::Listening { len, .. } => break len,
+                _ => break 0,
+            }
         };
         self.detour = Detour::default();
         self.tell(notice);

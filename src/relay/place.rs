@@ -194,7 +194,7 @@ impl Relay {
                     && !unit::still_fits(&self.pools.cluster, &waiting, &mut self.session) =>
             {
                 drop(server);
-                self.choose_again(waiting.unit, waiting.avoid);
+                self.choose_again(&waiting);
                 return Ok(true);
             }
             Ok(server) => {
@@ -218,10 +218,13 @@ impl Relay {
 
     /// The node that was chosen is not what it was when the unit began to wait for it.
     #[cold]
-    fn choose_again(&mut self, unit: Unit, avoid: u64) {
-        match self.obtain(unit, avoid) {
-            Ok(there) => self.placed = there.then_some(unit),
+    fn choose_again(&mut self, old: &Waiting) {
+        match self.obtain(old.unit, old.avoid) {
+            Ok(there) => self.placed = there.then_some(old.unit),
             Err(notice) => self.reject_front(&notice),
+        }
+        if let Some(waiting) = &mut self.waiting {
+            waiting.told = old.told;
         }
     }
 

@@ -102,6 +102,10 @@ pub(super) struct Flags {
     pub(super) yields: bool,
     /// How many units have been dealt with in this turn.
     pub(super) units: u8,
+    /// How many texts the thread had parsed before it.
+    pub(super) parsed: u64,
+    /// A write to the server has failed, and it is heard what it has said before that.
+    pub(super) cut: bool,
     /// A server has refused the session's settings for the unit at the front of the input.
     pub(super) refused: bool,
     /// The statement that runs has been cancelled because it takes too long.
@@ -256,12 +260,14 @@ impl Relay {
         }
         self.prick_ears(cx);
         (self.flags.yields, self.flags.units) = (false, 0);
+        self.flags.parsed = sql::parsed_here();
         loop {
             match self.step(cx) {
                 Ok(_) if self.flags.yields => {
                     self.note_phase();
-                    // Behind the tasks that are ready, and behind a look at the sockets of all.
-                    return pin!(tokio::task::yield_now()).poll(cx);
+                    // It is woken behind the tasks that are ready, and behind a look at the sockets of all.
+                    let _ = pin!(tokio::task::yield_now()).poll(cx);
+                    return Poll::Pending;
                 }
                 Ok(true) => {}
                 Ok(false) => {
@@ -501,13 +507,24 @@ impl Relay {
             }
         }
         if !self.output.is_empty() {
-            return Ok(moved);
+            return match is_broken {
+                // Its connection is not kept for a client that does not read.
+                true => self.server_lost("write failed").map(|()| true),
+                false => Ok(moved),
+            };
         }
         scratch(|buffer| {
             let Some(held) = &mut self.held else {
                 return Ok(moved);
             };
-            match held.server.stream.poll_read(cx, buffer) {
+            let read = held.server.stream.poll_read(cx, buffer);
+            let was_cut = std::mem::replace(&mut self.flags.cut, is_broken);
+            match read {
+                // Nobody has looked at the socket since.
+                Poll::Pending if is_broken && !was_cut => {
+                    self.flags.yields = true;
+                    Ok(true)
+                }
                 Poll::Pending if is_broken => self.server_lost("write failed").map(|()| true),
                 Poll::Pending => Ok(moved),
                 Poll::Ready(Ok(n)) if n > 0 => self.received(cx, &buffer[..n]).map(|()| true),
@@ -716,7 +733,7 @@ impl Relay {
     /// Looks at the input again where something has changed; true if that has moved something.
     #[inline]
     pub(super) fn recheck(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if !self.flags.recheck || self.flags.draining_link {
+        if !self.flags.recheck || self.flags.draining_link || self.flags.yields {
             return Ok(false);
         }
         self.flags.recheck = false;
@@ -803,7 +820,6 @@ impl Relay {
     /// Deals with as much of the client's bytes as can be, and as belongs into one turn; returns how many.
     fn process(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<usize, End> {
         let mut at = 0;
-        let misses = self.shared.classifier.misses();
         loop {
             if self.awaits_cancel() {
                 return Ok(at);
@@ -812,10 +828,11 @@ impl Relay {
             if rest.is_empty() {
                 return Ok(at);
             }
-            if at > 0 && self.is_turn_over(misses) {
+            if self.is_turn_over() {
                 self.put_off();
                 return Ok(at);
             }
+            self.flags.units += 1;
             // One for the unit: what it was judged by is what it is written by.
             let catalog = self.pools.catalog.current();
             let next = match self.placed {
@@ -915,10 +932,10 @@ impl Relay {
         }
     }
 
-    /// Whether others are to have their turn before the next unit. `misses` is what the classifier had parsed before.
-    fn is_turn_over(&mut self, misses: u64) -> bool {
-        self.flags.units = self.flags.units.saturating_add(1);
-        self.flags.units >= MOST_UNITS || self.shared.classifier.misses() - misses >= MOST_NEW
+    /// Whether others are to have their turn before the next unit.
+    #[inline]
+    fn is_turn_over(&self) -> bool {
+        self.flags.units >= MOST_UNITS || sql::parsed_here() - self.flags.parsed >= MOST_NEW
     }
 
     #[cold]

@@ -96,13 +96,16 @@ pub(super) fn still_fits(cluster: &Cluster, waiting: &Waiting, session: &mut Ses
     let class = waiting.unit.class;
     let policy = session.policy(class);
     let view = cluster.view.load();
+    if !waiting.standby {
+        // It has given a connection: that nobody has heard of it for a while is no reason to refuse the unit.
+        return view.primary.is_none_or(|node| node == waiting.node);
+    }
     let alone = |node: usize| if node == waiting.node { 0 } else { u32::MAX };
     let (need, floor) = (need(class), &mut session.floor);
     let now = Instant::now();
     matches!(
         route::decide(need, policy, floor, &view, now, alone, route::first),
-        Decision::Node { node, role, .. }
-            if node == waiting.node && waiting.standby == (role == Role::Standby)
+        Decision::Node { node, role: Role::Standby, .. } if node == waiting.node
     )
 }
 

@@ -11,6 +11,7 @@ use crate::link::{Link, Local, Owed, Statement, Statements};
 use crate::sql::catalog::Catalog;
 use crate::sql::{
     Access, Class, Classifier, Lexing, Listening, Reason, SessionEffect, ShapeId, TxEffect,
+    parsed_here,
 };
 use crate::wire::frame::{self, HEADER, Header};
 use crate::wire::frontend::{self, Target};
@@ -384,7 +385,7 @@ impl Session {
             }
             parses += u64::from(header.tag == b'P');
             if parses >= MOST_NEW {
-                // Each is judged when it is forwarded.
+                // Each is judged when it is forwarded, if not before.
                 break;
             }
             // A group ends with its Sync, or with a Query; a message in part is the last that can leave.
@@ -617,9 +618,10 @@ impl Session {
     ) -> Survey {
         let basis = Basis {
             verdicts: context.classifier.basis(context.catalog),
+            lexing: self.lexing,
             taken: held.map(|(link, _)| link.owing.taken()),
         };
-        let misses = context.classifier.misses();
+        let parsed = parsed_here();
         let known = surveyed.filter(|known| known.basis == basis && known.len <= input.len());
         let (mut len, mut merged) = known.map_or((0, NOTHING), |known| (known.len, known.merged));
         let (mut parsed_unnamed, mut repeats) = known.map_or((false, false), |known| {
@@ -642,7 +644,7 @@ impl Session {
             };
             let body = &frame[HEADER..take];
             let class = match header.tag {
-                b'P' if len > 0 && context.classifier.misses() - misses >= MOST_NEW => break,
+                b'P' if len > 0 && parsed_here() - parsed >= MOST_NEW => break,
                 b'P' => match frontend::parse(body) {
                     Some(parse) => {
                         parsed_unnamed |= parse.name.is_empty();
@@ -692,7 +694,7 @@ impl Session {
                 return group(len, merge(merged, overflow()), repeats);
             }
         }
-        let new = context.classifier.misses() - misses;
+        let new = parsed_here() - parsed;
         if input.len() < context.pipeline_buffer || len == 0 || new >= MOST_NEW {
             return Survey::Incomplete(Surveyed {
                 len,
@@ -762,7 +764,7 @@ pub(super) struct Surveyed {
     merged: Class,
     parsed_unnamed: bool,
     repeats: bool,
-    /// How many texts had no verdict.
+    /// How many texts were parsed the last time.
     new: u64,
     basis: Basis,
 }
@@ -771,7 +773,8 @@ pub(super) struct Surveyed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Basis {
     verdicts: crate::sql::Basis,
-    /// What has been answered by then, on the connection that is held: names and settings hang on it.
+    lexing: Lexing,
+    /// What has been answered by then, on the connection that is held: names hang on it.
     taken: Option<u64>,
 }
 

@@ -1,7 +1,7 @@
 //! Text to class, by way of a cache.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::Weighter;
@@ -114,6 +114,12 @@ thread_local! {
     // The lexer's buffers stay warm with the thread: a statement is classified between two polls, never across one.
     static LEXED: RefCell<Lexed> = RefCell::default();
     static MEMO: RefCell<Memo> = RefCell::default();
+    static PARSED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many texts this thread has parsed, as there was no verdict on them.
+pub fn parsed_here() -> u64 {
+    PARSED.get()
 }
 
 /// The number of the next classifier.
@@ -375,6 +381,7 @@ impl Classifier {
             class
         } else {
             self.misses.fetch_add(1, Ordering::Relaxed);
+            PARSED.set(PARSED.get() + 1);
             // Its words are looked at.
             lexed.key.truncate(length);
             let explains = basis.is_some();

@@ -35,7 +35,7 @@ mod vacate;
 mod walk;
 
 pub use class::{Access, Class, PinReason, Reason, SequenceCalls, SessionEffect, TxEffect};
-pub use classify::{Classifier, Lexing, statements};
+pub use classify::{Classifier, Lexing, parsed_here, statements};
 pub use execute::{Executed, Prepared, executed, prepared};
 pub use explain::{Explanation, Place};
 pub use hint::{Hint, HintResult, HintedPlace};

@@ -515,9 +515,12 @@ impl Rig {
     fn reject_front(&mut self, notice: &Notice) {
         let context = self.site.context();
         let mut replies = Vec::new();
-        let len = match self.session.next(&self.input, None, context, &mut replies) {
-            Next::Place { len, .. } => len,
-            _ => 0,
+        let len = loop {
+            match self.session.next(&self.input, None, context, &mut replies) {
+                Next::Later => {}
+                Next::Place { len, .. } => break len,
+                _ => break 0,
+            }
         };
         notice.put(&mut self.output);
         if self.session.fail_unit(&self.input[..len]) {
